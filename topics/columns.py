@@ -1,0 +1,108 @@
+"""The columns of a decoded batch of inventory events and of a batch of decisions: what the codec writes and reads.
+
+A text column is a slice: `<name>_at` (byte offset) and `<name>_size` (bytes, 0 = absent). Offsets of an event's texts lead
+into the batch's own buffer; offsets of a decision's texts lead into the pool's text heap (state/text.py).
+Owner: the codec writes EVENT and LINE rows; the engine (streams/engine) writes the decision rows; the encoder reads them.
+Not here: the persistent tables (state/columns.py).
+"""
+
+import numpy as np
+
+# What an event needs, whatever its topic; unused fields are zero.
+EVENT = np.dtype(
+    [
+        ("kind", "u1"),  # reasons.Kind
+        ("reason", "u1"),  # reasons.DeadLetter; 0 = none
+        ("outcome", "u1"),  # reasons.Outcome, written by the engine
+        ("flags", "u1"),  # ALLOW_SPLIT | ...
+        ("topic", "u1"),  # index into the batch's list of topics
+        ("quantity", "i4"),  # units; adjustments are signed
+        ("offset", "i8"),
+        ("timestamp", "i8"),  # the record's own, epoch ms
+        ("event_time", "i8"),  # epoch ms
+        ("time", "i8"),  # counted_at | expected_at | expires_at, epoch ms; a count's default is filled in
+        ("latitude", "f8"),  # destination, degrees
+        ("longitude", "f8"),
+        ("event_id_at", "i4"),
+        ("event_id_size", "i4"),
+        ("location_at", "i4"),  # location_id, or pickup_location_id of an order
+        ("location_size", "i4"),
+        ("sku_at", "i4"),
+        ("sku_size", "i4"),
+        ("reference_at", "i4"),  # order_id | transfer_id | supply_id
+        ("reference_size", "i4"),
+        ("shipment_at", "i4"),  # shipment_id
+        ("shipment_size", "i4"),
+        ("target_at", "i4"),  # to_location_id of a transfer
+        ("target_size", "i4"),
+        ("first_line", "i4"),
+        ("line_count", "i4"),
+    ],
+    align=True,
+)
+
+# EVENT.flags
+ALLOW_SPLIT = 1
+ALLOW_PARTIAL = 2
+PICKUP = 4  # mode
+URGENT = 8  # service_level
+HAS_LINES = 16  # lines / line_ids was given (an empty list counts as given)
+
+# A line of an order event; `sku` and `quantity` are absent in a cancellation's line_ids; a fulfilment has no `sku`.
+LINE = np.dtype(
+    [
+        ("line_id_at", "i4"),
+        ("line_id_size", "i4"),
+        ("sku_at", "i4"),
+        ("sku_size", "i4"),
+        ("quantity", "i4"),
+    ],
+    align=True,
+)
+
+# One decision: a record of allocations.v1. Rows of its children are contiguous, in the tables below.
+DECISION = np.dtype(
+    [
+        ("sequence", "i8"),
+        ("decided_at", "i8"),  # epoch ms, the pool's now
+        ("order_id_at", "i8"),  # heap
+        ("order_id_size", "i4"),
+        ("event", "i4"),  # row in the batch's events: the decision's source
+        ("status", "u1"),  # reasons.Status
+        ("won", "u1"),  # reasons.Won
+        ("considered", "i4"),  # locations with a cell of an ordered SKU
+        ("first_shipment", "i4"),
+        ("shipment_count", "i4"),
+        ("first_unallocated", "i4"),  # row in decision lines
+        ("unallocated_count", "i4"),
+        ("first_loser", "i4"),
+        ("loser_count", "i4"),
+    ],
+    align=True,
+)
+
+DECISION_SHIPMENT = np.dtype(
+    [
+        ("sequence", "i8"),  # of the decision that made the shipment; its id is {pool tag}-{sequence}-{number}
+        ("number", "i4"),  # from 1 within that decision
+        ("location", "i4"),  # row in the pool's locations
+        ("distance_m", "i4"),  # metres, rounded
+        ("kind", "u1"),  # reasons.ShipmentKind
+        ("first_line", "i4"),  # row in decision lines
+        ("line_count", "i4"),
+    ],
+    align=True,
+)
+
+DECISION_LINE = np.dtype(
+    [
+        ("line_id_at", "i8"),  # heap
+        ("line_id_size", "i4"),
+        ("sku", "i4"),  # row in the pool's SKUs
+        ("quantity", "i4"),
+        ("reason", "u1"),  # reasons.Unallocated; 0 in a shipment
+    ],
+    align=True,
+)
+
+LOSER = np.dtype([("location", "i4"), ("distance_m", "i4"), ("reason", "u1")], align=True)  # reasons.Lost
