@@ -1,0 +1,82 @@
+"""What a flow and a pipeline say to each other: a batch of records goes in, everything to be committed comes out.
+
+A pipeline owns the state of one partition of one group of topics. It knows no Kafka client, no clock and no event loop, so
+the same records in the same order always give the same outcome. The flow (streams/flow.py) feeds it, commits what it gives,
+and rebuilds it from the changelog whenever a commit's fate is in doubt.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class Segment:
+    """Consecutive records of one input topic, oldest first.
+
+    A record has `offset`, `timestamp` (epoch ms), `key`, `value` (bytes or None) and `headers`, as aiokafka's
+    ConsumerRecord does.
+    """
+
+    topic: str
+    records: list[Any]
+
+
+@dataclass(slots=True)
+class LocationChange:
+    """One record of `locations.v1`."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """All that one batch changes outside the pipeline: to be committed in one transaction, or not at all."""
+
+    outputs: dict[str, list[dict]]
+    """Topic → messages as `Producer.produce_batch` takes them (`key`, `value`); one with `headers` needs `produce`."""
+    changelog: bytes
+    """The batch's changelog record; empty when nothing happened that a replay must know."""
+    offsets: dict[str, int]
+    """Input topic → offset to read next, in this partition; only the topics that had records."""
+    sequence: int
+    """The batch's number in this partition, from 1, without gaps."""
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(Topic, outcome's wire name) → events."""
+    stages: dict[str, float] = field(default_factory=dict)
+    """Stage → seconds."""
+    timestamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    """int64[n]: the records' own timestamps, epoch ms."""
+
+
+class ChangelogGap(Exception):
+    """The changelog's chain of batches is broken: found, expected and where stand in the message."""
+
+
+class Pipeline(Protocol):
+    """One partition's owner of state, as the flow sees it."""
+
+    topics: tuple[str, ...]
+    changelog_topic: str
+    sequence: int
+    next_offsets: dict[str, int]
+
+    def process(self, segments: list[Segment], locations: list[LocationChange]) -> Outcome:
+        """Apply a batch: location changes first, then the segments' records merged by timestamp."""
+
+    def needs_locations(self, segments: list[Segment]) -> bool:
+        """Tell whether a record names a location nobody knows, so that the feed should catch up first."""
+
+    def needs_ticks(self) -> list[bytes]:
+        """Give the ids of the pools in which something waits on time."""
+
+    def restore(self, record: bytes) -> None:
+        """Fold one whole changelog record; raises `ChangelogGap` if it is not the next of the chain."""
+
+    def seal(self) -> None:
+        """Build what is derived from the restored tables; once, after the last `restore`."""
