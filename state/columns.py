@@ -2,6 +2,7 @@
 
 A row's fields lie side by side because an event touches one row's fields together (one cache line) and a table's rows
 are what the changelog carries; `cells["on_hand"]` is still a numpy column.
+`dirty` says that the batch in hand has changed the row; it is 0 between batches.
 Row references are row numbers of the named table, -1 = none. Text references are (`_at`, `_size`) into the pool's heap.
 `hash_low`, `hash_high`: the 128-bit hash of the key (state/hashing.py).
 Persistent tables are in the changelog, row by row; links and indexes are derived from them (state/pool.py).
@@ -33,6 +34,7 @@ POOL = np.dtype(
         ("seen_tail", "i8"),
         ("waiting_lines", "i8"),
         ("held_orders", "i8"),
+        ("open_lines", "i8"),  # lines of all orders not closed: what one event can decide on at most
     ]
     + [(f"free_text_{size}", "i8") for size in range(24)],  # heads of free blocks of 16 << size bytes
     align=True,
@@ -56,6 +58,7 @@ LOCATION = np.dtype(
         ("kind", "u1"),
         ("source_partition", "i4"),  # the locations.v1 record in force
         ("source_offset", "i8"),
+        ("dirty", "u1"),
     ],
     align=True,
 )
@@ -64,7 +67,7 @@ SHIPS = 2
 PICKS_UP = 4
 
 SKU = np.dtype(
-    [("hash_low", "u8"), ("hash_high", "u8"), ("id_at", "i8"), ("id_size", "i4")],
+    [("hash_low", "u8"), ("hash_high", "u8"), ("id_at", "i8"), ("id_size", "i4"), ("dirty", "u1")],
     align=True,
 )
 # Derived. A SKU's cells are `sku_cells[block_at : block_at + block_count]`, in order of creation.
@@ -90,6 +93,8 @@ CELL = np.dtype(
         ("updated_at", "i8"),  # epoch ms
         ("counted_at", "i8"),  # of the last count applied, -1 = never
         ("movement", "i8"),  # position of the newest movement, -1 = none
+        ("forgotten", "i8"),  # latest event_time among the movements no longer kept, epoch ms, -1 = none
+        ("dirty", "u1"),
     ],
     align=True,
 )
@@ -99,9 +104,9 @@ ORDER = np.dtype(
         ("hash_low", "u8"),
         ("hash_high", "u8"),
         ("age", "i8"),
-        ("text_at", "i8"),  # heap block: the order id, then the line ids
-        ("text_size", "i4"),
+        ("id_at", "i8"),  # heap block: the order id, then the line ids
         ("id_size", "i4"),
+        ("text_size", "i4"),  # bytes of the whole block in use
         ("x", "f8"),  # destination, unit vector
         ("y", "f8"),
         ("z", "f8"),
@@ -110,9 +115,11 @@ ORDER = np.dtype(
         ("first_line", "i4"),
         ("line_count", "i4"),
         ("pickup_location", "i4"),  # -1: none or unknown
+        ("refusal", "i4"),  # first of the refusals of its lines
         ("state", "u1"),  # FREE | OPEN | HELD | CLOSED | EXPIRED | GONE
         ("flags", "u1"),  # columns.ALLOW_SPLIT | ALLOW_PARTIAL | PICKUP | URGENT
         ("next", "i4"),  # of the free list
+        ("dirty", "u1"),
     ],
     align=True,
 )
@@ -128,7 +135,7 @@ LINE = np.dtype(
         ("shipped", "i4"),
         ("returned", "i4"),
         ("location", "i4"),  # where it is reserved or was shipped from, -1 = nowhere
-        ("refusal", "i4"),  # first of the locations that refused it
+        ("root", "i4"),  # the line it is a part of; itself
         ("id_at", "i4"),  # within the order's text block
         ("id_size", "i4"),
         ("shipment_sequence", "i8"),
@@ -137,6 +144,7 @@ LINE = np.dtype(
         ("shipment_kind", "u1"),  # reasons.ShipmentKind
         ("state", "u1"),  # WAITING | RESERVED | SHIPPED | COLLECTED | CANCELLED
         ("reason", "u1"),  # reasons.Unallocated, while it waits
+        ("dirty", "u1"),
     ],
     align=True,
 )
@@ -144,7 +152,8 @@ WAITING, RESERVED, SHIPPED, COLLECTED, DROPPED = range(1, 6)
 # Derived: neighbours in the SKU's queue of waiting lines.
 LINE_LINK = np.dtype([("waiting_next", "i4"), ("waiting_previous", "i4")], align=True)
 
-REFUSAL = np.dtype([("location", "i4"), ("next", "i4")], align=True)
+# A location that rejected units of a line: the line is never promised to it again.
+REFUSAL = np.dtype([("root", "i4"), ("location", "i4"), ("next", "i4"), ("dirty", "u1")], align=True)
 
 # Stock that is not there yet: expected supply and units in transit between locations.
 SUPPLY = np.dtype(
@@ -154,9 +163,10 @@ SUPPLY = np.dtype(
         ("sku", "i4"),
         ("location", "i4"),  # where it will be, -1 = not known yet
         ("quantity", "i4"),
-        ("kind", "u1"),  # EXPECTED_SUPPLY | IN_TRANSIT
+        ("kind", "u1"),  # EXPECTED_SUPPLY | IN_TRANSIT; 0 = free
         ("expected_at", "i8"),
         ("next", "i4"),
+        ("dirty", "u1"),
     ],
     align=True,
 )
@@ -174,3 +184,6 @@ MOVEMENT = np.dtype(
     align=True,
 )
 SEEN = np.dtype([("hash_low", "u8"), ("hash_high", "u8"), ("time", "i8")], align=True)
+
+# Derived: the holds by time (a binary heap) and the closed orders by time (a ring), both checked against the order's age.
+TIMED = np.dtype([("time", "i8"), ("age", "i8"), ("order", "i4")], align=True)
