@@ -106,3 +106,32 @@ DECISION_LINE = np.dtype(
 )
 
 LOSER = np.dtype([("location", "i4"), ("distance_m", "i4"), ("reason", "u1")], align=True)  # reasons.Lost
+
+# What a click needs.
+CLICK = np.dtype(
+    [
+        ("kind", "u1"),  # reasons.Kind
+        ("reason", "u1"),  # reasons.DeadLetter; 0 = none
+        ("topic", "u1"),  # index into the batch's list of topics
+        ("offset", "i8"),
+        ("timestamp", "i8"),  # the record's own, epoch ms
+        ("event_time", "i8"),  # epoch ms
+        ("latitude", "f8"),  # degrees, NaN = absent
+        ("longitude", "f8"),
+        ("event_id_at", "i4"),
+        ("event_id_size", "i4"),
+        ("visitor_at", "i4"),
+        ("visitor_size", "i4"),
+        ("sku_at", "i4"),
+        ("sku_size", "i4"),
+        ("pool_at", "i4"),
+        ("pool_size", "i4"),
+        ("customer_at", "i4"),
+        ("customer_size", "i4"),
+        ("channel_at", "i4"),
+        ("channel_size", "i4"),
+        ("campaign_at", "i4"),
+        ("campaign_size", "i4"),
+    ],
+    align=True,
+)

@@ -1,0 +1,550 @@
+"""The contract's one source: a pydantic model for each record that comes in or goes out, and the judge of what comes in.
+
+Owner: the public contract. Values are UTF-8 JSON objects; unknown fields are ignored; types are strict ("5", 5.0 and
+true are not integers); `null` for an optional field means that it is absent. Quantities are units, money is minor units
+(cents), times are epoch milliseconds UTC, coordinates are degrees, distances kilometres.
+Invariants: nothing is renamed, removed or given another meaning; the fast decoder (codec/decode.py) never accepts what
+`judge` refuses, nor reads it otherwise.
+Not here: the numbers behind the words (reasons.py), topics' partitions and retention (catalogue.py), what events do.
+"""
+
+from dataclasses import dataclass
+from reprlib import Repr
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+
+MAX_QUANTITY = 1_000_000_000  # units
+MAX_TIME = 253_402_300_799_999  # epoch ms: the end of the year 9999
+MAX_MONEY = 1_000_000_000_000  # minor units, either sign
+MAX_ID = 128  # characters
+MAX_LINES = 1000
+MAX_VALUE_BYTES = 4 << 20
+
+# An event's topic code is its place here.
+INVENTORY_TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
+
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise PydanticCustomError("not_printable", "Input should be printable text")
+    return text
+
+
+def _not_zero(quantity: int) -> int:
+    if quantity == 0:
+        raise PydanticCustomError("zero", "Input should be other than 0")
+    return quantity
+
+
+def _distinct_line_ids(lines: list) -> list:
+    seen = set()
+    for line in lines:
+        if line.line_id in seen:
+            raise PydanticCustomError(
+                "line_id_repeated", "Input should be lines with different line ids", {"found": line.line_id}
+            )
+        seen.add(line.line_id)
+    return lines
+
+
+def _null_means(default: Any) -> BeforeValidator:
+    return BeforeValidator(lambda found: default if found is None else found)
+
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID), AfterValidator(_printable)]
+Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
+Units = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
+UnitsOrNone = Annotated[int, Field(ge=0, le=MAX_QUANTITY)]
+Change = Annotated[int, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY), AfterValidator(_not_zero)]
+Money = Annotated[int, Field(ge=-MAX_MONEY, le=MAX_MONEY)]
+Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+
+
+class Record(BaseModel):
+    """Any record's value."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+# Inputs. `kind` stands first in a model that is not chosen by it, so that a wrong kind is named before other errors.
+
+
+class Sale(Record):
+    """`sales.v1`, key: pool id. A till's line: on hand − `quantity` (1 to 10⁹ units) for `sale`, + for `return`."""
+
+    kind: Literal["sale", "return"]
+    event_id: Id
+    event_time: Time
+    location_id: Id
+    sku: Id
+    quantity: Units
+    channel: Id | None = None
+    customer_id: Id | None = None
+    receipt_id: Id | None = None
+    unit_price: Money | None = None
+    currency: Id | None = None
+
+
+class StockEvent(Record):
+    """`stock.v1`, key: pool id. What every kind of stock event has."""
+
+    event_id: Id
+    event_time: Time
+    location_id: Id
+    sku: Id
+
+
+class Receipt(StockEvent):
+    """`stock.v1`: on hand + `quantity` (1 to 10⁹ units)."""
+
+    kind: Literal["receipt"]
+    quantity: Units
+    lot_id: Id | None = None
+    expires_at: Time | None = None
+
+
+class Adjustment(StockEvent):
+    """`stock.v1`: on hand ± `quantity` (-10⁹ to 10⁹ units, not 0); `reason` is free text."""
+
+    kind: Literal["adjustment"]
+    quantity: Change
+    reason: str | None = None
+
+
+class Count(StockEvent):
+    """`stock.v1`: on hand was `quantity` (0 to 10⁹ units) at `counted_at` (default: `event_time`)."""
+
+    kind: Literal["count"]
+    quantity: UnitsOrNone
+    counted_at: Time | None = None
+
+
+class TransferOut(StockEvent):
+    """`stock.v1`: `quantity` (1 to 10⁹ units) left `location_id` for `to_location_id`."""
+
+    kind: Literal["transfer_out"]
+    quantity: Units
+    transfer_id: Id
+    to_location_id: Id
+
+
+class TransferIn(StockEvent):
+    """`stock.v1`: `quantity` (1 to 10⁹ units) of a transfer arrived at `location_id`."""
+
+    kind: Literal["transfer_in"]
+    quantity: Units
+    transfer_id: Id
+    to_location_id: Id | None = None
+
+
+class Expected(StockEvent):
+    """`stock.v1`: future supply, set absolute per `supply_id` (0 to 10⁹ units); not available to promise yet."""
+
+    kind: Literal["expected"]
+    quantity: UnitsOrNone
+    expected_at: Time
+    supply_id: Id
+
+
+class SafetyStock(StockEvent):
+    """`stock.v1`: sets the units (0 to 10⁹) of the cell that are never promised to online orders."""
+
+    kind: Literal["safety_stock"]
+    quantity: UnitsOrNone
+
+
+class Quarantine(StockEvent):
+    """`stock.v1`: `quarantine` takes `quantity` units (1 to 10⁹) off on hand, `release` gives them back."""
+
+    kind: Literal["quarantine", "release"]
+    quantity: Units
+
+
+class OrderLine(Record):
+    """A line of an order: `quantity` is 1 to 10⁹ units, `unit_price` minor units."""
+
+    line_id: Id
+    sku: Id
+    quantity: Units
+    unit_price: Money | None = None
+
+
+class Destination(Record):
+    """Where a delivery goes: degrees, [-90, 90] and [-180, 180]."""
+
+    latitude: Latitude
+    longitude: Longitude
+
+
+class OrderEvent(Record):
+    """`orders.v1`, key: pool id. What every kind of order event has."""
+
+    event_id: Id
+    event_time: Time
+    order_id: Id
+
+
+class OrderRequest(OrderEvent):
+    """What `placed` and `held` share: 1 to 1000 lines; `destination` for a delivery, `pickup_location_id` for a pickup."""
+
+    lines: Annotated[list[OrderLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_distinct_line_ids)]
+    mode: Annotated[Literal["delivery", "pickup"], _null_means("delivery")] = "delivery"
+    destination: Destination | None = None
+    pickup_location_id: Id | None = None
+    service_level: Annotated[Literal["standard", "urgent"], _null_means("standard")] = "standard"
+    allow_split: Annotated[bool, _null_means(True)] = True
+    allow_partial: Annotated[bool, _null_means(True)] = True
+    channel: Id | None = None
+    customer_id: Id | None = None
+    currency: Id | None = None
+    campaign_id: Id | None = None
+
+    @model_validator(mode="after")
+    def _has_a_place(self):
+        needed = "destination" if self.mode == "delivery" else "pickup_location_id"
+        if getattr(self, needed) is None:
+            raise PydanticCustomError(
+                "missing_for_mode", "Input should be given for mode {mode}", {"mode": self.mode, "where": needed}
+            )
+        return self
+
+
+class Placed(OrderRequest):
+    """`orders.v1`: an order to be promised; it confirms a hold of the same `order_id`."""
+
+    kind: Literal["placed"]
+
+
+class Held(OrderRequest):
+    """`orders.v1`: a checkout hold, which expires by itself at `expires_at`."""
+
+    kind: Literal["held"]
+    expires_at: Time
+
+
+class Cancelled(OrderEvent):
+    """`orders.v1`: unshipped units of the order, or of `line_ids` only, are given back."""
+
+    kind: Literal["cancelled"]
+    line_ids: Annotated[list[Id], Field(max_length=MAX_LINES)] | None = None
+
+
+class FulfilmentLine(Record):
+    """Units (1 to 10⁹) of a line that a fulfilment is about."""
+
+    line_id: Id
+    quantity: Units
+
+
+class Fulfilment(Record):
+    """`fulfilments.v1`, key: pool id. What a location answers; without `lines` it is about the whole shipment."""
+
+    kind: Literal["shipped", "collected", "rejected", "returned"]
+    event_id: Id
+    event_time: Time
+    order_id: Id
+    shipment_id: Id
+    location_id: Id
+    lines: Annotated[list[FulfilmentLine], Field(max_length=MAX_LINES)] | None = None
+    reason: str | None = None
+
+
+class Tick(Record):
+    """`ticks.v1`, key: pool id. Internal: the owner of a quiet pool notes in the log that time has passed."""
+
+    pool_id: Id
+
+
+class Click(Record):
+    """`clicks.v1`, key: visitor id. What a visitor did."""
+
+    kind: Literal["view", "search", "cart", "wishlist", "checkout"]
+    event_id: Id
+    event_time: Time
+    visitor_id: Id
+    channel: Id
+    sku: Id | None = None
+    customer_id: Id | None = None
+    campaign_id: Id | None = None
+    pool_id: Id | None = None
+    latitude: Latitude | None = None
+    longitude: Longitude | None = None
+
+
+CAPABILITIES = {
+    "warehouse": ["ship"],
+    "regional_warehouse": ["ship"],
+    "front_warehouse": ["ship", "pickup"],
+    "store": ["ship", "pickup"],
+    "pickup_point": ["pickup"],
+}
+
+
+class LocationRecord(Record):
+    """`locations.v1`, key: location id; also an entry of the network file. A place of a pool as it is now.
+
+    `capabilities` default by kind (`CAPABILITIES`); of equally near locations the lower `priority` (0 to 10⁹) is
+    preferred; `daily_capacity` is shipments a day (0 to 10⁹), null = no limit.
+    """
+
+    kind: Literal["warehouse", "regional_warehouse", "front_warehouse", "store", "pickup_point"]
+    id: Id
+    pool: Id
+    latitude: Latitude
+    longitude: Longitude
+    capabilities: list[Literal["ship", "pickup"]] | None = None
+    enabled: Annotated[bool, _null_means(True)] = True
+    priority: Annotated[UnitsOrNone, _null_means(100)] = 100
+    daily_capacity: UnitsOrNone | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _capable_by_kind(cls, found: Any):
+        if isinstance(found, dict) and found.get("capabilities") is None and isinstance(found.get("kind"), str):
+            return {**found, "capabilities": CAPABILITIES.get(found["kind"])}
+        return found
+
+
+# Outputs.
+
+
+class Inventory(Record):
+    """`inventory.v1`, key: `{location_id}/{sku}`. A cell after a change; a greater `version` is newer."""
+
+    pool_id: Id
+    location_id: Id
+    sku: Id
+    on_hand: int
+    reserved: Annotated[int, Field(ge=0)]
+    safety_stock: UnitsOrNone
+    available: Annotated[int, Field(ge=0)]
+    version: Annotated[int, Field(ge=1)]
+    updated_at: Time
+
+
+class ShipmentLine(Record):
+    """Units of a line that a shipment holds."""
+
+    line_id: Id
+    sku: Id
+    quantity: Units
+
+
+class Shipment(Record):
+    """What one location ships of an order, and how far it is from there to the customer or the pickup location."""
+
+    shipment_id: Id
+    location_id: Id
+    kind: Literal[*(kind.wire for kind in ShipmentKind)]
+    distance_km: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    lines: list[ShipmentLine]
+
+
+class UnallocatedLine(Record):
+    """Units of a line that wait, or can't be met, and why."""
+
+    line_id: Id
+    sku: Id
+    quantity: Units
+    reason: Literal[*(reason.wire for reason in Unallocated)]
+
+
+class Source(Record):
+    """The record that caused a decision."""
+
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+
+
+class LostLocation(Record):
+    """A location that was considered and not chosen."""
+
+    location_id: Id
+    distance_km: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    reason: Literal[*(reason.wire for reason in Lost)]
+
+
+class Explanation(Record):
+    """Why a decision is as it is: how many locations were considered, what won, the best few that lost."""
+
+    policy: str
+    version: int
+    considered: Annotated[int, Field(ge=0)]
+    won: Literal[*(reason.wire for reason in Won)]
+    lost: list[LostLocation]
+
+
+class Allocation(Record):
+    """`allocations.v1`, key: order id. One decision; `shipments` are the order's open ones after it, whole."""
+
+    allocation_id: Id
+    sequence: Annotated[int, Field(ge=1)]
+    order_id: Id
+    pool_id: Id
+    status: Literal[*(status.wire for status in Status)]
+    shipments: list[Shipment]
+    unallocated: list[UnallocatedLine]
+    policy: str
+    decided_at: Time
+    source: Source
+    explanation: Explanation
+
+
+class DeadLetterRecord(Record):
+    """`dead-letter.v1`, key: the refused record's. A record that was refused, whole; `key` and `value` are base64."""
+
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    timestamp: int
+    reason: Literal[*(reason.wire for reason in DeadLetter)]
+    detail: str
+    key: str | None
+    value: str | None
+
+
+class Demand(Record):
+    """`demand.v1`, key: `{pool_id}/{sku}`. Clicks on a SKU in [`window_start`, `window_start + window_ms`)."""
+
+    pool_id: Id
+    sku: Id
+    window_start: Time
+    window_ms: Annotated[int, Field(ge=1)]
+    views: Annotated[int, Field(ge=0)]
+    carts: Annotated[int, Field(ge=0)]
+    checkouts: Annotated[int, Field(ge=0)]
+    version: Annotated[int, Field(ge=1)]
+    updated_at: Time
+
+
+# The judge.
+
+_STOCK = Receipt | Adjustment | Count | TransferOut | TransferIn | Expected | SafetyStock | Quarantine
+_ORDER = Placed | Held | Cancelled
+INPUTS: dict[str, TypeAdapter] = {
+    "sales.v1": TypeAdapter(Sale),
+    "stock.v1": TypeAdapter(Annotated[_STOCK, Field(discriminator="kind")]),
+    "orders.v1": TypeAdapter(Annotated[_ORDER, Field(discriminator="kind")]),
+    "fulfilments.v1": TypeAdapter(Fulfilment),
+    "ticks.v1": TypeAdapter(Tick),
+    "clicks.v1": TypeAdapter(Click),
+    "locations.v1": TypeAdapter(LocationRecord),
+}
+_UNIONS = {"stock.v1", "orders.v1"}  # their errors' places begin with the kind
+
+_REASONS = {
+    "json_invalid": DeadLetter.NOT_JSON,
+    "missing": DeadLetter.MISSING_FIELD,
+    "missing_for_mode": DeadLetter.MISSING_FIELD,
+    "union_tag_not_found": DeadLetter.MISSING_FIELD,
+} | dict.fromkeys(
+    ("greater_than_equal", "less_than_equal", "finite_number", "zero", "too_short", "too_long", "int_parsing_size"),
+    DeadLetter.OUT_OF_RANGE,
+)
+
+
+_SHORT = Repr(maxstring=80, maxother=80, maxlevel=3)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a record is refused: a reason of the closed list, and a sentence with where, expected and found."""
+
+    reason: DeadLetter
+    detail: str
+
+
+def judge(topic: str, value: bytes | None) -> Record | Refusal:
+    """Read one input record as the contract has it.
+
+    Parameters
+    ----------
+    topic : str
+        A key of `INPUTS`.
+    value : bytes or None
+        The record's value.
+
+    Returns
+    -------
+    Record or Refusal
+        The model of the topic and kind, or why there is none.
+
+    Examples
+    --------
+    >>> judge("ticks.v1", b'{"pool_id": "uk"}')
+    Tick(pool_id='uk')
+    >>> judge("ticks.v1", b'{"pool_id": 5}')
+    Refusal(reason=<DeadLetter.WRONG_FIELD: 3>, detail='pool_id: expected a valid string, found 5')
+    """
+    if value is None:
+        return Refusal(DeadLetter.NOT_JSON, "value: expected a JSON object, found none")
+    if len(value) > MAX_VALUE_BYTES:
+        return Refusal(DeadLetter.TOO_LARGE, f"value: expected at most {MAX_VALUE_BYTES} bytes, found {len(value)}")
+    try:
+        return INPUTS[topic].validate_json(value)
+    except ValidationError as error:
+        return refusal(error, skip=topic in _UNIONS)
+
+
+def refusal(error: ValidationError, skip: bool = False) -> Refusal:
+    """Say in the contract's words what pydantic found first; `skip` leaves out the first part of each place."""
+    errors = error.errors(include_url=False)
+    first = errors[0]
+    place = first["loc"][1:] if skip else first["loc"]
+    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
+    return Refusal(_reason(first, place), _sentence(first, place) + more)
+
+
+def _reason(error: ErrorDetails, place: tuple) -> DeadLetter:
+    if error["type"] in _REASONS:
+        return _REASONS[error["type"]]
+    if error["type"] == "union_tag_invalid":
+        return DeadLetter.MISSING_FIELD if error["input"]["kind"] is None else DeadLetter.UNKNOWN_KIND
+    if not place:
+        return DeadLetter.NOT_JSON  # the value is JSON, but no object
+    if error["input"] is None:
+        return DeadLetter.MISSING_FIELD
+    return DeadLetter.UNKNOWN_KIND if place == ("kind",) else DeadLetter.WRONG_FIELD
+
+
+def _sentence(error: ErrorDetails, place: tuple) -> str:
+    context = error.get("ctx", {})
+    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).lstrip(".")
+    match error["type"]:
+        case "json_invalid":
+            return f"value: expected a JSON object, found {context['error']}"
+        case "union_tag_not_found":
+            return "kind: expected, found none"
+        case "union_tag_invalid":
+            return f"kind: expected one of {context['expected_tags']}, found {_shown(error['input']['kind'])}"
+        case "missing":
+            return f"{where}: expected, found none"
+        case "missing_for_mode":
+            return f"{context['where']}: expected for mode {context['mode']}, found none"
+        case "too_short" | "too_long":
+            bound = context.get("min_length", context.get("max_length"))
+            least = "least" if error["type"] == "too_short" else "most"
+            return f"{where}: expected at {least} {bound} entries, found {context['actual_length']}"
+        case _:
+            expected = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
+            return f"{where or 'value'}: expected {expected}, found {_shown(context.get('found', error['input']))}"
+
+
+def _shown(found: Any) -> str:
+    return "null" if found is None else _SHORT.repr(found)
