@@ -1,4 +1,4 @@
-"""The contract's one source: a pydantic model for each record that comes in or goes out, and the judge of what comes in.
+"""The contract's one source: a pydantic model for each record in and out, and the judge of what comes in.
 
 Owner: the public contract. Values are UTF-8 JSON objects; unknown fields are ignored; types are strict ("5", 5.0 and
 true are not integers); `null` for an optional field means that it is absent. Quantities are units, money is minor units
@@ -8,8 +8,8 @@ Invariants: nothing is renamed, removed or given another meaning; the fast decod
 Not here: the numbers behind the words (reasons.py), topics' partitions and retention (catalogue.py), what events do.
 """
 
+import reprlib
 from dataclasses import dataclass
-from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -200,7 +200,7 @@ class OrderEvent(Record):
 
 
 class OrderRequest(OrderEvent):
-    """What `placed` and `held` share: 1 to 1000 lines; `destination` for a delivery, `pickup_location_id` for a pickup."""
+    """What `placed` and `held` share: 1 to 1000 lines, and `destination` or `pickup_location_id` as `mode` needs."""
 
     lines: Annotated[list[OrderLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_distinct_line_ids)]
     mode: Annotated[Literal["delivery", "pickup"], _null_means("delivery")] = "delivery"
@@ -459,9 +459,6 @@ _REASONS = {
 )
 
 
-_SHORT = Repr(maxstring=80, maxother=80, maxlevel=3)
-
-
 @dataclass(frozen=True, slots=True)
 class Refusal:
     """Why a record is refused: a reason of the closed list, and a sentence with where, expected and found."""
@@ -547,4 +544,4 @@ def _sentence(error: ErrorDetails, place: tuple) -> str:
 
 
 def _shown(found: Any) -> str:
-    return "null" if found is None else _SHORT.repr(found)
+    return "null" if found is None else reprlib.repr(found)
