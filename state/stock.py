@@ -1,0 +1,246 @@
+"""Cells, SKUs, movements and supply: the only code that changes them.
+
+Every change of a cell raises its version by one. Whatever raises a cell's available is noted in `freed`, for the waiting
+orders to be tried before the next event. `reserved` never falls below zero.
+Not here: who decides on a reservation (streams/engine), orders and their lines (orders.py).
+"""
+
+import numpy as np
+from numba import njit
+
+from state.columns import IN_TRANSIT
+from state.hashing import hash_text
+from state.index import cell_home, find_cell, find_hash, find_text, insert, remove
+from state.tables import (
+    BLOCKS_TAIL,
+    CELLS,
+    FREED_COUNT,
+    HORIZON_MS,
+    MAX_UNITS,
+    SKUS,
+    SUPPLIES,
+    mark,
+)
+from state.text import allocate_text, touch_text
+
+_FIRST_BLOCK = 4
+
+
+@njit(cache=True, nogil=True)
+def available(cell):
+    """Units of a cell that an order may be promised."""
+    return max(0, cell.on_hand - cell.reserved - cell.safety_stock)
+
+
+@njit(cache=True, nogil=True)
+def find_sku(t, text, at, size):
+    """Find a SKU's row by its id; -1 = never heard of."""
+    low, high = hash_text(text, at, size)
+    return find_text(t.sku_index, t.skus, low, high, t.heap, text, at, size)
+
+
+@njit(cache=True, nogil=True)
+def sku_row(t, text, at, size):
+    """Find a SKU's row, or make it."""
+    low, high = hash_text(text, at, size)
+    row = find_text(t.sku_index, t.skus, low, high, t.heap, text, at, size)
+    if row >= 0:
+        return row
+    row = np.int32(t.pool[0].sku_count)
+    t.pool[0].sku_count += 1
+    sku = t.skus[row]
+    sku.hash_low = low
+    sku.hash_high = high
+    sku.id_at = allocate_text(t.pool, t.heap, size)
+    sku.id_size = size
+    t.heap[sku.id_at : sku.id_at + size] = text[at : at + size]
+    touch_text(t.page_dirty, t.journal, t.counters, sku.id_at, size)
+    mark(t.journal, t.counters, SKUS, sku, row)
+    insert(t.sku_index, low, row)
+    link_sku(t, row)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def link_sku(t, row):
+    """Start a SKU with no cells and nobody waiting."""
+    link = t.sku_links[row]
+    link.block_at = 0
+    link.block_count = 0
+    link.block_capacity = 0
+    link.waiting_head = -1
+    link.waiting_tail = -1
+
+
+@njit(cache=True, nogil=True)
+def link_cell(t, row):
+    """Enter a cell into its SKU's block; a full block moves to the tail, twice as large."""
+    link = t.sku_links[t.cells[row].sku]
+    if link.block_count == link.block_capacity:
+        capacity = max(_FIRST_BLOCK, 2 * link.block_capacity)
+        at = t.counters[BLOCKS_TAIL]
+        for i in range(link.block_count):
+            t.sku_cells[at + i] = t.sku_cells[link.block_at + i]
+        link.block_at = at
+        link.block_capacity = capacity
+        t.counters[BLOCKS_TAIL] += capacity
+    t.sku_cells[link.block_at + link.block_count] = row
+    link.block_count += 1
+
+
+@njit(cache=True, nogil=True)
+def cell_row(t, sku, location):
+    """Find the cell of a SKU at a location, or make it, empty."""
+    row = find_cell(t.cell_index, t.cells, sku, location)
+    if row >= 0:
+        return row
+    row = np.int32(t.pool[0].cell_count)
+    t.pool[0].cell_count += 1
+    cell = t.cells[row]
+    cell.sku = sku
+    cell.location = location
+    cell.on_hand = 0
+    cell.reserved = 0
+    cell.safety_stock = 0
+    cell.version = 0
+    cell.counted_at = -1
+    cell.movement = -1
+    cell.forgotten = -1
+    cell.dirty = 0
+    insert(t.cell_index, cell_home(sku, location), row)
+    link_cell(t, row)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def change_cell(t, row, on_hand, reserved, safety_stock):
+    """Set a cell's three quantities; one change, one version."""
+    cell = t.cells[row]
+    before = available(cell)
+    cell.on_hand = on_hand
+    cell.reserved = reserved
+    cell.safety_stock = safety_stock
+    cell.version += 1
+    cell.updated_at = t.pool[0].now
+    mark(t.journal, t.counters, CELLS, cell, row)
+    if available(cell) > before:
+        t.freed[t.counters[FREED_COUNT]] = row
+        t.counters[FREED_COUNT] += 1
+
+
+@njit(cache=True, nogil=True)
+def reserve(t, row, units):
+    """Promise units of a cell (negative: give them back)."""
+    cell = t.cells[row]
+    change_cell(t, row, cell.on_hand, cell.reserved + units, cell.safety_stock)
+
+
+@njit(cache=True, nogil=True)
+def within_bounds(on_hand):
+    """Tell whether a count of units is one a cell may hold."""
+    return -MAX_UNITS <= on_hand <= MAX_UNITS
+
+
+@njit(cache=True, nogil=True)
+def move_stock(t, row, units, reserved_units, event_time):
+    """Change on hand by signed units, and reserved by signed units, as one movement that a late count keeps on top."""
+    cell = t.cells[row]
+    position = t.pool[0].movement_tail
+    movement = t.movements[position & (t.movements.size - 1)]
+    movement.event_time = event_time
+    movement.applied_at = t.pool[0].now
+    movement.previous = cell.movement
+    movement.cell = row
+    movement.quantity = units
+    t.pool[0].movement_tail = position + 1
+    cell.movement = position
+    change_cell(t, row, cell.on_hand + units, cell.reserved + reserved_units, cell.safety_stock)
+
+
+@njit(cache=True, nogil=True)
+def moved_after(t, row, time):
+    """Sum the movements of a cell whose own time is after `time`.
+
+    Returns (exact, units); exact is false if a movement after `time` is no longer kept.
+    """
+    cell = t.cells[row]
+    oldest = t.pool[0].now - t.limits[HORIZON_MS]
+    if cell.forgotten > time:
+        return False, 0
+    units = 0
+    position = cell.movement
+    while position >= t.pool[0].movement_head:
+        movement = t.movements[position & (t.movements.size - 1)]
+        if movement.event_time > time:
+            if movement.applied_at < oldest:
+                return False, 0
+            units += movement.quantity
+        position = movement.previous
+    return True, units
+
+
+@njit(cache=True, nogil=True)
+def forget_movements(t):
+    """Drop movements applied before the horizon; between batches, so that a batch's cut never shows."""
+    pool = t.pool[0]
+    oldest = pool.now - t.limits[HORIZON_MS]
+    while pool.movement_head < pool.movement_tail:
+        movement = t.movements[pool.movement_head & (t.movements.size - 1)]
+        if movement.applied_at >= oldest:
+            break
+        cell = t.cells[movement.cell]
+        if movement.event_time > cell.forgotten:
+            cell.forgotten = movement.event_time
+            mark(t.journal, t.counters, CELLS, cell, movement.cell)
+        pool.movement_head += 1
+
+
+@njit(cache=True, nogil=True)
+def _supply_row(t, low, high, sku, location, kind):
+    row = find_hash(t.supply_index, t.supplies, low, high)
+    if row >= 0:
+        return row
+    pool = t.pool[0]
+    if pool.free_supply >= 0:
+        row = np.int32(pool.free_supply)
+        pool.free_supply = t.supplies[row].next
+    else:
+        row = np.int32(pool.supply_count)
+        pool.supply_count += 1
+    supply = t.supplies[row]
+    supply.hash_low = low
+    supply.hash_high = high
+    supply.sku = sku
+    supply.location = location
+    supply.quantity = 0
+    supply.kind = kind
+    supply.expected_at = 0
+    supply.dirty = 0
+    insert(t.supply_index, low, row)
+    return row
+
+
+@njit(cache=True, nogil=True)
+def change_supply(t, kind, text, at, size, sku, location, units, expected_at):
+    """Set expected supply, or change units in transit by signed units; a supply of zero is dropped.
+
+    Its key is its reference (`supply_id` or `transfer_id`) with its kind and SKU.
+    """
+    low, high = hash_text(text, at, size)
+    low ^= cell_home(sku, kind)
+    row = _supply_row(t, low, high, sku, location, kind)
+    supply = t.supplies[row]
+    if kind == IN_TRANSIT:
+        supply.quantity += units
+    else:
+        supply.quantity = units
+        supply.location = location
+    if location >= 0 and units > 0:
+        supply.location = location
+    supply.expected_at = expected_at
+    mark(t.journal, t.counters, SUPPLIES, supply, row)
+    if supply.quantity == 0:
+        remove(t.supply_index, t.supplies, row)
+        supply.kind = 0
+        supply.next = t.pool[0].free_supply
+        t.pool[0].free_supply = row

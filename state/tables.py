@@ -1,0 +1,67 @@
+"""All arrays of one pool as one namedtuple, which the kernels take, and the marking of changed rows.
+
+Persistent rows are changed only by the functions of stock.py, orders.py, seen.py and text.py, each of which marks what it
+changes: the journal of marks becomes the batch's delta (pool.py).
+"""
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+# The arrays' dtypes are those of state/columns.py; indexes are int32 (index.py).
+Tables = namedtuple(
+    "Tables",
+    [
+        "pool",
+        "heap",  # uint8[]: text
+        "locations",
+        "skus",
+        "cells",
+        "orders",
+        "lines",
+        "refusals",
+        "supplies",
+        "movements",  # ring
+        "seen",  # ring
+        # derived
+        "location_index",
+        "sku_index",
+        "cell_index",
+        "order_index",
+        "supply_index",
+        "seen_index",
+        "sku_links",
+        "sku_cells",  # int32[]: the SKUs' blocks of cell rows
+        "line_links",
+        "holds",  # TIMED[], binary heap by (time, age)
+        "closed",  # TIMED[], ring by time
+        # of the batch in hand
+        "page_dirty",  # uint8[]: of each page of the heap
+        "journal",  # int64[]: table << 40 | row, a row once
+        "freed",  # int32[]: cells whose available rose in the event in hand
+        "counters",  # int64[]: see below
+        "limits",  # int64[]: see below
+    ],
+)
+
+# Tables whose rows the journal names.
+LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES, PAGES = range(8)
+ROW_TABLES = ("locations", "skus", "cells", "orders", "lines", "refusals", "supplies")
+PAGE_BYTES = 64
+
+# counters
+JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT = range(6)
+# limits, from the settings
+DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS, CLOSED_MS = range(4)
+
+MAX_UNITS = 1_000_000_000
+
+
+@njit(cache=True, nogil=True)
+def mark(journal, counters, table, record, row):
+    """Note once a batch that a row has changed."""
+    if record.dirty == 0:
+        record.dirty = 1
+        journal[counters[JOURNAL_SIZE]] = (np.int64(table) << 40) | row
+        counters[JOURNAL_SIZE] += 1

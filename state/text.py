@@ -1,0 +1,58 @@
+"""The pool's text heap: blocks of 16 << k bytes with a free list per size, so that a shop may run for years.
+
+A free block's first 8 bytes hold the offset of the next free block of its size. Heads of the free lists and the heap's size
+stand in the pool row; pages of PAGE_BYTES are what the changelog carries.
+"""
+
+from numba import njit
+
+from state.tables import JOURNAL_SIZE, PAGE_BYTES, PAGES
+
+SMALLEST_BYTES = 16
+
+
+@njit(cache=True, nogil=True)
+def _size_class(size):
+    k = 0
+    while (SMALLEST_BYTES << k) < size:
+        k += 1
+    return k
+
+
+@njit(cache=True, nogil=True)
+def touch_text(page_dirty, journal, counters, at, size):
+    """Note that bytes of the heap have changed."""
+    for page in range(at // PAGE_BYTES, (at + size - 1) // PAGE_BYTES + 1):
+        if page_dirty[page] == 0:
+            page_dirty[page] = 1
+            journal[counters[JOURNAL_SIZE]] = (PAGES << 40) | page
+            counters[JOURNAL_SIZE] += 1
+
+
+@njit(cache=True, nogil=True)
+def allocate_text(pool, heap, size):
+    """Take a block of at least `size` bytes; returns its offset."""
+    k = _size_class(size)
+    free_text = pool[0].free_text
+    at = free_text[k]
+    if at >= 0:
+        following = 0
+        for i in range(8):
+            following |= int(heap[at + i]) << (8 * i)
+        free_text[k] = following - 1
+        return at
+    at = pool[0].heap_size
+    pool[0].heap_size += SMALLEST_BYTES << k
+    return at
+
+
+@njit(cache=True, nogil=True)
+def free_text_block(pool, heap, page_dirty, journal, counters, at, size):
+    """Give a block back; `size` is what was asked for."""
+    k = _size_class(size)
+    free_text = pool[0].free_text
+    following = free_text[k] + 1
+    for i in range(8):
+        heap[at + i] = (following >> (8 * i)) & 0xFF
+    touch_text(page_dirty, journal, counters, at, 8)
+    free_text[k] = at
