@@ -1,0 +1,97 @@
+"""The pool's locations: the only code that changes them. Rare, so plain Python.
+
+A location keeps the offset of the `locations.v1` record in force, so that records read again after a restart change nothing.
+"""
+
+import math
+
+import numpy as np
+
+from state.columns import ENABLED, PICKS_UP, SHIPS
+from state.hashing import hash_bytes
+from state.index import find_text, insert
+from state.pool import PoolState
+from state.tables import LOCATIONS, mark
+from state.text import allocate_text, touch_text
+
+
+def unit_vector(latitude: float, longitude: float) -> tuple[float, float, float]:
+    """Place degrees on the unit sphere; (x, y, z)."""
+    phi, theta = math.radians(latitude), math.radians(longitude)
+    return math.cos(phi) * math.cos(theta), math.cos(phi) * math.sin(theta), math.sin(phi)
+
+
+def location_row(state: PoolState, location_id: bytes) -> int:
+    """Find a location's row; -1 = unknown."""
+    low, high = hash_bytes(location_id)
+    t = state.t
+    text = np.frombuffer(location_id, np.uint8)
+    return int(find_text(t.location_index, t.locations, np.uint64(low), np.uint64(high), t.heap, text, 0, text.size))
+
+
+def flags_of(enabled: bool, capabilities: list[str]) -> int:
+    """Pack what a location may do."""
+    return ENABLED * enabled | SHIPS * ("ship" in capabilities) | PICKS_UP * ("pickup" in capabilities)
+
+
+def put_location(
+    state: PoolState,
+    location_id: bytes,
+    *,
+    latitude: float,
+    longitude: float,
+    kind: int,
+    flags: int,
+    priority: int,
+    daily_capacity: int,
+    source: tuple[int, int],
+) -> bool:
+    """Add or change a location as of a `locations.v1` record (`source` = partition, offset).
+
+    Returns False if that record, or a later one, is in force already.
+    """
+    row = location_row(state, location_id)
+    if row >= 0 and int(state.t.locations[row]["source_offset"]) >= source[1]:
+        return False
+    if row < 0:
+        row = _add_location(state, location_id)
+    location = state.t.locations[row]
+    location["x"], location["y"], location["z"] = unit_vector(latitude, longitude)
+    location["latitude"], location["longitude"] = latitude, longitude
+    location["kind"], location["flags"] = kind, flags
+    location["priority"], location["daily_capacity"] = priority, daily_capacity
+    location["source_partition"], location["source_offset"] = source
+    _mark(state, row)
+    return True
+
+
+def _mark(state: PoolState, row: int) -> None:
+    t = state.t
+    mark(t.journal, t.counters, LOCATIONS, t.locations[row], row)
+
+
+def _add_location(state: PoolState, location_id: bytes) -> int:
+    state.ensure(locations=1, heap=2 * len(location_id) + 32)
+    t = state.t
+    row = state.count("locations")
+    state.row["location_count"] += 1
+    location = t.locations[row]
+    low, high = hash_bytes(location_id)
+    location["hash_low"], location["hash_high"] = low, high
+    location["id_at"] = at = allocate_text(t.pool, t.heap, len(location_id))
+    location["id_size"] = len(location_id)
+    t.heap[at : at + len(location_id)] = np.frombuffer(location_id, np.uint8)
+    touch_text(t.page_dirty, t.journal, t.counters, at, len(location_id))
+    insert(t.location_index, np.uint64(low), row)
+    _rank(state)
+    return row
+
+
+def _rank(state: PoolState) -> None:
+    """Number the locations in the order of their ids."""
+    rows = state.rows("locations")
+    ids = [state.text(int(row["id_at"]), int(row["id_size"])).decode() for row in rows]
+    for rank, row in enumerate(sorted(range(len(ids)), key=ids.__getitem__)):
+        if rows[row]["rank"] != rank:
+            rows[row]["rank"] = rank
+            _mark(state, row)
