@@ -142,13 +142,13 @@ LINE = np.dtype(
         ("shipment_number", "i4"),
         ("distance_m", "i4"),
         ("shipment_kind", "u1"),  # reasons.ShipmentKind
-        ("state", "u1"),  # WAITING | RESERVED | SHIPPED | COLLECTED | CANCELLED
+        ("state", "u1"),  # WAITING | RESERVED | SHIPPED | COLLECTED | DROPPED | ADDED; 0 = free
         ("reason", "u1"),  # reasons.Unallocated, while it waits
         ("dirty", "u1"),
     ],
     align=True,
 )
-WAITING, RESERVED, SHIPPED, COLLECTED, DROPPED = range(1, 6)
+WAITING, RESERVED, SHIPPED, COLLECTED, DROPPED, ADDED = range(1, 7)
 # Derived: neighbours in the SKU's queue of waiting lines.
 LINE_LINK = np.dtype([("waiting_next", "i4"), ("waiting_previous", "i4")], align=True)
 

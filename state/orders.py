@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 
 from state.columns import (
+    ADDED,
     CLOSED,
     DROPPED,
     EXPIRED,
@@ -30,6 +31,7 @@ from state.tables import (
     CLOSED_TAIL,
     HOLD_COUNT,
     LINES,
+    LONGEST_ORDER,
     ORDERS,
     REFUSALS,
     mark,
@@ -101,7 +103,7 @@ def add_order(t, text, at, size, text_size):
 
 @njit(cache=True, nogil=True)
 def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
-    """Make a waiting line behind line `previous` (-1: the first); `id_at` is relative to the order's block."""
+    """Make a line, neither waiting nor promised yet, behind line `previous` (-1: the first); `id_at` is relative to the order's block."""
     pool = t.pool[0]
     if pool.free_line >= 0:
         row = np.int32(pool.free_line)
@@ -125,7 +127,7 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     line.shipment_number = 0
     line.distance_m = 0
     line.shipment_kind = 0
-    line.state = DROPPED
+    line.state = ADDED
     line.reason = 0
     mark(t.journal, t.counters, LINES, line, row)
     order = t.orders[order_row]
@@ -136,6 +138,7 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
         t.lines[previous].next = row
         mark(t.journal, t.counters, LINES, t.lines[previous], previous)
     order.line_count += 1
+    t.counters[LONGEST_ORDER] = max(t.counters[LONGEST_ORDER], order.line_count)
     pool.open_lines += 1
     mark(t.journal, t.counters, ORDERS, order, order_row)
     return row

@@ -20,6 +20,7 @@ from state.tables import (
     CLOSED_TAIL,
     HOLD_COUNT,
     JOURNAL_SIZE,
+    LONGEST_ORDER,
     PAGE_BYTES,
     PAGES,
     ROW_TABLES,
@@ -86,7 +87,7 @@ class Delta:
 class PoolState:
     """One pool's tables; `t` is what the kernels take, renewed whenever an array grows."""
 
-    def __init__(self, pool_id: bytes, limits: Limits = Limits()):  # noqa: B008 (frozen)
+    def __init__(self, pool_id: bytes, limits: Limits = Limits()):
         self.pool_id = pool_id
         self.tag = f"{hash_bytes(pool_id)[0] & 0xFFFFFFFF:08x}".encode()
         row = np.zeros(1, columns.POOL)
@@ -284,6 +285,7 @@ class PoolState:
         self._grow_closed(2 * max(a["orders"].size, 128))
         self._grow("holds", int(self.row["held_orders"][0]) + 1)
         a["counters"][:] = 0
+        a["counters"][LONGEST_ORDER] = self.rows("orders")["line_count"].max(initial=0)
         self.ensure()
         link_cells(self.t)
         lines = self.rows("lines")

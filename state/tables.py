@@ -51,7 +51,7 @@ ROW_TABLES = ("locations", "skus", "cells", "orders", "lines", "refusals", "supp
 PAGE_BYTES = 64
 
 # counters
-JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT = range(6)
+JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT, LONGEST_ORDER = range(7)
 # limits, from the settings
 DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS, CLOSED_MS = range(4)
 

@@ -1,0 +1,405 @@
+"""Deciding on one order at a time: route its open lines, reserve what was promised, write the decision down.
+
+Routing and reservation are one step: nothing else touches the pool's cells in between.
+Owner: the engine's kernel. Not here: which location wins (streams/routing), what an event asks for (events.py).
+"""
+
+from collections import namedtuple
+
+import numpy as np
+from numba import njit
+
+from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
+from state.orders import promise_line, wait_line
+from state.stock import available
+from state.tables import FREED_COUNT
+from streams.routing.kernel import View, make_scratch, route_order_kernel
+from topics import columns as c
+from topics.reasons import Status
+
+# Statuses as plain numbers, for the kernels.
+ALLOCATED = int(Status.ALLOCATED)
+PARTIAL = int(Status.PARTIAL)
+BACKORDERED = int(Status.BACKORDERED)
+HELD_STATUS = int(Status.HELD)
+CANCELLED = int(Status.CANCELLED)
+EXPIRED_STATUS = int(Status.EXPIRED)
+REJECTED = int(Status.REJECTED)
+
+# The batch's decisions (topics/columns.py) and how many rows of each are in use.
+Decisions = namedtuple("Decisions", ["decisions", "shipments", "lines", "losers", "counts"])
+N_DECISIONS, N_SHIPMENTS, N_LINES, N_LOSERS = range(4)
+
+# Scratch of one order. Arrays of the order's lines are as long as the longest order may be.
+Work = namedtuple(
+    "Work",
+    [
+        "rows",  # int32[]: the lines to route, or to act on
+        "skus",
+        "quantities",
+        "locations",  # what routing answers, line by line
+        "cells",
+        "distances_m",
+        "kinds",
+        "reasons",
+        "shipments",  # int32[]: shipment of each reserved line
+        "units",  # int32[]: units a fulfilment takes of each line
+        "explanation",  # int64[4]: considered, won, losers, shipments
+        "loser_locations",
+        "loser_distances_m",
+        "loser_reasons",
+        "stamps",  # int64[]: per order, the last sweep that chose it
+        "chosen",  # int32[]: orders a sweep will try
+        "sweeps",  # int64[1]
+        "route",
+    ],
+)
+
+
+def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -> Work:
+    """Allocate scratch for orders of so many lines, among so many orders and locations."""
+
+    def lines(dtype: type = np.int32) -> np.ndarray:
+        return np.zeros(line_capacity, dtype)
+
+    return Work(
+        rows=lines(),
+        skus=lines(),
+        quantities=lines(),
+        locations=lines(),
+        cells=lines(),
+        distances_m=lines(),
+        kinds=lines(np.uint8),
+        reasons=lines(np.uint8),
+        shipments=lines(),
+        units=lines(),
+        explanation=np.zeros(4, np.int64),
+        loser_locations=np.zeros(3, np.int32),
+        loser_distances_m=np.zeros(3, np.int32),
+        loser_reasons=np.zeros(3, np.uint8),
+        stamps=np.zeros(order_capacity, np.int64),
+        chosen=np.zeros(order_capacity, np.int32),
+        sweeps=np.zeros(1, np.int64),
+        route=make_scratch(location_capacity, line_capacity),
+    )
+
+
+def make_decisions(decisions: int, lines: int) -> Decisions:
+    """Allocate room for so many decisions, with so many lines in all."""
+    return Decisions(
+        np.empty(decisions, c.DECISION),
+        np.empty(lines, c.DECISION_SHIPMENT),
+        np.empty(lines, c.DECISION_LINE),
+        np.empty(3 * decisions, c.LOSER),
+        np.zeros(4, np.int64),
+    )
+
+
+@njit(cache=True, nogil=True)
+def _refusals(t, order_row, work, n):
+    """List the pairs (line of the n to route, location that rejected it)."""
+    count = 0
+    for fill in range(2):
+        if fill:
+            which = np.empty(count, np.int32)
+            where = np.empty(count, np.int32)
+            count = 0
+        refusal = t.orders[order_row].refusal
+        while refusal >= 0:
+            for i in range(n):
+                if t.lines[work.rows[i]].root == t.refusals[refusal].root:
+                    if fill:
+                        which[count] = i
+                        where[count] = t.refusals[refusal].location
+                    count += 1
+            refusal = t.refusals[refusal].next
+    return which, where
+
+
+@njit(cache=True, nogil=True)
+def _route(t, order_row, n, work):
+    order = t.orders[order_row]
+    if order.refusal >= 0:
+        refused_lines, refused_locations = _refusals(t, order_row, work, n)
+    else:
+        refused_lines, refused_locations = work.rows[:0], work.rows[:0]
+    x, y, z = order.x, order.y, order.z
+    if order.pickup_location >= 0:
+        place = t.locations[order.pickup_location]
+        x, y, z = place.x, place.y, place.z
+    return route_order_kernel(
+        View(t.cells, t.locations, t.sku_links, t.sku_cells),
+        work.skus[:n],
+        work.quantities[:n],
+        refused_lines,
+        refused_locations,
+        x,
+        y,
+        z,
+        order.pickup_location,
+        (order.flags & c.ALLOW_SPLIT) != 0,
+        (order.flags & c.ALLOW_PARTIAL) != 0,
+        work.route,
+        work.locations[:n],
+        work.cells[:n],
+        work.distances_m[:n],
+        work.kinds[:n],
+        work.reasons[:n],
+        work.explanation,
+        work.loser_locations,
+        work.loser_distances_m,
+        work.loser_reasons,
+    )
+
+
+@njit(cache=True, nogil=True)
+def try_order(t, order_row, work):
+    """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
+
+    The decision that must follow carries the pool's next sequence number.
+    """
+    n = 0
+    row = t.orders[order_row].first_line
+    while row >= 0:
+        line = t.lines[row]
+        if line.state == WAITING or line.state == ADDED:
+            work.rows[n] = row
+            work.skus[n] = line.sku
+            work.quantities[n] = line.quantity
+            n += 1
+        row = line.next
+    if n == 0:
+        return 0
+    promised = _route(t, order_row, n, work)
+    sequence = t.pool[0].sequence + 1
+    shipments = 0
+    for i in range(n):
+        if work.locations[i] < 0:
+            wait_line(t, work.rows[i], work.reasons[i])
+            continue
+        number = 0
+        while number < shipments and work.shipments[number] != work.locations[i]:
+            number += 1
+        if number == shipments:
+            work.shipments[number] = work.locations[i]
+            shipments += 1
+        promise_line(t, work.rows[i], work.cells[i], sequence, number + 1, work.kinds[i], work.distances_m[i])
+    return promised
+
+
+@njit(cache=True, nogil=True)
+def status_of(t, order_row):
+    """Say in one word what an order has now."""
+    order = t.orders[order_row]
+    waiting = 0
+    met = 0
+    row = order.first_line
+    while row >= 0:
+        state = t.lines[row].state
+        if state == WAITING:
+            waiting += 1
+        elif state == RESERVED or state == SHIPPED or state == COLLECTED:
+            met += 1
+        row = t.lines[row].next
+    if order.state == HELD:
+        return HELD_STATUS
+    if waiting == 0:
+        return ALLOCATED if met > 0 else CANCELLED
+    return PARTIAL if met > 0 else BACKORDERED
+
+
+@njit(cache=True, nogil=True)
+def is_open(t, order_row):
+    """Tell whether a line of the order still waits or is promised."""
+    row = t.orders[order_row].first_line
+    while row >= 0:
+        if t.lines[row].state == WAITING or t.lines[row].state == RESERVED:
+            return True
+        row = t.lines[row].next
+    return False
+
+
+@njit(cache=True, nogil=True)
+def _write_shipments(t, out, order_row, work):
+    """Write the order's open shipments, each with its lines; returns how many."""
+    first = out.counts[N_SHIPMENTS]
+    count = 0
+    i = 0
+    row = t.orders[order_row].first_line
+    while row >= 0:
+        line = t.lines[row]
+        if line.state == RESERVED:
+            k = 0
+            while k < count:
+                made = out.shipments[first + k]
+                if made.sequence == line.shipment_sequence and made.number == line.shipment_number:
+                    break
+                k += 1
+            if k == count:
+                made = out.shipments[first + k]
+                made.sequence = line.shipment_sequence
+                made.number = line.shipment_number
+                made.location = line.location
+                made.distance_m = line.distance_m
+                made.kind = line.shipment_kind
+                made.line_count = 0
+                count += 1
+            out.shipments[first + k].line_count += 1
+            work.shipments[i] = k
+            work.rows[i] = row
+            i += 1
+        row = line.next
+    at = out.counts[N_LINES]
+    for k in range(count):
+        out.shipments[first + k].first_line = at
+        at += out.shipments[first + k].line_count
+        out.shipments[first + k].line_count = 0
+    out.counts[N_LINES] = at
+    for j in range(i):
+        made = out.shipments[first + work.shipments[j]]
+        line = t.lines[work.rows[j]]
+        _write_line(t, out.lines[made.first_line + made.line_count], order_row, line, line.quantity - line.shipped, 0)
+        made.line_count += 1
+    out.counts[N_SHIPMENTS] += count
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _write_line(t, written, order_row, line, quantity, reason):
+    written.line_id_at = t.orders[order_row].id_at + line.id_at
+    written.line_id_size = line.id_size
+    written.sku = line.sku
+    written.quantity = quantity
+    written.reason = reason
+
+
+@njit(cache=True, nogil=True)
+def _write_unallocated(t, out, order_row, state):
+    """Write the lines in `state`, with their reasons; returns how many."""
+    count = 0
+    row = t.orders[order_row].first_line
+    while row >= 0:
+        line = t.lines[row]
+        if line.state == state:
+            _write_line(t, out.lines[out.counts[N_LINES]], order_row, line, line.quantity, line.reason)
+            out.counts[N_LINES] += 1
+            count += 1
+        row = line.next
+    return count
+
+
+@njit(cache=True, nogil=True)
+def write_decision(t, out, order_row, status, event, work, routed):
+    """Write a decision with the pool's next sequence number; `routed`: the scratch explains it."""
+    pool = t.pool[0]
+    pool.sequence += 1
+    order = t.orders[order_row]
+    decision = out.decisions[out.counts[N_DECISIONS]]
+    out.counts[N_DECISIONS] += 1
+    decision.sequence = pool.sequence
+    decision.decided_at = pool.now
+    decision.order_id_at = order.id_at
+    decision.order_id_size = order.id_size
+    decision.event = event
+    decision.status = status
+    decision.first_shipment = out.counts[N_SHIPMENTS]
+    decision.shipment_count = _write_shipments(t, out, order_row, work)
+    decision.first_unallocated = out.counts[N_LINES]
+    decision.unallocated_count = _write_unallocated(t, out, order_row, DROPPED if status == REJECTED else WAITING)
+    decision.first_loser = out.counts[N_LOSERS]
+    decision.loser_count = 0
+    decision.considered = 0
+    decision.won = 0
+    if routed:
+        decision.considered = work.explanation[0]
+        decision.won = work.explanation[1]
+        decision.loser_count = work.explanation[2]
+        for i in range(work.explanation[2]):
+            loser = out.losers[out.counts[N_LOSERS]]
+            loser.location = work.loser_locations[i]
+            loser.distance_m = work.loser_distances_m[i]
+            loser.reason = work.loser_reasons[i]
+            out.counts[N_LOSERS] += 1
+
+
+@njit(cache=True, nogil=True)
+def serve_order(t, out, order_row, event, work):
+    """Try a waiting order for all its waiting lines; a decision is written if it got any."""
+    if try_order(t, order_row, work) > 0:
+        write_decision(t, out, order_row, status_of(t, order_row), event, work, True)
+
+
+@njit(cache=True, nogil=True)
+def serve_waiting(t, out, event, work):
+    """Try, oldest first, the orders that wait for a SKU of which a cell in `freed` has more available now.
+
+    No order waits that could be promised something (else it would not be waiting), so only a line that fits into a freed cell
+    can change an order's lot: the others are passed over without routing.
+    """
+    count = t.counters[FREED_COUNT]
+    t.counters[FREED_COUNT] = 0
+    if count == 0 or t.pool[0].waiting_lines == 0:
+        return
+    if count == 1:
+        _serve_cell(t, out, t.freed[0], event, work)
+        return
+    work.sweeps[0] += 1
+    chosen = 0
+    for i in range(count):
+        cell = t.cells[t.freed[i]]
+        units = available(cell)
+        row = t.sku_links[cell.sku].waiting_head if units > 0 else -1
+        while row >= 0:
+            line = t.lines[row]
+            if line.quantity <= units and work.stamps[line.order] != work.sweeps[0]:
+                work.stamps[line.order] = work.sweeps[0]
+                work.chosen[chosen] = line.order
+                chosen += 1
+            row = t.line_links[row].waiting_next
+    _serve_chosen(t, out, chosen, event, work)
+
+
+@njit(cache=True, nogil=True)
+def _serve_cell(t, out, cell_row, event, work):
+    """Serve the queue of one cell's SKU while the cell has any left."""
+    cell = t.cells[cell_row]
+    row = t.sku_links[cell.sku].waiting_head
+    while row >= 0 and available(cell) > 0:
+        order_row = t.lines[row].order
+        fits = False
+        # An order's lines of one SKU stand together in the queue, and serving the order may take any of them out.
+        while row >= 0 and t.lines[row].order == order_row:
+            fits |= t.lines[row].quantity <= available(cell)
+            row = t.line_links[row].waiting_next
+        if fits:
+            serve_order(t, out, order_row, event, work)
+
+
+@njit(cache=True, nogil=True)
+def serve_all_waiting(t, out, event, work):
+    """Try every order that waits, oldest first: after a change of a location."""
+    t.counters[FREED_COUNT] = 0
+    if t.pool[0].waiting_lines == 0:
+        return
+    work.sweeps[0] += 1
+    chosen = 0
+    for sku in range(t.pool[0].sku_count):
+        row = t.sku_links[sku].waiting_head
+        while row >= 0:
+            order_row = t.lines[row].order
+            if work.stamps[order_row] != work.sweeps[0]:
+                work.stamps[order_row] = work.sweeps[0]
+                work.chosen[chosen] = order_row
+                chosen += 1
+            row = t.line_links[row].waiting_next
+    _serve_chosen(t, out, chosen, event, work)
+
+
+@njit(cache=True, nogil=True)
+def _serve_chosen(t, out, chosen, event, work):
+    ages = np.empty(chosen, np.int64)
+    for i in range(chosen):
+        ages[i] = t.orders[work.chosen[i]].age
+    by_age = np.argsort(ages)
+    for i in by_age:
+        serve_order(t, out, work.chosen[i], event, work)
