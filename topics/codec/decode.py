@@ -1,0 +1,250 @@
+"""Whole batches of records to columns: the scanner takes the surely good ones, the models judge the rest.
+
+Owner: the pipelines, one batch at a time; a batch's arrays are theirs once returned.
+Invariants: each record is read by itself, never as part of another; a row is the same whether the scanner or the model
+filled it; a record that can't be read is a row of kind UNDECODED with a reason, and never costs another its row.
+Not here: the JSON scanner (scan.py), what a record must be (topics/events.py).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from topics.codec.scan import PADDING, TEXTS, TIMES, scan_clicks, scan_events
+from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
+from topics.events import INVENTORY_TOPICS, MAX_VALUE_BYTES, Record, Refusal, judge
+from topics.reasons import Kind
+
+_SHORTEST_LINE = 4  # bytes: `"a",` in line_ids
+
+
+@dataclass(slots=True)
+class Batch:
+    """A decoded batch of inventory events.
+
+    Attributes
+    ----------
+    events : EVENT[n]
+        A row per record, in the order given.
+    lines : LINE[]
+        The events' lines, each event's side by side; rows in between may belong to none.
+    buffer : uint8[]
+        Where the texts are.
+    details : dict of int to str
+        For each UNDECODED row a sentence: where, expected, found.
+    """
+
+    events: np.ndarray
+    lines: np.ndarray
+    buffer: np.ndarray
+    details: dict[int, str]
+
+
+@dataclass(slots=True)
+class ClickBatch:
+    """A decoded batch of clicks: CLICK[n], else as in `Batch`."""
+
+    clicks: np.ndarray
+    buffer: np.ndarray
+    details: dict[int, str]
+
+
+class _Tail:
+    """Texts and lines of the records that the models read: what is appended to the scanner's."""
+
+    def __init__(self, buffer_size: int, line_count: int):
+        self.texts: list[bytes] = []
+        self.lines: list[tuple] = []
+        self.end = buffer_size
+        self.line_end = line_count
+
+    def text(self, text: str | None) -> tuple[int, int]:
+        """Append a text; returns its place and size."""
+        if text is None:
+            return 0, 0
+        encoded = text.encode()
+        at = self.end
+        self.texts.append(encoded)
+        self.end += len(encoded)
+        return at, len(encoded)
+
+    def line(self, line_id: str, sku: str | None, quantity: int) -> None:
+        self.lines.append((*self.text(line_id), *self.text(sku), quantity))
+
+    def grown(self, buffer: np.ndarray) -> np.ndarray:
+        """The buffer with the texts behind it."""
+        if not self.texts:
+            return buffer
+        return np.concatenate([buffer, np.frombuffer(b"".join(self.texts), np.uint8)])
+
+
+def decode(
+    values: Sequence[bytes | None],
+    topics: np.ndarray | Sequence[int],
+    offsets: np.ndarray | Sequence[int],
+    timestamps: np.ndarray | Sequence[int],
+) -> Batch:
+    """Read a batch of inventory events.
+
+    Parameters
+    ----------
+    values : sequence of n bytes or None
+        The records' values.
+    topics : uint8[n]
+        Each record's topic as its place in `events.INVENTORY_TOPICS`.
+    offsets, timestamps : int64[n]
+        Each record's offset, and its timestamp in epoch ms.
+
+    Returns
+    -------
+    Batch
+
+    Raises
+    ------
+    ValueError
+        If the batch's texts don't fit into 2 GiB.
+
+    Examples
+    --------
+    >>> batch = decode([b'{"pool_id":"uk"}', b"?"], [4, 4], [7, 8], [0, 0])
+    >>> batch.events["kind"].tolist(), batch.details[1]
+    ([50, 0], 'value: expected a JSON object, found expected value at line 1 column 1')
+    """
+    buffer, starts, ends = _join(values)
+    events = np.zeros(len(values), EVENT)
+    events["topic"] = topics
+    events["offset"] = offsets
+    events["timestamp"] = timestamps
+    lines = np.empty(len(buffer) // _SHORTEST_LINE, LINE)
+    line_count = scan_events(buffer, starts, ends, events, lines)
+    lines = lines[:line_count]
+    doubtful = np.flatnonzero(events["kind"] == Kind.UNDECODED)
+    if not len(doubtful):
+        return Batch(events, lines, buffer, {})
+    tail = _Tail(len(buffer), line_count)
+    details = {}
+    for row in doubtful.tolist():
+        event = events[row]
+        _judge_into(event, INVENTORY_TOPICS[event["topic"]], values[row], row, details, tail, _fill_event)
+    if tail.lines:
+        lines = np.concatenate([lines, np.array(tail.lines, LINE)])
+    return Batch(events, lines, tail.grown(buffer), details)
+
+
+def decode_clicks(
+    values: Sequence[bytes | None],
+    offsets: np.ndarray | Sequence[int],
+    timestamps: np.ndarray | Sequence[int],
+) -> ClickBatch:
+    """Read a batch of `clicks.v1`; parameters and errors as in `decode`, all rows' `topic` 0.
+
+    Examples
+    --------
+    >>> value = b'{"event_id":"e","event_time":5,"visitor_id":"v","kind":"view","channel":"web","sku":"A"}'
+    >>> clicks = decode_clicks([value], [0], [9]).clicks
+    >>> clicks["event_time"].tolist(), clicks["sku_size"].tolist(), clicks["latitude"].tolist()
+    ([5], [1], [nan])
+    """
+    buffer, starts, ends = _join(values)
+    clicks = np.zeros(len(values), CLICK)
+    clicks["offset"] = offsets
+    clicks["timestamp"] = timestamps
+    scan_clicks(buffer, starts, ends, clicks, np.empty(0, LINE))
+    tail = _Tail(len(buffer), 0)
+    details = {}
+    for row in np.flatnonzero(clicks["kind"] == Kind.UNDECODED).tolist():
+        _judge_into(clicks[row], "clicks.v1", values[row], row, details, tail, _fill_click)
+    return ClickBatch(clicks, tail.grown(buffer), details)
+
+
+def _join(values: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lay the records into one buffer for the scanner; what can't be good goes in as nothing, for the judge to name."""
+    if None in values:
+        values = [value or b"" for value in values]
+    sizes = np.fromiter(map(len, values), np.int64, len(values))
+    if sizes.max(initial=0) > MAX_VALUE_BYTES:
+        values = [value if len(value) <= MAX_VALUE_BYTES else b"" for value in values]
+        sizes = np.fromiter(map(len, values), np.int64, len(values))
+    ends = np.cumsum(sizes + 1) - 1
+    starts = ends - sizes
+    total = int(sizes.sum()) + len(values) + PADDING
+    if total >= 1 << 30:  # the models' texts may add as much again
+        raise ValueError(f"batch of {total} bytes: expected less than 1 GiB; lower the batch's limit of bytes")
+    joined = b"\0".join((*values, bytes(PADDING)))
+    return np.frombuffer(joined, np.uint8), starts, ends
+
+
+def _judge_into(row_out, topic, value, row, details, tail, fill) -> None:
+    """Let the models decide on a record: fill its row, or note why not."""
+    judged = judge(topic, value)
+    if isinstance(judged, Refusal):
+        row_out["reason"] = judged.reason
+        details[row] = judged.detail
+    else:
+        fill(row_out, judged, tail)
+
+
+def _fill_text(row_out, column: str, text: str | None, tail: _Tail) -> None:
+    row_out[f"{column}_at"], row_out[f"{column}_size"] = tail.text(text)
+
+
+def _fill_event(event_out: np.void, record: Record, tail: _Tail) -> None:
+    """Write a model's fields into its EVENT row; the twin of the scanner's `_fill_event`."""
+    kind = Kind[getattr(record, "kind", "tick").upper()]
+    event_out["kind"] = kind
+    for column, field in TEXTS[kind].items():
+        _fill_text(event_out, column, getattr(record, field), tail)
+    event_out["event_time"] = getattr(record, "event_time", 0)
+    event_out["quantity"] = getattr(record, "quantity", 0)
+    if kind in TIMES:
+        time = getattr(record, TIMES[kind])
+        event_out["time"] = record.event_time if time is None else time
+    if kind in (Kind.PLACED, Kind.HELD):
+        _fill_request(event_out, record, tail)
+    lines = record.line_ids if kind == Kind.CANCELLED else getattr(record, "lines", None)
+    if lines is None:
+        return
+    event_out["flags"] |= HAS_LINES
+    event_out["first_line"] = tail.line_end + len(tail.lines)
+    event_out["line_count"] = len(lines)
+    for line in lines:
+        if kind == Kind.CANCELLED:
+            tail.line(line, None, 0)
+        else:
+            tail.line(line.line_id, getattr(line, "sku", None), line.quantity)
+
+
+def _fill_request(event_out: np.void, record: Record, tail: _Tail) -> None:
+    """Write what only a placed or held order has: flags, and the place its mode asks for."""
+    pickup = record.mode == "pickup"
+    event_out["flags"] = (
+        ALLOW_SPLIT * record.allow_split
+        | ALLOW_PARTIAL * record.allow_partial
+        | PICKUP * pickup
+        | URGENT * (record.service_level == "urgent")
+    )
+    if pickup:
+        return
+    _fill_text(event_out, "location", None, tail)
+    event_out["latitude"] = record.destination.latitude
+    event_out["longitude"] = record.destination.longitude
+
+
+def _fill_click(click_out: np.void, record: Record, tail: _Tail) -> None:
+    """Write a click's fields into its CLICK row."""
+    click_out["kind"] = Kind[record.kind.upper()]
+    click_out["event_time"] = record.event_time
+    click_out["latitude"] = np.nan if record.latitude is None else record.latitude
+    click_out["longitude"] = np.nan if record.longitude is None else record.longitude
+    _fill_text(click_out, "event_id", record.event_id, tail)
+    for column in ("visitor", "pool", "customer", "campaign"):
+        _fill_text(click_out, column, getattr(record, f"{column}_id"), tail)
+    for column in ("sku", "channel"):
+        _fill_text(click_out, column, getattr(record, column), tail)
+
+
+def warm() -> None:
+    """Compile the scanner, or load it from numba's cache, before the first batch is waited for."""
+    decode([], [], [], [])
+    decode_clicks([], [], [])
