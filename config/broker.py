@@ -302,7 +302,7 @@ class Broker:
 
     def _format(self, java: list[str]) -> None:
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*java, "kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties)]
+        command = [*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(self._properties)]
         done = subprocess.run(command, cwd=self.directory, capture_output=True, text=True)
         if done.returncode:
             raise BrokerError(
@@ -425,6 +425,9 @@ share.coordinator.state.topic.num.partitions=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
+# a broker that was killed may register again only when its last session is over
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 # compaction needs 128 MiB of heap by default
 log.cleaner.dedupe.buffer.size=16777216
 log.segment.delete.delay.ms=1000

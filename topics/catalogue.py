@@ -7,6 +7,7 @@ Invariants: an existing topic is never altered; one that would give wrong result
 Not here: what the fields mean (events.py), which record goes where (the flow).
 """
 
+import time
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -165,8 +166,8 @@ def create_topics(admin: AdminClient, settings: TopicSettings) -> list[str]:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
             raced.append(topic)  # another process creates them too
-    if raced:
-        _check(raced, admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics, admin, settings)
+    _await_leaders(admin, [topic.name for topic in missing])
+    _check(raced, admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics, admin, settings)
     return created
 
 
@@ -191,6 +192,24 @@ def _request(admin: AdminClient, topics: list[Topic], settings: TopicSettings) -
     ]
     futures = admin.create_topics(wanted, operation_timeout=REQUEST_TIMEOUT_S)
     return [futures[topic.name] for topic in topics]
+
+
+def _await_leaders(admin: AdminClient, names: list[str]) -> None:
+    """Return when the brokers know the topics: the controller, which has created them, is some 100 ms ahead of them."""
+    deadline = time.monotonic() + REQUEST_TIMEOUT_S
+    while True:
+        found = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+        late = [name for name in names if name not in found or not _has_leaders(found[name])]
+        if not late:
+            return
+        if time.monotonic() > deadline:
+            text = f"topics created, but without a leader after {REQUEST_TIMEOUT_S} s: {', '.join(late)}"
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, text))
+        time.sleep(0.02)
+
+
+def _has_leaders(topic: Any) -> bool:
+    return bool(topic.partitions) and all(partition.leader >= 0 for partition in topic.partitions.values())
 
 
 def _check(topics: list[Topic], existing: dict[str, Any], admin: AdminClient, settings: TopicSettings) -> None:
