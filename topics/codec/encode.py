@@ -1,0 +1,472 @@
+"""Columns to records: decisions, cells and dead letters as the JSON of the contract.
+
+Owner: the pipelines. The kernels write keys and values one after the other into one buffer, without the GIL; Python cuts
+it into the messages that `produce_batch` takes.
+Invariants: every value is what its output model (topics/events.py) reads back; texts are escaped; the same columns give
+the same bytes.
+Not here: where records go (streams/), the tables' schemas (topics/columns.py, state/columns.py).
+"""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+import orjson
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from topics.events import MAX_ID
+from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+
+POLICY = "nearest"
+POLICY_VERSION = 1
+
+_kernel = njit(cache=True, nogil=True)
+
+
+@intrinsic
+def _copy(typing_context, out, at, source, source_at, size):
+    """Copy `size` bytes between uint8 arrays."""
+
+    def build(context, builder, signature, arguments):
+        target, source = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2))
+        target, source = builder.gep(target, [arguments[1]]), builder.gep(source, [arguments[3]])
+        cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.none(out, types.int64, source, types.int64, types.int64), build
+
+
+def _text(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def _words(codes: type[IntEnum]) -> tuple[np.ndarray, np.ndarray]:
+    """The quoted wire names of a closed list: (uint8[codes, longest], their sizes)."""
+    words = {code.value: _text(f'"{code.wire}"') for code in codes}
+    texts = np.zeros((max(words) + 1, max(map(len, words.values()))), np.uint8)
+    sizes = np.zeros(max(words) + 1, np.int64)
+    for code, word in words.items():
+        texts[code, : len(word)] = word
+        sizes[code] = len(word)
+    return texts, sizes
+
+
+_STATUS, _STATUS_SIZE = _words(Status)
+_SHIPMENT, _SHIPMENT_SIZE = _words(ShipmentKind)
+_UNALLOCATED, _UNALLOCATED_SIZE = _words(Unallocated)
+_WON, _WON_SIZE = _words(Won)
+_LOST, _LOST_SIZE = _words(Lost)
+
+_ALLOCATION_ID = _text('{"allocation_id":"')
+_SEQUENCE = _text('","sequence":')
+_ORDER_ID = _text(',"order_id":"')
+_SHIPMENTS = _text(',"shipments":[')
+_SHIPMENT_ID = _text('{"shipment_id":"')
+_LOCATION_ID = _text('","location_id":"')
+_KIND = _text('","kind":')
+_DISTANCE = _text(',"distance_km":')
+_LINES = _text(',"lines":[')
+_LINE_ID = _text('{"line_id":"')
+_SKU = _text('","sku":"')
+_QUANTITY = _text('","quantity":')
+_LINES_END = _text("]}")
+_REASON = _text(',"reason":')
+_UNALLOCATED_LINES = _text('],"unallocated":[')
+_DECIDED_AT = _text(f'],"policy":"{POLICY}","decided_at":')
+_SOURCE = _text(',"source":{"topic":')
+_PARTITION = _text(',"partition":')
+_OFFSET = _text(',"offset":')
+_CONSIDERED = _text(f'}},"explanation":{{"policy":"{POLICY}","version":{POLICY_VERSION},"considered":')
+_WON_BY = _text(',"won":')
+_LOSERS = _text(',"lost":[')
+_LOSER = _text('{"location_id":"')
+_LOSER_DISTANCE = _text('","distance_km":')
+_END = _text("]}}")
+_ON_HAND = _text('","on_hand":')
+_RESERVED = _text(',"reserved":')
+_SAFETY_STOCK = _text(',"safety_stock":')
+_AVAILABLE = _text(',"available":')
+_VERSION = _text(',"version":')
+_UPDATED_AT = _text(',"updated_at":')
+
+# Room that surely suffices: a text of MAX_ID characters takes at most 4 bytes a character, escaped or not.
+_TEXT_ROOM = 4 * MAX_ID
+_DECISION_ROOM = 1024 + 2 * _TEXT_ROOM
+_SHIPMENT_ROOM = 256 + _TEXT_ROOM
+_LINE_ROOM = 128 + 2 * _TEXT_ROOM
+_LOSER_ROOM = 128 + _TEXT_ROOM
+_CELL_ROOM = 512 + 4 * _TEXT_ROOM
+
+
+@_kernel
+def _with_room(out, at, room):
+    """Give back `out`, or a larger copy where `room` more bytes fit behind `at`."""
+    if at + room <= len(out):
+        return out
+    larger = np.empty(2 * (at + room), np.uint8)
+    _copy(larger, 0, out, 0, at)
+    return larger
+
+
+@_kernel
+def _put(out, at, text):
+    _copy(out, at, text, 0, len(text))
+    return at + len(text)
+
+
+@_kernel
+def _put_raw(out, at, heap, text_at, size):
+    _copy(out, at, heap, text_at, size)
+    return at + size
+
+
+@_kernel
+def _put_escaped(out, at, heap, text_at, size):
+    """Write a text, its quotes and backslashes escaped; ids are printable, so that nothing else needs it."""
+    for i in range(text_at, text_at + size):
+        byte = heap[i]
+        if byte == 34 or byte == 92:
+            out[at] = 92
+            at += 1
+        out[at] = byte
+        at += 1
+    return at
+
+
+@_kernel
+def _put_word(out, at, words, sizes, code):
+    size = sizes[code]
+    for i in range(size):
+        out[at + i] = words[code, i]
+    return at + size
+
+
+@_kernel
+def _put_integer(out, at, value):
+    if value < 0:
+        out[at] = 45
+        at += 1
+        value = -value
+    size = 1
+    bound = 10
+    while size < 19 and value >= bound:
+        bound *= 10
+        size += 1
+    for i in range(at + size - 1, at - 1, -1):
+        rest = value // 10
+        out[i] = 48 + value - rest * 10
+        value = rest
+    return at + size
+
+
+@_kernel
+def _put_km(out, at, metres):
+    """Write metres as kilometres with one to three decimals."""
+    at = _put_integer(out, at, metres // 1000)
+    rest = metres % 1000
+    out[at] = 46
+    out[at + 1] = 48 + rest // 100
+    out[at + 2] = 48 + rest // 10 % 10
+    out[at + 3] = 48 + rest % 10
+    if rest % 10:
+        return at + 4
+    return at + 3 if rest % 100 else at + 2
+
+
+@_kernel
+def _put_line(out, at, line, heap, skus):
+    """Write a line of a decision but for its closing brace."""
+    at = _put(out, at, _LINE_ID)
+    at = _put_escaped(out, at, heap, line.line_id_at, line.line_id_size)
+    at = _put(out, at, _SKU)
+    at = _put_escaped(out, at, heap, skus[line.sku].id_at, skus[line.sku].id_size)
+    at = _put(out, at, _QUANTITY)
+    return _put_integer(out, at, np.int64(line.quantity))
+
+
+@_kernel
+def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
+    at = _put(out, at, _SHIPMENT_ID)
+    at = _put(out, at, tag)
+    out[at] = 45
+    at = _put_integer(out, at + 1, shipment.sequence)
+    out[at] = 45
+    at = _put_integer(out, at + 1, np.int64(shipment.number))
+    at = _put(out, at, _LOCATION_ID)
+    location = locations[shipment.location]
+    at = _put_escaped(out, at, heap, location.id_at, location.id_size)
+    at = _put(out, at, _KIND)
+    at = _put_word(out, at, _SHIPMENT, _SHIPMENT_SIZE, shipment.kind)
+    at = _put(out, at, _DISTANCE)
+    at = _put_km(out, at, np.int64(shipment.distance_m))
+    at = _put(out, at, _LINES)
+    for row in range(shipment.first_line, shipment.first_line + shipment.line_count):
+        at = _put_line(out, at, lines[row], heap, skus)
+        out[at] = 125
+        out[at + 1] = 44
+        at += 2
+    at -= shipment.line_count > 0
+    return _put(out, at, _LINES_END)
+
+
+@_kernel
+def _put_loser(out, at, loser, heap, locations):
+    at = _put(out, at, _LOSER)
+    location = locations[loser.location]
+    at = _put_escaped(out, at, heap, location.id_at, location.id_size)
+    at = _put(out, at, _LOSER_DISTANCE)
+    at = _put_km(out, at, np.int64(loser.distance_m))
+    at = _put(out, at, _REASON)
+    return _put_word(out, at, _LOST, _LOST_SIZE, loser.reason)
+
+
+@_kernel
+def _decision_room(decision, shipments):
+    room = _DECISION_ROOM + decision.shipment_count * _SHIPMENT_ROOM
+    room += decision.unallocated_count * _LINE_ROOM + decision.loser_count * _LOSER_ROOM
+    for row in range(decision.first_shipment, decision.first_shipment + decision.shipment_count):
+        room += shipments[row].line_count * _LINE_ROOM
+    return room
+
+
+@_kernel
+def _allocations_kernel(
+    decisions,
+    shipments,
+    lines,
+    losers,
+    heap,
+    skus,
+    locations,
+    events,
+    partitions,
+    topics,
+    topic_ends,
+    pool,
+    tag,
+    spans_out,
+):
+    """Write keys and values; `spans_out` (int64[n, 3]) gets begin of key, begin of value, end. Returns the buffer."""
+    out = np.empty(512 * (len(decisions) + 1), np.uint8)
+    at = 0
+    for number in range(len(decisions)):
+        decision = decisions[number]
+        out = _with_room(out, at, _decision_room(decision, shipments) + len(pool) + len(topics))
+        spans_out[number, 0] = at
+        at = _put_raw(out, at, heap, decision.order_id_at, decision.order_id_size)
+        spans_out[number, 1] = at
+        at = _put(out, at, _ALLOCATION_ID)
+        at = _put(out, at, tag)
+        out[at] = 45
+        at = _put_integer(out, at + 1, decision.sequence)
+        at = _put(out, at, _SEQUENCE)
+        at = _put_integer(out, at, decision.sequence)
+        at = _put(out, at, _ORDER_ID)
+        at = _put_escaped(out, at, heap, decision.order_id_at, decision.order_id_size)
+        at = _put(out, at, pool)
+        at = _put_word(out, at, _STATUS, _STATUS_SIZE, decision.status)
+        at = _put(out, at, _SHIPMENTS)
+        for row in range(decision.first_shipment, decision.first_shipment + decision.shipment_count):
+            at = _put_shipment(out, at, shipments[row], lines, heap, skus, locations, tag)
+            out[at] = 44
+            at += 1
+        at -= decision.shipment_count > 0
+        at = _put(out, at, _UNALLOCATED_LINES)
+        for row in range(decision.first_unallocated, decision.first_unallocated + decision.unallocated_count):
+            at = _put_line(out, at, lines[row], heap, skus)
+            at = _put(out, at, _REASON)
+            at = _put_word(out, at, _UNALLOCATED, _UNALLOCATED_SIZE, lines[row].reason)
+            out[at] = 125
+            out[at + 1] = 44
+            at += 2
+        at -= decision.unallocated_count > 0
+        at = _put(out, at, _DECIDED_AT)
+        at = _put_integer(out, at, decision.decided_at)
+        event = events[decision.event]
+        at = _put(out, at, _SOURCE)
+        topic_at = topic_ends[event.topic]
+        at = _put_raw(out, at, topics, topic_at, topic_ends[event.topic + 1] - topic_at)
+        at = _put(out, at, _PARTITION)
+        at = _put_integer(out, at, np.int64(partitions[decision.event]))
+        at = _put(out, at, _OFFSET)
+        at = _put_integer(out, at, event.offset)
+        at = _put(out, at, _CONSIDERED)
+        at = _put_integer(out, at, np.int64(decision.considered))
+        at = _put(out, at, _WON_BY)
+        at = _put_word(out, at, _WON, _WON_SIZE, decision.won)
+        at = _put(out, at, _LOSERS)
+        for row in range(decision.first_loser, decision.first_loser + decision.loser_count):
+            at = _put_loser(out, at, losers[row], heap, locations)
+            out[at] = 125
+            out[at + 1] = 44
+            at += 2
+        at -= decision.loser_count > 0
+        at = _put(out, at, _END)
+        spans_out[number, 2] = at
+    return out[:at]
+
+
+@_kernel
+def _inventory_kernel(cells, rows, skus, locations, heap, pool, spans_out):
+    """Write keys and values; as `_allocations_kernel`."""
+    out = np.empty(256 * (len(rows) + 1), np.uint8)
+    at = 0
+    for number in range(len(rows)):
+        cell = cells[rows[number]]
+        location = locations[cell.location]
+        sku = skus[cell.sku]
+        out = _with_room(out, at, _CELL_ROOM + len(pool))
+        spans_out[number, 0] = at
+        at = _put_raw(out, at, heap, location.id_at, location.id_size)
+        out[at] = 47
+        at = _put_raw(out, at + 1, heap, sku.id_at, sku.id_size)
+        spans_out[number, 1] = at
+        at = _put(out, at, pool)
+        at = _put_escaped(out, at, heap, location.id_at, location.id_size)
+        at = _put(out, at, _SKU)
+        at = _put_escaped(out, at, heap, sku.id_at, sku.id_size)
+        at = _put(out, at, _ON_HAND)
+        at = _put_integer(out, at, np.int64(cell.on_hand))
+        at = _put(out, at, _RESERVED)
+        at = _put_integer(out, at, np.int64(cell.reserved))
+        at = _put(out, at, _SAFETY_STOCK)
+        at = _put_integer(out, at, np.int64(cell.safety_stock))
+        at = _put(out, at, _AVAILABLE)
+        available = np.int64(cell.on_hand) - np.int64(cell.reserved) - np.int64(cell.safety_stock)
+        at = _put_integer(out, at, max(0, available))
+        at = _put(out, at, _VERSION)
+        at = _put_integer(out, at, np.int64(cell.version))
+        at = _put(out, at, _UPDATED_AT)
+        at = _put_integer(out, at, cell.updated_at)
+        out[at] = 125
+        at += 1
+        spans_out[number, 2] = at
+    return out[:at]
+
+
+def _messages(out: np.ndarray, spans: np.ndarray) -> list[dict]:
+    """Cut the buffer into messages."""
+    joined = out.tobytes()
+    return [{"key": joined[key:value], "value": joined[value:end]} for key, value, end in spans.tolist()]
+
+
+def encode_allocations(
+    decisions: np.ndarray,
+    shipments: np.ndarray,
+    lines: np.ndarray,
+    losers: np.ndarray,
+    *,
+    heap: np.ndarray,
+    skus: np.ndarray,
+    locations: np.ndarray,
+    events: np.ndarray,
+    partitions: np.ndarray,
+    topic_names: Sequence[str],
+    pool_id: bytes,
+    tag: bytes,
+) -> list[dict]:
+    """Write decisions as records of `allocations.v1`.
+
+    Parameters
+    ----------
+    decisions, shipments, lines, losers : DECISION[n], DECISION_SHIPMENT[], DECISION_LINE[], LOSER[]
+        The decisions and what belongs to them (topics/columns.py).
+    heap : uint8[]
+        The pool's texts.
+    skus, locations : SKU[], LOCATION[]
+        The pool's tables (state/columns.py); `id_at` and `id_size` are read.
+    events : EVENT[]
+        The events that caused the decisions; `topic` and `offset` are read.
+    partitions : int32[len(events)]
+        Each event's partition.
+    topic_names : sequence of str
+        What `topic` leads into.
+    pool_id, tag : bytes
+        The pool's id, and what its allocations' and shipments' ids begin with (ASCII).
+
+    Returns
+    -------
+    list of dict
+        `{"key": order id, "value": JSON}` for each decision, in order.
+    """
+    names = [orjson.dumps(name) for name in topic_names]
+    ends = np.cumsum([0, *map(len, names)])
+    spans = np.empty((len(decisions), 3), np.int64)
+    out = _allocations_kernel(
+        decisions,
+        shipments,
+        lines,
+        losers,
+        heap,
+        skus,
+        locations,
+        events,
+        partitions,
+        np.frombuffer(b"".join(names), np.uint8),
+        ends,
+        np.frombuffer(b'","pool_id":' + orjson.dumps(pool_id.decode()) + b',"status":', np.uint8),
+        np.frombuffer(tag, np.uint8),
+        spans,
+    )
+    return _messages(out, spans)
+
+
+def encode_inventory(
+    cells: np.ndarray, rows: np.ndarray, *, skus: np.ndarray, locations: np.ndarray, heap: np.ndarray, pool_id: bytes
+) -> list[dict]:
+    """Write cells as records of `inventory.v1`.
+
+    Parameters
+    ----------
+    cells, skus, locations : CELL[], SKU[], LOCATION[]
+        The pool's tables (state/columns.py).
+    rows : int32[n]
+        The cells to write.
+    heap : uint8[]
+        The pool's texts.
+    pool_id : bytes
+        The pool's id.
+
+    Returns
+    -------
+    list of dict
+        `{"key": location_id/sku, "value": JSON}` for each row, in order.
+    """
+    spans = np.empty((len(rows), 3), np.int64)
+    pool = np.frombuffer(b'{"pool_id":' + orjson.dumps(pool_id.decode()) + b',"location_id":"', np.uint8)
+    out = _inventory_kernel(cells, rows, skus, locations, heap, pool, spans)
+    return _messages(out, spans)
+
+
+def encode_dead_letter(
+    topic: str,
+    partition: int,
+    offset: int,
+    timestamp: int,
+    key: bytes | None,
+    value: bytes | None,
+    reason: DeadLetter,
+    detail: str,
+) -> dict:
+    """Write a refused record, whole, as a record of `dead-letter.v1`; `timestamp` is its own, epoch ms.
+
+    Examples
+    --------
+    >>> message = encode_dead_letter("sales.v1", 0, 7, 9, b"uk", b"?", DeadLetter.NOT_JSON, "value: expected ...")
+    >>> message["key"], orjson.loads(message["value"])["value"]
+    (b'uk', 'Pw==')
+    """
+    letter = {
+        "topic": topic,
+        "partition": int(partition),
+        "offset": int(offset),
+        "timestamp": int(timestamp),
+        "reason": DeadLetter(reason).wire,
+        "detail": detail,
+        "key": None if key is None else b64encode(key).decode(),
+        "value": None if value is None else b64encode(value).decode(),
+    }
+    return {"key": key, "value": orjson.dumps(letter)}
