@@ -1,0 +1,244 @@
+"""Judging one published decision against a pool's ledger, and following it.
+
+A decision is free in one thing only: which location gets which waiting line. All else is given: promises already made stand,
+whole lines, places that are enabled, capable, near as stated and have the units, and what is not promised is named as waiting.
+A decision at fault is followed as far as it can be, so that one fault does not drag others behind it.
+Owner: the audit. Not here: which event must have a decision (replay.py), whether it is the nearest (the routing's own tests).
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from math import asin, cos, radians, sin, sqrt
+from typing import NamedTuple
+
+from streams.audit.ledger import Order, Part, Pool, Shipment
+from topics.events import Allocation, LocationRecord
+from topics.events import Shipment as PublishedShipment
+
+EARTH_RADIUS_KM = 6371.0088
+DISTANCE_TOLERANCE_KM = 0.0021  # distances are rounded to a metre, from unit vectors
+
+
+class Problem(NamedTuple):
+    """What is wrong with a decision; `kind` is one of report.FAULTS."""
+
+    kind: str
+    expected: str
+    found: str
+
+
+def follow(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterator[Problem]:
+    """Enter a decision's new promises into the ledger; yields what is wrong with it.
+
+    `status` is what the decision must say, or "" where it follows from what the order then has.
+    """
+    yield from _frame(pool, order, decision)
+    published = {shipment.shipment_id: shipment for shipment in decision.shipments}
+    if len(published) < len(decision.shipments):
+        yield Problem("decision", "each shipment once", f"ids {[each.shipment_id for each in decision.shipments]}")
+    for shipment in order.open_shipments:
+        yield from _kept(shipment, published.pop(shipment.id, None))
+    waiting_before = len(order.waiting)
+    new = []
+    for shipment in published.values():
+        yield from _new_shipment(pool, order, decision, shipment, new)
+    if new:
+        yield from _flags(order, new, waiting_before)
+    pool.queue(order)
+    yield from _rest(order, decision, status)
+
+
+def _frame(pool: Pool, order: Order, decision: Allocation) -> Iterator[Problem]:
+    if decision.decided_at != pool.now:
+        yield Problem("clock", f"decided_at {pool.now}, the pool's now", str(decision.decided_at))
+    if not decision.allocation_id.endswith(f"-{decision.sequence}"):
+        yield Problem("decision", f"an allocation_id that ends in -{decision.sequence}", decision.allocation_id)
+
+
+def _kept(shipment: Shipment, published: PublishedShipment | None) -> Iterator[Problem]:
+    """Check that a promise made before stands as it was."""
+    expected = _shown(
+        shipment.location_id,
+        shipment.kind,
+        shipment.distance_km,
+        [(part.line_id, part.sku, part.open_units) for part in shipment.parts if part.open_units],
+    )
+    if published is None:
+        yield Problem("decision", f"shipment {shipment.id} kept: {expected}", "not in the decision")
+        return
+    found = _shown(published.location_id, published.kind, published.distance_km, _lines(published.lines))
+    if found != expected:
+        yield Problem("decision", f"shipment {shipment.id} kept: {expected}", found)
+
+
+def _shown(location_id: str, kind: str, distance_km: float, lines: list[tuple]) -> str:
+    return f"{kind} by {location_id} over {distance_km} km, lines {sorted(lines)}"
+
+
+def _lines(lines: list) -> list[tuple[str, str, int]]:
+    return [(line.line_id, line.sku, line.quantity) for line in lines]
+
+
+def _new_shipment(
+    pool: Pool, order: Order, decision: Allocation, published: PublishedShipment, new: list[tuple[Part, Shipment]]
+) -> Iterator[Problem]:
+    shipment = Shipment(published.shipment_id, published.location_id, published.kind, published.distance_km)
+    if not published.shipment_id.startswith(decision.allocation_id + "-"):
+        yield Problem("decision", f"a shipment_id that begins with {decision.allocation_id}-", published.shipment_id)
+    if not published.lines:
+        yield Problem("decision", f"lines in shipment {published.shipment_id}", "none")
+    location = pool.network.get(published.location_id)
+    if location is None or location.pool != pool.id:
+        yield Problem("promise", "a location of the pool", published.location_id)
+    else:
+        yield from _capable(pool, order, shipment, location)
+    for line in published.lines:
+        part = _matching(order, line)
+        if part is None:
+            waiting = _lines(order.waiting)
+            yield Problem("promise", f"one of the lines that wait, whole: {waiting}", str(_lines([line])))
+            continue
+        if (part.line_id, shipment.location_id) in order.refusals:
+            yield Problem("promise", f"line {part.line_id} elsewhere than where it was refused", shipment.location_id)
+        cell = pool.cells.get((shipment.location_id, part.sku))
+        available = cell.available if cell else 0
+        if available < part.quantity:
+            cell_name = f"{shipment.location_id}/{part.sku}"
+            yield Problem("promise", f"at most {available} units of {cell_name}, all that is available", f"{part.quantity}")
+        pool.promise(order, part, shipment)
+        new.append((part, shipment))
+
+
+def _matching(order: Order, line) -> Part | None:
+    for part in order.parts:
+        if part.waiting and (part.line_id, part.sku, part.quantity) == (line.line_id, line.sku, line.quantity):
+            return part
+    return None
+
+
+def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRecord) -> Iterator[Problem]:
+    """Check that a location may make a shipment, and how far it is."""
+    name = f"{shipment.kind} by {shipment.location_id}"
+    kind = kind_of(order, location.id)
+    if shipment.kind != kind:
+        yield Problem("promise", f"{kind} by {shipment.location_id}", name)
+    if not location.enabled:
+        yield Problem("promise", "an enabled location", f"{name}, which is disabled")
+    needed = "pickup" if kind == "pickup" else "ship"
+    if needed not in location.capabilities:
+        yield Problem("promise", f"a location that can {needed}", f"{name}, which can {location.capabilities}")
+    distance = _distance_km(pool, order, location)
+    if abs(shipment.distance_km - distance) > DISTANCE_TOLERANCE_KM:
+        yield Problem("decision", f"distance_km {distance:.3f} from {location.id}", str(shipment.distance_km))
+
+
+def _distance_km(pool: Pool, order: Order, location: LocationRecord) -> float:
+    target = order.request.destination
+    if order.request.mode == "pickup":
+        target = pool.network.get(order.request.pickup_location_id) or location
+    return great_circle_km(location.latitude, location.longitude, target.latitude, target.longitude)
+
+
+def kind_of(order: Order, location_id: str) -> str:
+    """Say what a shipment of an order from a location is."""
+    if order.request.mode == "delivery":
+        return "ship"
+    return "pickup" if location_id == order.request.pickup_location_id else "transfer"
+
+
+def _flags(order: Order, new: list[tuple[Part, Shipment]], waiting_before: int) -> Iterator[Problem]:
+    whole = len(new) == waiting_before
+    locations = sorted({shipment.location_id for _, shipment in new})
+    if not order.request.allow_partial and not whole:
+        yield Problem("promise", f"all {waiting_before} waiting lines or none (allow_partial=false)", f"{len(new)}")
+    if not order.request.allow_split and (len(locations) > 1 or not whole):
+        found = f"{len(new)} of {waiting_before} lines from {locations}"
+        yield Problem("promise", "all lines from one location (allow_split=false)", found)
+
+
+def _rest(order: Order, decision: Allocation, status: str) -> Iterator[Problem]:
+    """Check what the decision says it leaves open."""
+    waiting = sorted(_lines(order.waiting))
+    unallocated = sorted(_lines(decision.unallocated))
+    if waiting != unallocated:
+        yield Problem("decision", f"unallocated {waiting}", str(unallocated))
+    if status == "rejected" and decision.shipments:
+        yield Problem("decision", "no shipments", f"{len(decision.shipments)}")
+    expected = status or status_of(order)
+    if decision.status != expected:
+        yield Problem("decision", f"status {expected}", decision.status)
+
+
+def status_of(order: Order) -> str:
+    """Say what an open order's decision must be called, by what the order has."""
+    if order.held:
+        return "held"
+    if not order.waiting:
+        return "allocated"
+    return "partial" if any(part.shipment for part in order.parts) else "backordered"
+
+
+def great_circle_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
+    """Great-circle distance by the haversine formula, km; degrees in.
+
+    Examples
+    --------
+    >>> round(great_circle_km(0.0, 0.0, 0.0, 90.0), 3)  # a quarter of the equator
+    10007.557
+    """
+    a, b = radians(latitude_a), radians(latitude_b)
+    h = sin((b - a) / 2) ** 2 + cos(a) * cos(b) * sin(radians(longitude_b - longitude_a) / 2) ** 2
+    return 2 * EARTH_RADIUS_KM * asin(min(1.0, sqrt(h)))
+
+
+def rejected(pool: Pool, order: Order) -> bool:
+    """Tell whether an order can never be met: its pickup location is unknown in the pool, or does no pickup."""
+    if order.request.mode == "delivery":
+        return False
+    location = pool.network.get(order.request.pickup_location_id)
+    return location is None or location.pool != pool.id or "pickup" not in location.capabilities
+
+
+def servable(pool: Pool, order: Order) -> str | None:
+    """Name a location that could serve an order that waits, or all of them it needs; None = none is plain to see.
+
+    Lines that share a SKU are tried together at one location only, so not every order that could be served is found.
+    """
+    waiting = order.waiting
+    if not waiting or rejected(pool, order) or _closed_for_pickup(pool, order):
+        return None
+    if not order.request.allow_split:
+        return _place_for(pool, order, waiting)
+    if order.request.allow_partial:
+        return next(filter(None, (_place_for(pool, order, [part]) for part in waiting)), None)
+    skus = {part.sku for part in waiting}
+    places = [_place_for(pool, order, [part for part in waiting if part.sku == sku]) for sku in sorted(skus)]
+    return ", ".join(places) if all(places) else None
+
+
+def _closed_for_pickup(pool: Pool, order: Order) -> bool:
+    return order.request.mode == "pickup" and not pool.network[order.request.pickup_location_id].enabled
+
+
+def _place_for(pool: Pool, order: Order, parts: list[Part]) -> str | None:
+    """Find a location that may take all these parts and has the units."""
+    units: dict[str, int] = defaultdict(int)
+    for part in parts:
+        units[part.sku] += part.quantity
+    for location_id in pool.stocked.get(parts[0].sku, ()):
+        cells = [(pool.cells.get((location_id, sku)), needed) for sku, needed in units.items()]
+        if all(cell and cell.available >= needed for cell, needed in cells) and _eligible(pool, order, location_id, parts):
+            return location_id
+    return None
+
+
+def _eligible(pool: Pool, order: Order, location_id: str, parts: list[Part]) -> bool:
+    location = pool.network.get(location_id)
+    needed = "pickup" if kind_of(order, location_id) == "pickup" else "ship"
+    return (
+        location is not None
+        and location.pool == pool.id
+        and location.enabled
+        and needed in location.capabilities
+        and not any((part.line_id, location_id) in order.refusals for part in parts)
+    )

@@ -1,0 +1,65 @@
+"""What the audit reads: the committed records of a topic's partition, in order, up to an end fixed at the start.
+
+Owner: the audit. `MemoryLog` holds hand-made records; streams/audit/kafka_log.py reads a cluster.
+Not here: what records mean.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """One committed record; `timestamp` is the log's own, epoch ms."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class Log(Protocol):
+    """A consistent view of the topics: every output of a batch is in sight if its changelog record is."""
+
+    moving: bool
+    """Whether outputs may be in sight of batches whose changelog record is not."""
+
+    def partition_count(self, topic: str) -> int:
+        """Count a topic's partitions; 0 = there is no such topic."""
+
+    def length(self, topic: str, partition: int) -> int:
+        """Estimate how many records `read` will give."""
+
+    def read(self, topic: str, partition: int) -> Iterator[Record]:
+        """Give the committed records, oldest first."""
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        """Give the offset the workers' group had committed before anything else was read; None = never any."""
+
+
+class MemoryLog:
+    """A log of lists: `records[topic, partition]`, for tests and simulations."""
+
+    def __init__(
+        self,
+        records: dict[tuple[str, int], list[Record]],
+        partition_counts: dict[str, int],
+        offsets: dict[tuple[str, int], int] | None = None,
+        moving: bool = False,
+    ):
+        self.records = records
+        self.partition_counts = partition_counts
+        self.offsets = offsets or {}
+        self.moving = moving
+
+    def partition_count(self, topic: str) -> int:
+        return self.partition_counts.get(topic, 0)
+
+    def length(self, topic: str, partition: int) -> int:
+        return len(self.records.get((topic, partition), ()))
+
+    def read(self, topic: str, partition: int) -> Iterator[Record]:
+        return iter(self.records.get((topic, partition), ()))
+
+    def committed(self, topic: str, partition: int) -> int | None:
+        return self.offsets.get((topic, partition))

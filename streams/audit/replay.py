@@ -1,0 +1,473 @@
+"""One partition's audit: the changelog gives the order of events, the ledger what they add up to, the outputs what was said.
+
+For each batch: are its inputs the next ones; then for each event, in the order applied: is it refused as it should be, do the
+holds that are due expire, is there the one decision it calls for, do the decisions keep the rules, does nobody wait who could
+be served; then: are the cells those of the changelog and of `inventory.v1`.
+The audit follows what was published, also where it is at fault, so that a fault is named once and does not spread; only a
+broken chain of batches ends a partition's audit, since nobody knows what was applied after it.
+Owner: the audit; one `PartitionReplay` per partition, no state shared between them.
+"""
+
+from base64 import b64encode
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import chain as chained
+
+from streams.audit.chain import Batch, BrokenChain, CellRow, Chain, Input, PoolRows
+from streams.audit.decisions import follow, rejected, servable
+from streams.audit.ledger import Cell, Limits, Order, Pool, Refused
+from streams.audit.log import Log, Record
+from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY, Cells, DeadLetters, Decisions, Place
+from streams.audit.report import Report
+from topics.events import (
+    INVENTORY_TOPICS,
+    Allocation,
+    Cancelled,
+    Fulfilment,
+    LocationRecord,
+    OrderRequest,
+    Refusal,
+    Tick,
+    judge,
+)
+from topics.reasons import DeadLetter, Outcome
+
+CHANGELOG = "inventory-changelog.v1"
+LOCATIONS = "locations.v1"
+Turn = deque[tuple[int, Allocation]]
+"""The decisions that one record caused, not yet judged; each with its offset."""
+
+
+class PartitionReplay:
+    """Judges one partition of the inventory topics."""
+
+    def __init__(
+        self,
+        log: Log,
+        partition: int,
+        limits: Limits,
+        report: Report,
+        network_records: dict[tuple[int, int], Record],
+        complete: bool = False,
+    ):
+        self.log = log
+        self.partition = partition
+        self.partition_count = log.partition_count(INVENTORY_TOPICS[0])
+        self.limits = limits
+        self.report = report
+        self.network_records = network_records
+        self.complete = complete
+        self.network: dict[str, LocationRecord] = {}
+        self.pools: dict[str, Pool] = {}
+        self.versions: dict[tuple[str, str, str], int] = {}
+        self.positions = dict.fromkeys(INVENTORY_TOPICS, 0)
+        self.tapes = {topic: _Tape(log.read(topic, partition)) for topic in INVENTORY_TOPICS}
+        self.decisions = Decisions(log.read(ALLOCATIONS, partition), self._fault)
+        self.dead_letters = DeadLetters(log.read(DEAD_LETTERS, partition), self._fault)
+        self.cells = Cells(log.read(INVENTORY, partition), self._fault)
+
+    def run(self, progress: Callable[[int], None]) -> None:
+        """Judge the partition; `progress` is told how many events each batch had."""
+        chain = Chain(self.partition)
+        try:
+            for batch in chain.batches(self.log.read(CHANGELOG, self.partition)):
+                self._batch(batch)
+                progress(len(batch.order))
+        except BrokenChain as broken:
+            self._fault("chain", CHANGELOG, broken.offset, broken.expected, broken.found)
+            return
+        self._finish()
+
+    def _fault(self, kind: str, topic: str, offset: int | None, expected: object, found: object) -> None:
+        self.report.fault(kind, topic, self.partition, offset, expected, found)
+
+    # 1. A batch
+
+    def _batch(self, batch: Batch) -> None:
+        self.report.batches += 1
+        for pool in self.pools.values():
+            pool.changed.clear()
+        for change in batch.locations:
+            self._location(batch, change)
+        records = {topic: self._consumed(batch, topic, given) for topic, given in batch.inputs.items()}
+        for topic in self._order(batch, records):
+            self._event(topic, next(records[topic]))
+        for pool_id, rows in batch.pools.items():
+            self._compare(batch, pool_id, rows)
+        for pool in self.pools.values():
+            self._unnamed(batch, pool)
+
+    def _consumed(self, batch: Batch, topic: str, given: Input) -> Iterator[Record]:
+        """Take what a batch says it consumed of a topic, and check that it is the next there is."""
+        if topic not in self.tapes:
+            self._fault("input", CHANGELOG, batch.offset, f"inputs of {', '.join(self.tapes)}", topic)
+            return iter(())
+        position = self.positions[topic]
+        if given.first < position:
+            found = f"batch {batch.number} from offset {given.first}"
+            self._fault("input", topic, given.first, f"offset {position} as the next to be consumed", found)
+        self.positions[topic] = max(position, given.next)
+        records = self.tapes[topic].until(given.next)
+        skipped = [record for record in records if record.offset < given.first]
+        if skipped:
+            found = f"batch {batch.number} from offset {given.first}: {len(skipped)} records in no batch"
+            self._fault("input", topic, skipped[0].offset, "each record in a batch", found)
+        records = records[len(skipped) :]
+        if len(records) != given.count:
+            expected = f"{given.count} records from {given.first} to before {given.next}, as batch {batch.number} says"
+            self._fault("input", topic, given.first, expected, f"{len(records)} in the topic")
+        return iter(records)
+
+    def _order(self, batch: Batch, records: dict[str, Iterator[Record]]) -> Iterator[str]:
+        """Give the topic of each event in the order applied, as many as there are records."""
+        held = {topic: list(each) for topic, each in records.items()}
+        for topic, each in held.items():
+            records[topic] = iter(each)
+            if batch.order.count(topic) != len(each):
+                expected = f"an order of events with {len(each)} of {topic}"
+                self._fault("chain", CHANGELOG, batch.offset, expected, batch.order.count(topic))
+        left = {topic: len(each) for topic, each in held.items()}
+        for topic in chained(batch.order, *([topic] * len(each) for topic, each in held.items())):
+            if left.get(topic):
+                left[topic] -= 1
+                yield topic
+
+    # 2. A change of the network
+
+    def _location(self, batch: Batch, change: dict) -> None:
+        partition, offset = change["partition"], change["offset"]
+        published = self.network_records.get((partition, offset))
+        location = LocationRecord.model_validate(change["value"]) if change["value"] is not None else None
+        if published:
+            found = judge(LOCATIONS, published.value) if published.value is not None else None
+            if found != location:
+                self.report.fault("network", LOCATIONS, partition, offset, found, location)
+        if location is None:
+            self.network.pop(change["key"], None)
+            return
+        self.network[location.id] = location
+        pool = self._pool(location.pool)
+        turn = self.decisions.take(pool.id, (LOCATIONS, partition, offset))
+        self._sweep(pool, turn)
+        self._leftover(turn, "no more decisions by a change of a location")
+        self._check_waiting(pool, (LOCATIONS, offset), pool.orders.values() if location.enabled else ())
+
+    def _pool(self, pool_id: str) -> Pool:
+        if pool_id not in self.pools:
+            self.pools[pool_id] = Pool(pool_id, self.limits, self.network)
+        return self.pools[pool_id]
+
+    # 3. An event
+
+    def _event(self, topic: str, record: Record) -> None:
+        place = topic, self.partition, record.offset
+        self.report.events[topic] += 1
+        reason = None
+        try:
+            outcome = self._apply(place, record)
+        except Refused as refused:
+            outcome, reason = Outcome.DEAD_LETTER, refused.reason
+            self.report.dead_letters[reason.wire] += 1
+        self.report.outcomes[outcome.wire] += 1
+        self._check_dead_letters(place, record, reason)
+
+    def _apply(self, place: Place, record: Record) -> Outcome:
+        topic, _, offset = place
+        event = judge(topic, record.value)
+        if isinstance(event, Refusal):
+            raise Refused(event.reason)
+        pool = self._owner(record)
+        pool.advance(record.timestamp)
+        turn = self.decisions.take(pool.id, place)
+        pool.freed.clear()
+        order = None
+        try:
+            self._expire(pool, place, turn, event)
+            if isinstance(event, Tick):
+                return Outcome.CLOCK
+            if pool.is_duplicate(event.event_id):
+                return Outcome.DUPLICATE
+            outcome, order, status = self._effect(pool, event)
+            pool.remember(event.event_id)
+            if order:
+                self._own(pool, order, place, turn, status)
+            return outcome
+        finally:
+            self._sweep(pool, turn)
+            self._leftover(turn, f"no more decisions by {topic} offset {offset}")
+            self._check_waiting(pool, (topic, offset), (order,) if order else ())
+
+    def _owner(self, record: Record) -> Pool:
+        if not record.key:
+            raise Refused(DeadLetter.MISSING_KEY)
+        if (_murmur2(record.key) & 0x7FFFFFFF) % self.partition_count != self.partition:
+            raise Refused(DeadLetter.WRONG_PARTITION)
+        pool = self.pools.get(record.key.decode(errors="replace"))
+        if pool is None:
+            raise Refused(DeadLetter.UNKNOWN_POOL)
+        return pool
+
+    def _effect(self, pool: Pool, event) -> tuple[Outcome, Order | None, str]:
+        """Apply an event; says which order now needs a decision, and its status where that is given."""
+        if isinstance(event, OrderRequest):
+            former = pool.known(event.order_id)
+            order = pool.place_order(event)
+            return Outcome.APPLIED, order, "rejected" if order is not former and rejected(pool, order) else ""
+        if isinstance(event, Cancelled):
+            order = pool.cancel(event)
+            return Outcome.APPLIED, order, "" if order.closed_at is None else "cancelled"
+        if isinstance(event, Fulfilment):
+            order = pool.fulfil(event)
+            return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
+        return Outcome.APPLIED if pool.stock(event) else Outcome.STALE, None, ""
+
+    def _check_dead_letters(self, place: Place, record: Record, reason: DeadLetter | None) -> None:
+        letters = self.dead_letters.take(place)
+        if reason is None:
+            for offset, letter in letters:
+                expected = f"no dead letter for {place[0]} offset {place[2]}, which is good"
+                self._fault("dead_letter", DEAD_LETTERS, offset, expected, f"{letter.reason}: {letter.detail}")
+            return
+        if not letters:
+            self._fault("dead_letter", place[0], place[2], f"a dead letter, reason {reason.wire}", "none")
+        for offset, letter in letters[:1]:
+            expected = (reason.wire, record.timestamp, _base64(record.key), _base64(record.value))
+            found = (letter.reason, letter.timestamp, letter.key, letter.value)
+            if found != expected:
+                self._fault("dead_letter", DEAD_LETTERS, offset, expected, (*found, letter.detail))
+        for offset, _ in letters[1:]:
+            expected = f"one dead letter for {place[0]} offset {place[2]}"
+            self._fault("dead_letter", DEAD_LETTERS, offset, expected, "another one")
+
+    # 4. Its decisions
+
+    def _expire(self, pool: Pool, place: Place, turn: Turn, event) -> None:
+        """Judge the expiry of each hold that is due, and who is served by it."""
+        for order in pool.due_holds():
+            if not (turn and turn[0][1].order_id == order.id and turn[0][1].status == "expired"):
+                found = f"a decision {turn[0][1].status} for order {turn[0][1].order_id}" if turn else "no decision"
+                expected = f"hold {order.id} expired, due at {order.request.expires_at} and now is {pool.now}"
+                self._fault("expiry", place[0], place[2], expected, found)
+                continue
+            self._expired(pool, order, turn)
+            self._sweep(pool, turn, getattr(event, "order_id", None))
+
+    def _expired(self, pool: Pool, order: Order, turn: Turn) -> None:
+        pool.end(order, expired=True)
+        self._follow(pool, order, turn, "expired")
+
+    def _own(self, pool: Pool, order: Order, place: Place, turn: Turn, status: str) -> None:
+        """Judge the decision that an event calls for."""
+        if not turn or turn[0][1].order_id != order.id:
+            found = f"a decision for order {turn[0][1].order_id}" if turn else "none"
+            self._fault("decision", place[0], place[2], f"a decision for order {order.id}", found)
+            return
+        self._follow(pool, order, turn, status)
+        if status == "rejected":
+            pool.end(order)
+
+    def _sweep(self, pool: Pool, turn: Turn, until: str | None = None) -> None:
+        """Judge the decisions of orders that waited; stops before an expiry and before order `until`'s own decision."""
+        while turn:
+            offset, decision = turn[0]
+            order = pool.known(decision.order_id)
+            if decision.status == "expired" or (decision.order_id == until and not _gains(order, decision)):
+                return
+            if order is None:
+                self._fault("decision", ALLOCATIONS, offset, "an order that is known", decision.order_id)
+                self._count(pool, turn)
+                continue
+            before = len(order.waiting)
+            self._follow(pool, order, turn, "")
+            if len(order.waiting) == before:
+                expected = f"new promises for order {order.id}, which waits for {before} lines"
+                self._fault("decision", ALLOCATIONS, offset, expected, "a decision without any")
+
+    def _leftover(self, turn: Turn, expected: str) -> None:
+        """Judge what nobody asked for: follow it where it can be."""
+        while turn:
+            offset, decision = turn[0]
+            pool = self.pools[decision.pool_id]
+            order = pool.known(decision.order_id)
+            if decision.status == "expired" and order and order.held:
+                due = order.request.expires_at
+                self._fault("expiry", ALLOCATIONS, offset, f"hold {order.id} expired at {due}", f"at {pool.now}")
+                self._expired(pool, order, turn)
+                self._sweep(pool, turn)
+                continue
+            self._fault("decision", ALLOCATIONS, offset, expected, f"{decision.status} for order {decision.order_id}")
+            self._count(pool, turn)
+
+    def _follow(self, pool: Pool, order: Order, turn: Turn, status: str) -> None:
+        offset, decision = self._count(pool, turn)
+        before = len(order.shipments)
+        for problem in follow(pool, order, decision, status):
+            self._fault(problem.kind, ALLOCATIONS, offset, problem.expected, f"{problem.found} (order {order.id})")
+        new = list(order.shipments.values())[before:]
+        self.report.shipments += len(new)
+        self.report.distance_km += sum(shipment.distance_km for shipment in new)
+
+    def _count(self, pool: Pool, turn: Turn) -> tuple[int, Allocation]:
+        """Take the next decision, and check that it is the pool's next."""
+        offset, decision = turn.popleft()
+        self.report.decisions[decision.status] += 1
+        if decision.sequence != pool.sequence + 1:
+            expected = f"sequence {pool.sequence + 1} of pool {pool.id}"
+            self._fault("sequence", ALLOCATIONS, offset, expected, decision.sequence)
+        pool.sequence = decision.sequence
+        return offset, decision
+
+    def _check_waiting(self, pool: Pool, place: tuple[str, int], orders) -> None:
+        """Check that none of `orders`, nor who waits for what became free, could be served where units are left."""
+        suspects = {order.id: order for order in orders if order.waiting}
+        for location_id, sku in pool.freed:
+            available = pool.cells[location_id, sku].available
+            if available:
+                for order in pool.waiting[sku].values():
+                    if any(part.waiting and part.sku == sku and part.quantity <= available for part in order.parts):
+                        suspects[order.id] = order
+        for order in suspects.values():
+            location = servable(pool, order)
+            if location:
+                waiting = [(part.line_id, part.sku, part.quantity) for part in order.waiting]
+                expected = f"order {order.id} served, which waits for {waiting}: {location} has the units"
+                self._fault("waiting", *place, expected, "no decision")
+
+    # 5. What a batch leaves behind
+
+    def _compare(self, batch: Batch, pool_id: str, rows: PoolRows) -> None:
+        pool = self._pool(pool_id)
+        if rows.now is not None and rows.now != pool.now:
+            self._fault("clock", CHANGELOG, batch.offset, f"pool {pool_id} now {pool.now}", rows.now)
+        if rows.sequence is not None and rows.sequence != pool.sequence:
+            expected = f"{pool.sequence} decisions of pool {pool_id} by batch {batch.number}"
+            self._fault("sequence", CHANGELOG, batch.offset, expected, rows.sequence)
+        for (location_id, sku), row in rows.cells.items():
+            cell = pool.cells.get((location_id, sku)) or Cell()
+            self._compare_cell(batch, (pool_id, location_id, sku), cell, row)
+            pool.changed.discard((location_id, sku))
+
+    def _compare_cell(self, batch: Batch, name: tuple[str, str, str], cell: Cell, row: CellRow) -> None:
+        shown = "/".join(name)
+        expected = (cell.on_hand, cell.reserved, cell.safety_stock)
+        found = (row.on_hand, row.reserved, row.safety_stock)
+        if found != expected:
+            fields = "(on_hand, reserved, safety_stock)"
+            self._fault("cell", CHANGELOG, batch.offset, f"{shown} {fields} = {expected}", f"{found}, batch {batch.number}")
+        version = self.versions.get(name, 0)
+        if row.version == version:
+            return  # written, but nothing an order could see
+        if row.version < version:
+            self._fault("cell", CHANGELOG, batch.offset, f"{shown} at a version above {version}", row.version)
+        if not cell.changed_at <= row.updated_at <= cell.touched_at:
+            expected = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
+            self._fault("clock", CHANGELOG, batch.offset, expected, row.updated_at)
+        self.versions[name] = row.version
+        self._compare_published(batch, name, row)
+
+    def _compare_published(self, batch: Batch, name: tuple[str, str, str], row: CellRow) -> None:
+        published, newer = self.cells.at(name, row.version)
+        expected = f"{'/'.join(name)} = {row}, as batch {batch.number} left it"
+        if published is None and not newer:
+            self._fault("inventory", INVENTORY, None, expected, "no such record")
+        elif published is not None:
+            found = CellRow(*(getattr(published.value, field) for field in CellRow._fields))
+            if found != row:
+                self._fault("inventory", INVENTORY, published.offset, expected, found)
+
+    def _unnamed(self, batch: Batch, pool: Pool) -> None:
+        """Check that the cells a batch changed are in its changelog record."""
+        for location_id, sku in pool.changed:
+            cell = pool.cells[location_id, sku]
+            if cell.changed_at == cell.touched_at == 0:
+                continue
+            expected = f"{pool.id}/{location_id}/{sku} among the cells of batch {batch.number}, which changes it"
+            self._fault("cell", CHANGELOG, batch.offset, expected, "not there")
+
+    # 6. The end
+
+    def _finish(self) -> None:
+        report = self.report
+        for topic, tape in self.tapes.items():
+            left = tape.count_rest()
+            report.unprocessed += left
+            if left and self.complete:
+                self._fault("input", topic, self.positions[topic], "every record in a batch", f"{left} in none yet")
+            self._check_committed(topic)
+        for offset, source in self.decisions.rest():
+            if not self._beyond(source):
+                found = f"a decision by {source[0]}[{source[1]}]@{source[2]}"
+                self._fault("decision", ALLOCATIONS, offset, "a source among the records processed", found)
+        for offset, place in self.dead_letters.rest():
+            if place[0] in self.positions and not self._beyond(place):
+                found = f"a dead letter for {place[0]}[{place[1]}]@{place[2]}"
+                self._fault("dead_letter", DEAD_LETTERS, offset, "a record among those processed", found)
+        if not self.log.moving:
+            for published in self.cells.rest(self.versions):
+                self._fault("inventory", INVENTORY, published.offset, "a value of a batch", published.value)
+        for pool in self.pools.values():
+            report.orders += len(pool.orders)
+            report.order_lines += sum(len(order.request.lines) for order in pool.orders.values())
+            report.cells += len(pool.cells)
+            report.units_on_hand += sum(cell.on_hand for cell in pool.cells.values())
+            report.units_reserved += sum(cell.reserved for cell in pool.cells.values())
+        report.pools += len(self.pools)
+
+    def _check_committed(self, topic: str) -> None:
+        committed, position = self.log.committed(topic, self.partition), self.positions[topic]
+        if committed is None or committed == position or (committed > position and self.log.moving):
+            return
+        expected = f"the workers' group at offset {position}, where the changelog is"
+        self._fault("chain", topic, min(committed, position), expected, f"at offset {committed}")
+
+    def _beyond(self, place: Place) -> bool:
+        """Tell whether a record may belong to a batch that was committed after the audit began to read."""
+        topic, _, offset = place
+        return self.log.moving and (topic == LOCATIONS or offset >= self.positions.get(topic, 0))
+
+
+class _Tape:
+    """Records read in order, up to a mark."""
+
+    def __init__(self, records: Iterator[Record]):
+        self._records = records
+        self._head = next(records, None)
+
+    def until(self, offset: int) -> list[Record]:
+        """Take the records before an offset."""
+        taken = []
+        while self._head and self._head.offset < offset:
+            taken.append(self._head)
+            self._head = next(self._records, None)
+        return taken
+
+    def count_rest(self) -> int:
+        """Count the records nobody took."""
+        return sum(1 for _ in self._records) + (self._head is not None)
+
+
+def _gains(order: Order | None, decision: Allocation) -> bool:
+    """Tell whether a decision only adds promises to what an order has: then it waited, and was served."""
+    if order is None or not order.waiting or (decision.status == "held") != order.held:
+        return False
+    published = {shipment.shipment_id: sum(line.quantity for line in shipment.lines) for shipment in decision.shipments}
+    kept = all(published.pop(shipment.id, None) == shipment.open_units for shipment in order.open_shipments)
+    return kept and bool(published)
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else b64encode(data).decode()
+
+
+def _murmur2(data: bytes) -> int:
+    """Hash a key as Kafka's Java client does (MurmurHash2, seed 0x9747b28c)."""
+    m, mask = 0x5BD1E995, 0xFFFFFFFF
+    h = 0x9747B28C ^ len(data)
+    whole = len(data) & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * m & mask
+        h = (h * m ^ (k ^ k >> 24) * m) & mask
+    if whole < len(data):
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15

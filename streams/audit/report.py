@@ -1,0 +1,91 @@
+"""What an audit answers: counts of what was judged, and each fault with its place, what was expected and what was found.
+
+Owner: the audit. Not here: how it is shown (streams/cli/audit.py).
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+
+KEPT_FAULTS = 1000
+"""Faults kept whole in a report; beyond that they are only counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is not as it must be, at the record that shows it."""
+
+    kind: str
+    """What sort of promise is broken: one of `FAULTS`."""
+    topic: str
+    partition: int
+    offset: int | None
+    """Of the record named; None where a record is missing and nothing stands in its place."""
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        place = f"{self.topic}[{self.partition}]" + ("" if self.offset is None else f"@{self.offset}")
+        return f"{self.kind} at {place}: expected {self.expected}; found {self.found}"
+
+
+FAULTS = {
+    "chain": "the changelog's batches follow each other without a gap",
+    "input": "each input record up to the committed offset is in exactly one batch",
+    "network": "the locations a batch names are those of locations.v1",
+    "dead_letter": "exactly the bad and refused records are dead letters, once, with the right reason",
+    "decision": "each order event has exactly one decision, and it says what it must",
+    "sequence": "a pool's decisions are numbered without gaps",
+    "promise": "no promise beyond available, nor by a location that may not make it",
+    "expiry": "a hold expires once its time has come, and not before",
+    "waiting": "an order that could be served does not wait",
+    "clock": "a pool's now is the largest timestamp seen",
+    "cell": "the changelog's cells are what the inputs and decisions add up to",
+    "inventory": "inventory.v1 holds each cell's value",
+}
+
+
+@dataclass(slots=True)
+class Report:
+    """An audit's answer."""
+
+    partitions: int = 0
+    pools: int = 0
+    batches: int = 0
+    events: Counter[str] = field(default_factory=Counter)
+    """Topic → records judged."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """Wire name of what became of an event → events: applied, duplicate, stale, dead_letter, clock."""
+    dead_letters: Counter[str] = field(default_factory=Counter)
+    """Reason → records."""
+    decisions: Counter[str] = field(default_factory=Counter)
+    """Status → decisions."""
+    orders: int = 0
+    order_lines: int = 0
+    shipments: int = 0
+    """Ever promised."""
+    distance_km: float = 0.0
+    """Of those shipments, in sum."""
+    cells: int = 0
+    units_on_hand: int = 0
+    units_reserved: int = 0
+    unprocessed: int = 0
+    """Input records beyond the last committed batch."""
+    faults: list[Fault] = field(default_factory=list)
+    """The first `KEPT_FAULTS`."""
+    fault_count: int = 0
+
+    @property
+    def clean(self) -> bool:
+        """Whether nothing is at fault."""
+        return self.fault_count == 0
+
+    def fault(self, kind: str, topic: str, partition: int, offset: int | None, expected: object, found: object) -> None:
+        """Note one fault."""
+        assert kind in FAULTS, kind
+        self.fault_count += 1
+        if len(self.faults) < KEPT_FAULTS:
+            self.faults.append(Fault(kind, topic, partition, offset, str(expected), str(found)))
+
+    def as_dict(self) -> dict:
+        """Give the report as JSON can carry it."""
+        return {"clean": self.clean, **asdict(self)}
