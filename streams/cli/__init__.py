@@ -1,0 +1,82 @@
+"""The command line `nearshelf`: one module per group of commands, joined here, and what an error's exit status is.
+
+A module of `GROUPS` has `register(app)`, which adds its commands; it imports at its top only what parsing needs, and the
+rest where a command runs, so that `--help` answers at once.
+Exit status: 0 done, 1 the answer is no, 2 wrong use, 3 the broker can't be reached.
+"""
+
+import importlib.util
+import sys
+
+import typer
+
+GROUPS = ("broker", "topics", "network", "worker", "publish", "tail", "audit", "demo", "bench", "settings")
+
+DONE, NO, WRONG_USE, UNREACHABLE = range(4)
+
+
+def main() -> None:
+    """Run the command that the arguments name, and exit with its status."""
+    try:
+        build_app()()
+    except Exception as error:
+        status = exit_status(error)
+        if status is None:
+            raise
+        typer.echo(f"nearshelf: {error}", err=True)
+        sys.exit(status)
+
+
+def build_app() -> typer.Typer:
+    """Join all groups of commands."""
+    app = typer.Typer(
+        name="nearshelf",
+        help="Exact stock per SKU and location, and each order promised to the nearest location that has it.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+    app.callback()(_root)
+    for name in GROUPS:
+        if importlib.util.find_spec(f"streams.cli.{name}"):
+            importlib.import_module(f"streams.cli.{name}").register(app)
+    return app
+
+
+def exit_status(error: Exception) -> int | None:
+    """Return the status for an error whose message is meant for the user, None for a fault of our own."""
+    from confluent_kafka import KafkaException
+
+    from config.broker import BrokerError
+    from config.network import NetworkError
+    from config.settings import SettingsError
+    from streams.cli.cluster import NoTopic, Unreachable
+    from topics.catalogue import TopicMismatch
+
+    statuses = {
+        NetworkError: WRONG_USE,
+        SettingsError: WRONG_USE,
+        NoTopic: WRONG_USE,
+        TopicMismatch: NO,
+        BrokerError: UNREACHABLE,
+        Unreachable: UNREACHABLE,
+        KafkaException: UNREACHABLE,  # it answered first and failed then
+    }
+    return next((status for kind, status in statuses.items() if isinstance(error, kind)), None)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"nearshelf {version('nearshelf')}")
+        raise typer.Exit
+
+
+def _root(
+    version: bool = typer.Option(
+        False, "--version", is_eager=True, callback=_print_version, help="Print the version and exit."
+    ),
+) -> None:
+    pass

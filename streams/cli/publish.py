@@ -1,0 +1,232 @@
+"""`nearshelf publish`: JSON lines to an input topic, each with the key that puts it into the right partition.
+
+Invariants: lines keep their order within a key; a line that is refused is named by its number and does not stop the others.
+Not here: what a record must be (topics/events.py), what becomes of it (the worker).
+"""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO
+
+import typer
+
+from streams.cli.options import Bootstrap, Json, Set, read_settings
+
+BY_LOCATION = ("sales.v1", "stock.v1", "fulfilments.v1")
+OWN_KEY = {"clicks.v1": "visitor_id", "locations.v1": "id"}
+TOPICS = (*BY_LOCATION, "orders.v1", *OWN_KEY)
+DELIVERY_TIMEOUT_MS = 30_000
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(publish)
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of the lines. `faults` is line number → why it was not sent, or not delivered."""
+
+    sent: int = 0
+    faults: dict[int, str] = field(default_factory=dict)
+
+
+def publish(
+    topic: Annotated[str, typer.Argument(help="One of " + ", ".join(TOPICS) + ".")],
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", exists=True, dir_okay=False, help="JSON lines. Default: standard input.")
+    ] = None,
+    pool: Annotated[str | None, typer.Option(help="The pool of every line. Default: see above.")] = None,
+    network: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help="Look up pools here, not in locations.v1.")
+    ] = None,
+    unchecked: Annotated[bool, typer.Option("--unchecked", help="Send lines as they are, right or wrong.")] = False,
+    bootstrap_servers: Bootstrap = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Publish events, one JSON object a line; exit status 1 if a line was refused or not delivered.
+
+    Sales, stock and fulfilments go to the pool of their location_id; orders to their field pool_id, or to the only pool
+    there is. Clicks are keyed by visitor, locations by id.
+    """
+    from streams.cli.cluster import partitions_of
+
+    if topic not in TOPICS:
+        raise typer.BadParameter(f"expected one of {', '.join(TOPICS)}, found {topic}", param_hint="TOPIC")
+    settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
+    partitions_of(topic, settings)
+    pools = {} if pool or topic in OWN_KEY else _pools(settings, network)
+    report = Report()
+    with file.open("rb") if file else sys.stdin.buffer as source:
+        _send(settings, topic, _keyed(topic, _lines(source), pool, pools, unchecked, report), report)
+    _tell(topic, report, as_json)
+    raise typer.Exit(1 if report.faults else 0)
+
+
+def _lines(source: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    return ((number, line.strip()) for number, line in enumerate(source, 1) if line.strip())
+
+
+def _pools(settings: Any, network: Path | None) -> dict[str, str]:
+    """Return location id → pool id."""
+    if network is not None:
+        from config.network import load_network
+
+        return {location.id: location.pool for location in load_network(network).locations}
+    return _published_pools(settings)
+
+
+def _published_pools(settings: Any) -> dict[str, str]:
+    """Read `locations.v1` to its end; a location whose last record is empty is gone."""
+    from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+    from streams.cli.cluster import QUIET, partitions_of
+    from topics.events import Refusal, judge
+
+    partitions = partitions_of("locations.v1", settings)
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": f"{settings.app_id}-publish",  # never joined, nothing is committed
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            **QUIET,
+        }
+    )
+    consumer.assign([TopicPartition("locations.v1", partition, OFFSET_BEGINNING) for partition in partitions])
+    pools = {}
+    while partitions:
+        for message in consumer.consume(1000, timeout=0.1):
+            if message.error() is None:
+                location = judge("locations.v1", message.value())
+                pools.pop(_as_text(message.key()), None)
+                if not isinstance(location, Refusal):
+                    pools[location.id] = location.pool
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                partitions.remove(message.partition())
+            else:
+                raise KafkaException(message.error())
+    consumer.close()
+    return pools
+
+
+def _as_text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode(errors="replace")
+
+
+def _keyed(
+    topic: str,
+    lines: Iterator[tuple[int, bytes]],
+    pool: str | None,
+    pools: dict[str, str],
+    unchecked: bool,
+    report: Report,
+) -> Iterator[tuple[int, str | None, bytes]]:
+    """Give each line's number, key and value; lines that are refused go to the report."""
+    from topics.events import Refusal, judge
+
+    key_of = _key_finder(topic, pool, pools)
+    for number, line in lines:
+        if not unchecked:
+            found = judge(topic, line)
+            if isinstance(found, Refusal):
+                report.faults[number] = found.detail
+                continue
+        key, fault = key_of(line)
+        if fault and not unchecked:
+            report.faults[number] = fault
+            continue
+        yield number, key, line
+
+
+def _key_finder(topic: str, pool: str | None, pools: dict[str, str]) -> Callable[[bytes], tuple[str | None, str]]:
+    """Return a function from a line to its key and, where there is none, why."""
+    names = sorted(set(pools.values()))
+    only_pool = names[0] if len(names) == 1 else None
+
+    def key_of(line: bytes) -> tuple[str | None, str]:
+        event = _object(line)
+        if topic in OWN_KEY:
+            return _text_field(event, OWN_KEY[topic]), ""
+        if pool:
+            return pool, ""
+        if topic == "orders.v1":
+            key = _text_field(event, "pool_id") or only_pool
+            return key, "" if key else _no_pool(names)
+        location = _text_field(event, "location_id")
+        # Where nothing is checked, a record that names no known location still has to go somewhere.
+        return pools.get(
+            location, only_pool
+        ), "" if location in pools else f"location_id: expected a known location, found {location}"
+
+    return key_of
+
+
+def _object(line: bytes) -> dict:
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _text_field(event: dict, name: str) -> str | None:
+    return event[name] if isinstance(event.get(name), str) else None
+
+
+def _no_pool(names: list[str]) -> str:
+    if not names:
+        return "pool_id: expected the order's pool, and no location is known yet. Name it by --pool, or give --network"
+    return f"pool_id: expected one of {', '.join(names)}, found none. Add the field, or name the pool by --pool"
+
+
+def _send(settings: Any, topic: str, messages: Iterator[tuple[int, str | None, bytes]], report: Report) -> None:
+    from confluent_kafka import Producer
+
+    from streams.cli.cluster import QUIET
+
+    producer = Producer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "partitioner": "murmur2_random",
+            "enable.idempotence": True,
+            "linger.ms": settings.linger_ms,
+            "compression.type": settings.compression,
+            "message.timeout.ms": DELIVERY_TIMEOUT_MS,
+            **QUIET,
+        }
+    )
+
+    def delivered(number: int) -> Callable[[Any, Any], None]:
+        def note(error: Any, message: Any) -> None:
+            if error is None:
+                report.sent += 1
+            else:
+                report.faults[number] = f"not delivered: {error.str()}"
+
+        return note
+
+    try:
+        for number, key, value in messages:
+            while True:
+                try:
+                    producer.produce(topic, value, key, on_delivery=delivered(number))
+                    break
+                except BufferError:  # the queue is full
+                    producer.poll(0.1)
+            producer.poll(0)
+    finally:  # on Ctrl-C too: what was taken is delivered
+        producer.flush()
+
+
+def _tell(topic: str, report: Report, as_json: bool) -> None:
+    if as_json:
+        faults = [{"line": number, "detail": detail} for number, detail in sorted(report.faults.items())]
+        typer.echo(json.dumps({"topic": topic, "sent": report.sent, "faults": faults}))
+        return
+    for number, detail in sorted(report.faults.items()):
+        typer.echo(f"line {number}: {detail}", err=True)
+    typer.echo(f"{report.sent} sent to {topic}" + (f", {len(report.faults)} not" if report.faults else ""))

@@ -1,0 +1,109 @@
+"""`nearshelf tail`: a topic's records as they come, for people and for scripts."""
+
+import base64
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from streams.cli.options import Bootstrap, Json, Set, read_settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(tail)
+
+
+def tail(
+    topic: Annotated[str, typer.Argument(help="Any topic of the cluster.")],
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Not only what comes from now on.")] = False,
+    committed: Annotated[
+        bool, typer.Option("--committed/--uncommitted", help="Wait for transactions to commit, or show at once.")
+    ] = True,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many records.")] = None,
+    bootstrap_servers: Bootstrap = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Print a topic's records until Ctrl-C; with --json one object a line, with partition, offset, time and key."""
+    from streams.cli.cluster import partitions_of
+
+    settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
+    partitions = partitions_of(topic, settings)
+    show = _json_line if as_json else _text_line
+    try:
+        for message in _messages(settings, topic, partitions, from_beginning, committed, count):
+            sys.stdout.write(show(message) + "\n")
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        pass
+
+
+def _messages(settings: Any, topic: str, partitions: list[int], from_beginning: bool, committed: bool, count: int | None):
+    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+
+    from streams.cli.cluster import QUIET
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": f"{settings.app_id}-tail",  # never joined, nothing is committed
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed" if committed else "read_uncommitted",
+            "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
+            **QUIET,
+        }
+    )
+    start = OFFSET_BEGINNING if from_beginning else OFFSET_END
+    consumer.assign([TopicPartition(topic, partition, start) for partition in partitions])
+    seen = 0
+    try:
+        while seen != count:
+            for message in consumer.consume(1 if count is None else min(count - seen, 1000), timeout=0.2):
+                if message.error():
+                    raise KafkaException(message.error())
+                yield message
+                seen += 1
+    finally:
+        consumer.close()
+
+
+def _text_line(message: Any) -> str:
+    _, timestamp = message.timestamp()
+    time = datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
+    key, value = (_text(part) for part in (message.key(), message.value()))
+    return f"{time} {message.partition()}@{message.offset()} {key} {value}"
+
+
+def _json_line(message: Any) -> str:
+    import orjson
+
+    return orjson.dumps(
+        {
+            "topic": message.topic(),
+            "partition": message.partition(),
+            "offset": message.offset(),
+            "timestamp": message.timestamp()[1],
+            "key": _text(message.key()),
+            "value": _parsed(message.value()),
+        }
+    ).decode()
+
+
+def _parsed(value: bytes | None) -> Any:
+    """JSON as what it is, other text as text, other bytes as base64."""
+    import orjson
+
+    try:
+        return orjson.loads(value)
+    except (orjson.JSONDecodeError, TypeError):
+        return _text(value)
+
+
+def _text(value: bytes | None) -> str | None:
+    if value is None:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return "base64:" + base64.b64encode(value).decode()

@@ -1,0 +1,33 @@
+"""`nearshelf worker`: the process that keeps the stock and decides the orders (streams/app.py)."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from streams.cli.options import Bootstrap, Preset, Set, read_settings
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(worker)
+
+
+def worker(
+    network: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Publish this network file's locations where they differ."),
+    ] = None,
+    bootstrap_servers: Bootstrap = None,
+    preset: Preset = None,
+    assignments: Set = None,
+) -> None:
+    """Run a worker until Ctrl-C, which finishes the batch and leaves; start as many as there are partitions."""
+    settings = read_settings(assignments, network=network, bootstrap_servers=bootstrap_servers, preset=preset)
+
+    from streams.cli.cluster import connect
+
+    connect(settings)
+
+    from streams.app import run_worker
+
+    raise typer.Exit(run_worker(settings))
