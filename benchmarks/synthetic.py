@@ -1,0 +1,146 @@
+"""A seeded workload of any size: locations in a box over Britain, SKUs that sell by Zipf's law, opening stock, orders.
+
+Owner: the input of benchmarks that ask how fast, and of tests that need much of it.
+Invariants: the same parameters give the same bytes, however much of them is read; records are made in chunks, so memory does
+not grow with the number of orders.
+Not here: real demand (benchmarks/retail), of which only the mix of order sizes is taken.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from benchmarks.record import Record
+from benchmarks.retail.lines import Fate, fates_of, read_invoices
+from topics.events import LocationRecord
+
+CHUNK = 10_000  # records
+TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z, of the first order; one a millisecond after it
+SOUTH, NORTH, WEST, EAST = 50.0, 58.6, -5.5, -0.1  # degrees
+MOST_UNITS = 3  # of a line: 1 to 3, each as often
+ZIPF_EXPONENT = 1.0
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Parameters of a workload, and its records.
+
+    Parameters
+    ----------
+    orders : int
+        How many orders there are; stock is made for as many.
+    locations, skus : int
+        How many of each.
+    cells_per_sku : int
+        Locations that stock a SKU, at most `locations`.
+    fill : float
+        Opening stock as a share of the units that will be ordered; each cell has at least 1.
+    mix : "single" or "retail"
+        Orders of one line, each 207 bytes; or sizes as in the retail sample's orders (1 to 674 lines, 30 on average).
+    pool : str
+        Pool id, and key of all records.
+    seed : int
+        Of everything.
+
+    Examples
+    --------
+    >>> work = Synthetic(orders=2, locations=10, skus=5, cells_per_sku=2)
+    >>> [record.topic for chunk in work.order_records() for record in chunk]
+    ['orders.v1', 'orders.v1']
+    """
+
+    orders: int
+    locations: int = 500
+    skus: int = 10_000
+    cells_per_sku: int = 50
+    fill: float = 1.1
+    mix: Literal["single", "retail"] = "single"
+    pool: str = "bench"
+    seed: int = 1
+
+    def network(self) -> list[LocationRecord]:
+        """The locations: stores anywhere in the box, all of which ship."""
+        latitudes, longitudes = _points(self._random(0), self.locations)
+        return [
+            LocationRecord(
+                id=f"L{number:05}", kind="store", pool=self.pool, latitude=float(latitude), longitude=float(longitude)
+            )
+            for number, (latitude, longitude) in enumerate(zip(latitudes, longitudes, strict=True))
+        ]
+
+    def opening(self) -> Iterator[list[Record]]:
+        """Receipts of the opening stock, in chunks: a SKU's units evenly over its locations."""
+        key, time = self.pool.encode(), TIME_MS - 1
+        cells = min(self.cells_per_sku, self.locations)
+        units = np.ceil(np.diff(self._until, prepend=0) * self._ordered_units() * self.fill / cells).astype(np.int64)
+        chunk: list[Record] = []
+        random = self._random(1)
+        for sku in range(self.skus):
+            for location in np.argsort(random.random(self.locations), kind="stable")[:cells].tolist():
+                value = (
+                    f'{{"event_id":"r{sku:06}-{location:05}","event_time":{time},"kind":"receipt",'
+                    f'"location_id":"L{location:05}","sku":"SKU-{sku:06}","quantity":{units[sku]}}}'
+                )
+                chunk.append(Record("stock.v1", key, value.encode()))
+            if len(chunk) >= CHUNK:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def order_records(self) -> Iterator[list[Record]]:
+        """The orders, in chunks."""
+        key = self.pool.encode()
+        for number, first in enumerate(range(0, self.orders, CHUNK)):
+            values = self._order_values(first, min(CHUNK, self.orders - first), self._random(2, number))
+            yield [Record("orders.v1", key, value.encode()) for value in values]
+
+    def _order_values(self, first: int, count: int, random: np.random.Generator) -> Iterator[str]:
+        sizes = self._sizes[(random.random(count) * len(self._sizes)).astype(np.int64)]
+        latitudes, longitudes = (degrees.tolist() for degrees in _points(random, count))
+        skus = np.searchsorted(self._until, random.random(sizes.sum()), side="right").tolist()
+        units = (1 + random.random(sizes.sum()) * MOST_UNITS).astype(np.int64).tolist()
+        at = 0
+        for i, size in enumerate(sizes.tolist()):
+            lines = ",".join(
+                f'{{"line_id":"{line + 1}","sku":"SKU-{skus[at + line]:06}","quantity":{units[at + line]}}}'
+                for line in range(size)
+            )
+            at += size
+            order = first + i
+            yield (
+                f'{{"event_id":"e{order:09}","event_time":{TIME_MS + order},"kind":"placed","order_id":"o{order:09}",'
+                f'"lines":[{lines}],"destination":{{"latitude":{latitudes[i]:.5f},"longitude":{longitudes[i]:.5f}}}}}'
+            )
+
+    @cached_property
+    def _until(self) -> np.ndarray:
+        """float64[skus]: share of the lines that ask for this SKU or a more popular one."""
+        weights = 1 / np.arange(1, self.skus + 1) ** ZIPF_EXPONENT
+        until = np.cumsum(weights / weights.sum())
+        until[-1] = 1
+        return until
+
+    @cached_property
+    def _sizes(self) -> np.ndarray:
+        """int64[n]: lines an order, each as likely."""
+        if self.mix == "single":
+            return np.ones(1, np.int64)
+        sizes = [fates_of(invoice, self.seed).count(Fate.ORDER_LINE) for invoice in read_invoices()]
+        return np.array([size for size in sizes if size])
+
+    def _ordered_units(self) -> float:
+        return self.orders * float(self._sizes.mean()) * (1 + MOST_UNITS) / 2
+
+    def _random(self, *purpose: int) -> np.random.Generator:
+        return np.random.Generator(np.random.PCG64([self.seed, *purpose]))
+
+
+def _points(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Latitudes and longitudes, float64[count] each, degrees."""
+    latitudes = SOUTH + random.random(count) * (NORTH - SOUTH)
+    longitudes = WEST + random.random(count) * (EAST - WEST)
+    return latitudes, longitudes
