@@ -103,7 +103,10 @@ def add_order(t, text, at, size, text_size):
 
 @njit(cache=True, nogil=True)
 def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
-    """Make a line, neither waiting nor promised yet, behind line `previous` (-1: the first); `id_at` is relative to the order's block."""
+    """Make a line, neither waiting nor promised yet, behind line `previous` (-1: the first).
+
+    `id_at` is relative to the order's text block.
+    """
     pool = t.pool[0]
     if pool.free_line >= 0:
         row = np.int32(pool.free_line)
@@ -218,20 +221,11 @@ def promise_line(t, row, cell, sequence, number, kind, distance_m):
 
 
 @njit(cache=True, nogil=True)
-def give_back(t, row):
-    """Give a reserved line's unshipped units back to its cell; returns their number. The caller says what the line is next."""
-    line = t.lines[row]
-    units = line.quantity - line.shipped
-    reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units)
-    return units
-
-
-@njit(cache=True, nogil=True)
 def drop_line(t, row):
     """Take an open line out of its order: its promise is given back; what was shipped of it stays shipped."""
     line = t.lines[row]
     if line.state == RESERVED:
-        give_back(t, row)
+        reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), line.shipped - line.quantity)
     _leave_queue(t, row)
     if line.shipped > 0:
         line.quantity = line.shipped

@@ -16,6 +16,7 @@ from state.index import index_cells, index_rows
 from state.links import link_cells, link_holds, link_waiting
 from state.tables import (
     BLOCKS_TAIL,
+    CELLS,
     CLOSED_HEAD,
     CLOSED_TAIL,
     HOLD_COUNT,
@@ -49,7 +50,11 @@ _COUNTS = {
     "supplies": "supply_count",
 }
 # Derived arrays that grow with a table, row for row: table → (array, dtype).
-_LINKS = {"skus": ("sku_links", columns.SKU_LINK), "lines": ("line_links", columns.LINE_LINK)}
+_LINKS = {
+    "skus": ("sku_links", columns.SKU_LINK),
+    "lines": ("line_links", columns.LINE_LINK),
+    "cells": ("cell_event", np.dtype(np.int32)),
+}
 _INDEXES = {
     "locations": "location_index",
     "skus": "sku_index",
@@ -221,6 +226,14 @@ class PoolState:
             index_rows(slots, table, rows)
         self._arrays[_INDEXES[name]] = slots
 
+    def changed_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the cells that got a new version since the last `take_delta`, and the events that changed them last."""
+        a = self._arrays
+        journal = a["journal"][: a["counters"][JOURNAL_SIZE]]
+        rows = (journal[journal >> 40 == CELLS] & ((1 << 40) - 1)).astype(np.int32)
+        events = a["cell_event"][rows]
+        return rows[events > 0], events[events > 0] - 1
+
     def take_delta(self) -> Delta:
         """Give what changed since the last call, and call it clean."""
         a = self._arrays
@@ -233,6 +246,8 @@ class PoolState:
             if rows.size:
                 a[name]["dirty"][rows] = 0
                 delta.rows[name] = (rows.astype(np.int32), a[name][rows])
+                if name == "cells":
+                    a["cell_event"][rows] = 0
         pages = numbers[tables == PAGES]
         if pages.size:
             a["page_dirty"][pages] = 0

@@ -14,6 +14,7 @@ from state.index import cell_home, find_cell, find_hash, find_text, insert, remo
 from state.tables import (
     BLOCKS_TAIL,
     CELLS,
+    EVENT,
     FREED_COUNT,
     HORIZON_MS,
     MAX_UNITS,
@@ -122,6 +123,7 @@ def change_cell(t, row, on_hand, reserved, safety_stock):
     cell.safety_stock = safety_stock
     cell.version += 1
     cell.updated_at = t.pool[0].now
+    t.cell_event[row] = t.counters[EVENT] + 1
     mark(t.journal, t.counters, CELLS, cell, row)
     if available(cell) > before:
         t.freed[t.counters[FREED_COUNT]] = row

@@ -37,6 +37,7 @@ Tables = namedtuple(
         "holds",  # TIMED[], binary heap by (time, age)
         "closed",  # TIMED[], ring by time
         # of the batch in hand
+        "cell_event",  # int32[]: per cell, 1 + the event (row of the batch) that changed it last; 0 = none yet
         "page_dirty",  # uint8[]: of each page of the heap
         "journal",  # int64[]: table << 40 | row, a row once
         "freed",  # int32[]: cells whose available rose in the event in hand
@@ -51,7 +52,7 @@ ROW_TABLES = ("locations", "skus", "cells", "orders", "lines", "refusals", "supp
 PAGE_BYTES = 64
 
 # counters
-JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT, LONGEST_ORDER = range(7)
+JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT, LONGEST_ORDER, EVENT = range(8)
 # limits, from the settings
 DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS, CLOSED_MS = range(4)
 

@@ -13,9 +13,17 @@ from state.hashing import hash_text
 from state.orders import forget_orders, pop_due_hold
 from state.seen import forget_seen, remember, was_seen
 from state.stock import forget_movements
-from state.tables import BLOCKS_TAIL, HOLD_COUNT, LONGEST_ORDER
+from state.tables import BLOCKS_TAIL, EVENT, HOLD_COUNT, LONGEST_ORDER
 from streams.engine.decide import N_DECISIONS, N_LINES, serve_all_waiting, serve_waiting
-from streams.engine.events import STALE, apply_fulfilment, apply_stock, cancel_order, expire_order, place_order
+from streams.engine.events import (
+    STALE,
+    apply_fulfilment,
+    apply_stock,
+    cancel_order,
+    expire_order,
+    find_location,
+    place_order,
+)
 from topics.reasons import Kind, Outcome
 
 UNDECODED = int(Kind.UNDECODED)
@@ -58,6 +66,7 @@ def _has_room(t, out, work, line_count):
         and t.counters[HOLD_COUNT] + 1 <= t.holds.size
         and 2 * n <= work.rows.size
         and t.orders.size <= work.stamps.size
+        and t.locations.size <= work.route.places.size
         and out.counts[N_DECISIONS] + decisions <= out.decisions.size
         and out.counts[N_LINES] + pool.open_lines + 2 * n <= out.lines.size
     )
@@ -105,6 +114,7 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
         e = events[event]
         if not _has_room(t, out, work, e.line_count):
             return k
+        t.counters[EVENT] = event
         if e.timestamp > t.pool[0].now:
             t.pool[0].now = e.timestamp
         _expire_due(t, out, event, work)
@@ -133,14 +143,23 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
 
 
 @njit(cache=True, nogil=True)
-def apply_location_change(t, out, work, event, now):
+def apply_location_change(t, out, work, event):
     """Serve those who wait after a location was added or changed; False if the decisions lack room."""
     if not _has_room(t, out, work, 0):
         return False
-    t.pool[0].now = max(t.pool[0].now, now)
-    _expire_due(t, out, event, work)
+    t.counters[EVENT] = event
     serve_all_waiting(t, out, event, work)
     return True
+
+
+@njit(cache=True, nogil=True)
+def names_unknown_location(t, events, buffer, rows):
+    """Tell whether any of the pool's events names a location that is not in the pool."""
+    for row in rows:
+        e = events[row]
+        if e.location_size > 0 and find_location(t, buffer, e.location_at, e.location_size) < 0:
+            return True
+    return False
 
 
 @njit(cache=True, nogil=True)

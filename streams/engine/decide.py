@@ -13,7 +13,8 @@ from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WA
 from state.orders import promise_line, wait_line
 from state.stock import available
 from state.tables import FREED_COUNT
-from streams.routing.kernel import View, make_scratch, route_order_kernel
+from streams.routing.candidates import View, make_scratch
+from streams.routing.kernel import route_order_kernel
 from topics import columns as c
 from topics.reasons import Status
 
@@ -123,19 +124,15 @@ def _route(t, order_row, n, work):
         refused_lines, refused_locations = _refusals(t, order_row, work, n)
     else:
         refused_lines, refused_locations = work.rows[:0], work.rows[:0]
-    x, y, z = order.x, order.y, order.z
-    if order.pickup_location >= 0:
-        place = t.locations[order.pickup_location]
-        x, y, z = place.x, place.y, place.z
     return route_order_kernel(
         View(t.cells, t.locations, t.sku_links, t.sku_cells),
         work.skus[:n],
         work.quantities[:n],
         refused_lines,
         refused_locations,
-        x,
-        y,
-        z,
+        order.x,
+        order.y,
+        order.z,
         order.pickup_location,
         (order.flags & c.ALLOW_SPLIT) != 0,
         (order.flags & c.ALLOW_PARTIAL) != 0,
@@ -198,7 +195,7 @@ def status_of(t, order_row):
         state = t.lines[row].state
         if state == WAITING:
             waiting += 1
-        elif state == RESERVED or state == SHIPPED or state == COLLECTED:
+        elif state in (RESERVED, SHIPPED, COLLECTED):
             met += 1
         row = t.lines[row].next
     if order.state == HELD:

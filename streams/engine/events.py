@@ -33,7 +33,6 @@ from state.orders import (
     close_order,
     drop_line,
     find_order,
-    give_back,
     push_hold,
     refuse,
     split_line,
@@ -45,6 +44,7 @@ from state.stock import (
     find_sku,
     move_stock,
     moved_after,
+    reserve,
     sku_row,
     within_bounds,
 )
@@ -240,7 +240,7 @@ def place_order(t, out, e, event, lines, buffer, work):
     former = find_order(t, buffer, e.reference_at, e.reference_size)
     if former >= 0:
         state = t.orders[former].state
-        if state == OPEN or state == CLOSED or (state == HELD and held):
+        if state in (OPEN, CLOSED) or (state == HELD and held):
             return ORDER_EXISTS
         if state == HELD:
             age = t.orders[former].age
@@ -418,15 +418,12 @@ def _ship(t, row, units, event_time):
 def _reject(t, row, units, location):
     """Give a promise back to a location that can't keep it; the units are open again."""
     line = t.lines[row]
-    left = give_back(t, row)
-    if units < left or line.shipped > 0:
-        cell = find_cell(t.cell_index, t.cells, line.sku, line.location)
-        if units < left:
-            change_cell(t, cell, t.cells[cell].on_hand, t.cells[cell].reserved + left - units, t.cells[cell].safety_stock)
-        split_line(t, row, units)
-    else:
+    reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units)
+    if units == line.quantity:
         line.state = ADDED
         mark(t.journal, t.counters, LINES, line, row)
+    else:
+        split_line(t, row, units)
     refuse(t, line.order, line.root, location)
 
 

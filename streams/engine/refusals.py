@@ -1,0 +1,44 @@
+"""The sentence of a dead letter that the engine refused: what was expected, what came, where."""
+
+from typing import Any
+
+import numpy as np
+
+from topics.codec.decode import Batch
+from topics.reasons import DeadLetter
+
+
+def _text(batch: Batch, event: np.void, column: str) -> str:
+    at, size = int(event[f"{column}_at"]), int(event[f"{column}_size"])
+    return batch.buffer[at : at + size].tobytes().decode()
+
+
+def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[bytes, bytes]) -> tuple[DeadLetter, str]:
+    """Say why an event was refused; also the reason itself, which is finer where a location is of another pool."""
+    reason = DeadLetter(int(event["reason"]))
+    location, order = _text(batch, event, "location"), _text(batch, event, "reference")
+    shipment, pool = _text(batch, event, "shipment"), (key or b"").decode(errors="replace")
+    if reason is DeadLetter.UNKNOWN_LOCATION and location.encode() in location_pools:
+        reason = DeadLetter.WRONG_POOL
+    sentences = {
+        DeadLetter.MISSING_KEY: "key: expected the pool's id, found none",
+        DeadLetter.UNKNOWN_POOL: f"key: expected a pool with a location in locations.v1, found {pool!r}",
+        DeadLetter.WRONG_PARTITION: f"key: pool {pool!r} belongs to another partition; expected the partition of "
+        "murmur2(key), Java's default partitioner (librdkafka: partitioner=murmur2_random)",
+        DeadLetter.UNKNOWN_LOCATION: f"location_id: expected a location of locations.v1, found {location!r}",
+        DeadLetter.WRONG_POOL: f"location_id: expected a location of pool {pool!r}, found {location!r} of pool "
+        f"{location_pools.get(location.encode(), b'').decode()!r}; the record's key must be the location's pool",
+        DeadLetter.OUT_OF_RANGE: f"quantity: {event['quantity']} would bring on hand of the cell beyond ±1000000000 units",
+        DeadLetter.ORDER_EXISTS: f"order_id: expected an order not placed before, found {order!r}, which was",
+        DeadLetter.UNKNOWN_ORDER: f"order_id: expected an order that was placed, found {order!r}, which was not",
+        DeadLetter.ORDER_CLOSED: f"order_id: nothing of order {order!r}, or of the lines named, is left to cancel",
+        DeadLetter.UNKNOWN_LINE: f"lines: expected line ids of order {order!r} in the shipment or order named, found another",
+        DeadLetter.UNKNOWN_SHIPMENT: f"shipment_id: expected a shipment of order {order!r}, found {shipment!r}",
+        DeadLetter.WRONG_LOCATION: f"location_id: shipment {shipment!r} does not belong to location {location!r}",
+        DeadLetter.SHIPMENT_CLOSED: f"shipment_id: nothing of shipment {shipment!r} is left for this event",
+        DeadLetter.EXCEEDS_SHIPMENT: f"lines: expected no more units than shipment {shipment!r} still holds, found more",
+        DeadLetter.NOT_SHIPPED: f"shipment_id: expected a shipment that was shipped, found {shipment!r}, which was not",
+        DeadLetter.COUNT_TOO_OLD: f"counted_at: {event['time']} is before movements of the cell that are no longer kept; "
+        "send a newer count (how long they are kept: setting count_horizon_hours)",
+    }
+    return reason, sentences[reason]
