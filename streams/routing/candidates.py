@@ -30,8 +30,8 @@ SLOT = np.dtype(
         ("chord2", "f8"),  # squared chord to the destination
         ("units", "i8"),  # most units it could take alone
         ("location", "i4"),
-        ("tight", "i4"),  # first of its SKUs that are short for the lines that share them (many.py), -1 = none
         ("role", "u1"),  # NONE | SHIPPER | OWN
+        ("short", "u1"),  # many.py: it has too little of a SKU for all the lines that share it
         ("whole", "u1"),  # 1: it could be the single answer
         ("chosen", "u1"),
         ("cover", "u1"),  # few.py: bit per line it could take alone
@@ -103,16 +103,16 @@ def free_units(cell):
 
 
 @njit(cache=True, nogil=True, inline="always")
-def open_slot(view, location, x, y, z, pickup_location, scratch, slot):
+def open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot):
     """Make `slot` the candidate for a location met for the first time in this order."""
-    scratch.places[location].stamp = scratch.clock[0]
-    scratch.places[location].slot = slot
-    place = view.locations[location]
-    entry = scratch.slots[slot]
+    places[location].stamp = clock
+    places[location].slot = slot
+    place = locations[location]
+    entry = slots[slot]
     entry.chord2 = squared_chord(place, x, y, z)
     entry.location = location
     entry.role = role_of(place, location, pickup_location)
-    entry.tight = -1
+    entry.short = 0
     entry.whole = 0
     entry.chosen = 0
     entry.cover = 0

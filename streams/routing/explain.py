@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from streams.routing.candidates import LOSERS, NONE, OWN, SHIPPER, nearer
-from streams.routing.distance import EQUAL_M, metres
+from streams.routing.distance import EQUAL_M, metres, window
 from topics.reasons import Lost, ShipmentKind, Won
 
 
@@ -28,10 +28,11 @@ def pick_single(view, slots, slot_count):
             nearest = min(nearest, slots[slot].chord2)
     if able == 0:
         return -1, Won.NOTHING
-    shortest = metres(nearest)
+    shortest, reach = metres(nearest), window(nearest)
     winner, won = -1, Won.NEAREST if able > 1 else Won.ONLY_CANDIDATE
     for slot in range(slot_count):
-        if not slots[slot].whole or metres(slots[slot].chord2) > shortest + EQUAL_M:
+        chord2 = slots[slot].chord2
+        if not slots[slot].whole or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
             continue
         if winner < 0:
             winner = slot

@@ -132,33 +132,35 @@ def _gather(view, quantities, refused_lines, refused_locations, x, y, z, pickup_
     """Give each location with a cell of an ordered SKU a slot, and note what it has; return the number of slots."""
     scratch.clock[0] += 1
     clock = scratch.clock[0]
-    places, slots, available = scratch.places, scratch.slots, scratch.available
+    places, slots, available, slot_cells = scratch.places, scratch.slots, scratch.available, scratch.cells
+    cells, locations, sku_cells, line_next = view.cells, view.locations, view.sku_cells, scratch.line_next
     slot_count = 0
     for group in range(lines.group_count):
         head = scratch.group_head[group]
         start = view.sku_links[scratch.group_sku[group]].block_at
         stop = start + view.sku_links[scratch.group_sku[group]].block_count
         for at in range(start, stop):
-            row = view.sku_cells[at]
-            location = view.cells[row].location
+            row = sku_cells[at]
+            location = cells[row].location
             if places[location].stamp == clock:
                 slot = places[location].slot
             else:
                 slot = slot_count
-                open_slot(view, location, x, y, z, pickup_location, scratch, slot)
-                for other in range(lines.group_count):
-                    available[slot * EXACT_LINES + other] = 0
+                open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot)
+                available[slot * EXACT_LINES : (slot + 1) * EXACT_LINES] = 0
                 slot_count += 1
-            free = free_units(view.cells[row])
+            free = free_units(cells[row])
             if free <= 0:
                 continue
             available[slot * EXACT_LINES + group] = free
-            scratch.cells[slot * EXACT_LINES + group] = row
+            slot_cells[slot * EXACT_LINES + group] = row
+            cover = 0
             i = head
             while i >= 0:
                 if quantities[i] <= free:
-                    slots[slot].cover |= 1 << i
-                i = scratch.line_next[i]
+                    cover |= 1 << i
+                i = line_next[i]
+            slots[slot].cover |= cover
     for i in range(refused_lines.size):
         place = places[refused_locations[i]]
         if place.stamp == clock:
@@ -206,9 +208,14 @@ def _assign(part, slot, scratch):
 def _single(view, lines, ask, units, slot_count, scratch):
     """Assign lines of `ask` worth `units` to the best location that can take as many alone; (slot or -1, reasons.Won)."""
     slots = scratch.slots
-    for slot in range(slot_count):
-        if slots[slot].role == SHIPPER:
-            slots[slot].whole = lines.sums[_most(lines, slot, ask, scratch)] == units
+    if lines.shared:
+        for slot in range(slot_count):
+            if slots[slot].role == SHIPPER:
+                slots[slot].whole = lines.sums[_most(lines, slot, ask, scratch)] == units
+    else:
+        sums = lines.sums
+        for slot in range(slot_count):
+            slots[slot].whole = slots[slot].role == SHIPPER and sums[slots[slot].cover & ask] == units
     winner, won = pick_single(view, slots, slot_count)
     if winner >= 0:
         _assign(_most(lines, winner, ask, scratch), winner, scratch)
@@ -417,7 +424,9 @@ def _units_alone(lines, quantities, slot, scratch):
     units = lines.sums[_most(lines, slot, len(lines.sums) - 1, scratch)]
     if units == 0:
         for i in range(lines.count):
-            if scratch.slots[slot].refused >> i & 1 and scratch.line_group[i] >= 0:
-                if scratch.available[slot * EXACT_LINES + scratch.line_group[i]] >= quantities[i]:
-                    return np.int64(-1)
+            group = scratch.line_group[i]
+            if not scratch.slots[slot].refused >> i & 1 or group < 0:
+                continue
+            if scratch.available[slot * EXACT_LINES + group] >= quantities[i]:
+                return np.int64(-1)
     return units

@@ -94,7 +94,7 @@ def _ships(view, row, quantity, refused_locations):
 def _eligible(view, location, refused_locations):
     if role_of(view.locations[location], location, -1) != SHIPPER:
         return False
-    for i in range(refused_locations.size):
+    for i in range(refused_locations.size):  # noqa: SIM110 (numba compiles no generator here)
         if refused_locations[i] == location:
             return False
     return True
