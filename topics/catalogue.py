@@ -173,6 +173,8 @@ def create_topics(admin: AdminClient, settings: TopicSettings) -> list[str]:
 
 def topic_config(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     """Return each existing topic's configuration in force, by topic and key."""
+    if not names:  # the client refuses to ask for nothing
+        return {}
     futures = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in names])
     return {
         resource.name: {key: entry.value for key, entry in future.result(REQUEST_TIMEOUT_S).items()}
@@ -213,8 +215,6 @@ def _has_leaders(topic: Any) -> bool:
 
 
 def _check(topics: list[Topic], existing: dict[str, Any], admin: AdminClient, settings: TopicSettings) -> None:
-    if not topics:
-        return
     found_configs = topic_config(admin, [topic.name for topic in topics])
     faults = [
         fault

@@ -93,6 +93,7 @@ def _published_pools(settings: Any) -> dict[str, str]:
             "group.id": f"{settings.app_id}-publish",  # never joined, nothing is committed
             "enable.auto.commit": False,
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,  # the end is told only when a fetch comes back empty
             **QUIET,
         }
     )

@@ -16,9 +16,9 @@ def settings(preset: Preset = None, assignments: Set = None, as_json: Json = Fal
         typer.echo(found.model_dump_json())
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("setting", "value", "meaning")
+    table = Table(Column("setting", no_wrap=True), "value", "meaning", box=None)
     for name, field in type(found).model_fields.items():
         table.add_row(name, str(getattr(found, name)), field.description)
     Console().print(table)

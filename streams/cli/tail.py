@@ -72,7 +72,7 @@ def _text_line(message: Any) -> str:
     _, timestamp = message.timestamp()
     time = datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     key, value = (_text(part) for part in (message.key(), message.value()))
-    return f"{time} {message.partition()}@{message.offset()} {key} {value}"
+    return f"{time} {message.partition()}@{message.offset()} {key or '-'} {value}"
 
 
 def _json_line(message: Any) -> str:

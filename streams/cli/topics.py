@@ -46,9 +46,9 @@ def list_(bootstrap_servers: Bootstrap = None, assignments: Set = None, as_json:
         typer.echo(json.dumps(rows))
         return
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("topic", "key", "partitions", "time", "kept")
+    table = Table(Column("topic", no_wrap=True), "key", "partitions", "time", "kept", box=None)
     for row in rows:
         table.add_row(row["topic"], row["key"], str(row["partitions"] or "missing"), row["time"], row["kept"])
     Console().print(table)
