@@ -10,6 +10,8 @@ Not here: the numbers behind the words (reasons.py), topics' partitions and rete
 
 import reprlib
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -435,18 +437,20 @@ class Demand(Record):
 
 # The judge.
 
-_STOCK = Receipt | Adjustment | Count | TransferOut | TransferIn | Expected | SafetyStock | Quarantine
-_ORDER = Placed | Held | Cancelled
-INPUTS: dict[str, TypeAdapter] = {
-    "sales.v1": TypeAdapter(Sale),
-    "stock.v1": TypeAdapter(Annotated[_STOCK, Field(discriminator="kind")]),
-    "orders.v1": TypeAdapter(Annotated[_ORDER, Field(discriminator="kind")]),
-    "fulfilments.v1": TypeAdapter(Fulfilment),
-    "ticks.v1": TypeAdapter(Tick),
-    "clicks.v1": TypeAdapter(Click),
-    "locations.v1": TypeAdapter(LocationRecord),
+MODELS: dict[str, tuple[type[Record], ...]] = {
+    "sales.v1": (Sale,),
+    "stock.v1": (Receipt, Adjustment, Count, TransferOut, TransferIn, Expected, SafetyStock, Quarantine),
+    "orders.v1": (Placed, Held, Cancelled),
+    "fulfilments.v1": (Fulfilment,),
+    "ticks.v1": (Tick,),
+    "clicks.v1": (Click,),
+    "locations.v1": (LocationRecord,),
 }
-_UNIONS = {"stock.v1", "orders.v1"}  # their errors' places begin with the kind
+_BY_KIND = {topic for topic, models in MODELS.items() if len(models) > 1}
+_ADAPTERS = {
+    topic: TypeAdapter(Annotated[reduce(or_, models), Field(discriminator="kind")] if topic in _BY_KIND else models[0])
+    for topic, models in MODELS.items()
+}
 
 _REASONS = {
     "json_invalid": DeadLetter.NOT_JSON,
@@ -473,7 +477,7 @@ def judge(topic: str, value: bytes | None) -> Record | Refusal:
     Parameters
     ----------
     topic : str
-        A key of `INPUTS`.
+        A key of `MODELS`.
     value : bytes or None
         The record's value.
 
@@ -494,9 +498,9 @@ def judge(topic: str, value: bytes | None) -> Record | Refusal:
     if len(value) > MAX_VALUE_BYTES:
         return Refusal(DeadLetter.TOO_LARGE, f"value: expected at most {MAX_VALUE_BYTES} bytes, found {len(value)}")
     try:
-        return INPUTS[topic].validate_json(value)
+        return _ADAPTERS[topic].validate_json(value)
     except ValidationError as error:
-        return refusal(error, skip=topic in _UNIONS)
+        return refusal(error, skip=topic in _BY_KIND)
 
 
 def refusal(error: ValidationError, skip: bool = False) -> Refusal:

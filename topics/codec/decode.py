@@ -11,7 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from topics.codec.scan import PADDING, TEXTS, TIMES, scan_clicks, scan_events
+from topics.codec.fields import TEXTS, TIMES
+from topics.codec.grammar import PADDING
+from topics.codec.scan import scan_clicks, scan_events
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
 from topics.events import INVENTORY_TOPICS, MAX_VALUE_BYTES, Record, Refusal, judge
 from topics.reasons import Kind
