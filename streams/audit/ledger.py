@@ -40,11 +40,12 @@ SIGNS = {
 
 
 class Refused(Exception):
-    """An event that the contract sends to the dead letters."""
+    """An event that the contract sends to the dead letters; `instead` is another reason that would be as right."""
 
-    def __init__(self, reason: DeadLetter):
+    def __init__(self, reason: DeadLetter, instead: DeadLetter | None = None):
         super().__init__(reason.wire)
         self.reason = reason
+        self.instead = instead
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +270,8 @@ class Pool:
         """Find a location of this pool."""
         location = self.network.get(location_id)
         if location is None:
-            raise Refused(DeadLetter.UNKNOWN_LOCATION)
+            # A location of another partition's pool is known to its own partition's log only.
+            raise Refused(DeadLetter.UNKNOWN_LOCATION, DeadLetter.WRONG_POOL)
         if location.pool != self.id:
             raise Refused(DeadLetter.WRONG_POOL)
         return location

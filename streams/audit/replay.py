@@ -8,9 +8,10 @@ broken chain of batches ends a partition's audit, since nobody knows what was ap
 Owner: the audit; one `PartitionReplay` per partition, no state shared between them.
 """
 
+import json
 from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain as chained
 
 from streams.audit.chain import Batch, BrokenChain, CellRow, Chain, Input, PoolRows
@@ -20,6 +21,7 @@ from streams.audit.log import Log, Record
 from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY, Cells, DeadLetters, Decisions, Place
 from streams.audit.report import Report
 from topics.events import (
+    CAPABILITIES,
     INVENTORY_TOPICS,
     Allocation,
     Cancelled,
@@ -135,22 +137,48 @@ class PartitionReplay:
     # 2. A change of the network
 
     def _location(self, batch: Batch, change: dict) -> None:
-        partition, offset = change["partition"], change["offset"]
-        published = self.network_records.get((partition, offset))
-        location = LocationRecord.model_validate(change["value"]) if change["value"] is not None else None
-        if published:
-            found = judge(LOCATIONS, published.value) if published.value is not None else None
-            if found != location:
-                self.report.fault("network", LOCATIONS, partition, offset, found, location)
-        if location is None:
-            self.network.pop(change["key"], None)
+        place = LOCATIONS, change["partition"], change["offset"]
+        record = self._changed(place, change)
+        try:
+            location = self._judged(record)
+        except Refused as refused:
+            self._check_dead_letters(place, record, refused)
             return
+        self._check_dead_letters(place, record, None)
         self.network[location.id] = location
         pool = self._pool(location.pool)
-        turn = self.decisions.take(pool.id, (LOCATIONS, partition, offset))
+        pool.freed.clear()
+        turn = self.decisions.take(pool.id, place)
         self._sweep(pool, turn)
         self._leftover(turn, "no more decisions by a change of a location")
-        self._check_waiting(pool, (LOCATIONS, offset), pool.orders.values() if location.enabled else ())
+        self._check_waiting(pool, place, [order for waiting in pool.waiting.values() for order in waiting.values()])
+
+    def _changed(self, place: Place, change: dict) -> Record:
+        """Give the record of a change as published, or as the batch has it if it was compacted away since."""
+        value = None if change["value"] is None else json.dumps(change["value"]).encode()
+        key = None if change["key"] is None else change["key"].encode()
+        noted = Record(place[2], change["timestamp"], key, value)
+        published = self.network_records.get(place[1:])
+        if published is None:
+            return noted
+        if (published.timestamp, _json_or_none(published.value)) != (noted.timestamp, change["value"]):
+            self.report.fault("network", *place, published, noted)
+        return published
+
+    def _judged(self, record: Record) -> LocationRecord:
+        """Read a change; a deleted location is a disabled one, since its stock and its orders remain."""
+        key = (record.key or b"").decode(errors="replace")
+        known = self.network.get(key)
+        if record.value is None and known:
+            return known.model_copy(update={"enabled": False, "capabilities": CAPABILITIES[known.kind]})
+        location = judge(LOCATIONS, record.value)
+        if isinstance(location, Refusal):
+            raise Refused(location.reason)
+        if location.id != key:
+            raise Refused(DeadLetter.WRONG_FIELD)
+        if known and known.pool != location.pool:
+            raise Refused(DeadLetter.WRONG_POOL)
+        return location
 
     def _pool(self, pool_id: str) -> Pool:
         if pool_id not in self.pools:
@@ -162,27 +190,29 @@ class PartitionReplay:
     def _event(self, topic: str, record: Record) -> None:
         place = topic, self.partition, record.offset
         self.report.events[topic] += 1
-        reason = None
+        refused = None
         try:
             outcome = self._apply(place, record)
-        except Refused as refused:
-            outcome, reason = Outcome.DEAD_LETTER, refused.reason
-            self.report.dead_letters[reason.wire] += 1
+        except Refused as raised:
+            outcome, refused = Outcome.DEAD_LETTER, raised
         self.report.outcomes[outcome.wire] += 1
-        self._check_dead_letters(place, record, reason)
+        self._check_dead_letters(place, record, refused)
 
     def _apply(self, place: Place, record: Record) -> Outcome:
         topic, _, offset = place
         event = judge(topic, record.value)
-        if isinstance(event, Refusal):
-            raise Refused(event.reason)
-        pool = self._owner(record)
+        try:
+            pool = self._owner(record)
+        except Refused as refused:
+            raise Refused(event.reason if isinstance(event, Refusal) else refused.reason) from None
         pool.advance(record.timestamp)
-        turn = self.decisions.take(pool.id, place)
         pool.freed.clear()
+        turn = self.decisions.take(pool.id, place)
         order = None
         try:
             self._expire(pool, place, turn, event)
+            if isinstance(event, Refusal):
+                raise Refused(event.reason)
             if isinstance(event, Tick):
                 return Outcome.CLOCK
             if pool.is_duplicate(event.event_id):
@@ -195,7 +225,7 @@ class PartitionReplay:
         finally:
             self._sweep(pool, turn)
             self._leftover(turn, f"no more decisions by {topic} offset {offset}")
-            self._check_waiting(pool, (topic, offset), (order,) if order else ())
+            self._check_waiting(pool, place, (order,) if order else ())
 
     def _owner(self, record: Record) -> Pool:
         if not record.key:
@@ -221,23 +251,27 @@ class PartitionReplay:
             return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
         return Outcome.APPLIED if pool.stock(event) else Outcome.STALE, None, ""
 
-    def _check_dead_letters(self, place: Place, record: Record, reason: DeadLetter | None) -> None:
+    def _check_dead_letters(self, place: Place, record: Record, refused: Refused | None) -> None:
         letters = self.dead_letters.take(place)
-        if reason is None:
+        shown = f"{place[0]}[{place[1]}]@{place[2]}"
+        if refused is None:
             for offset, letter in letters:
-                expected = f"no dead letter for {place[0]} offset {place[2]}, which is good"
-                self._fault("dead_letter", DEAD_LETTERS, offset, expected, f"{letter.reason}: {letter.detail}")
+                found = f"{letter.reason}: {letter.detail}"
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"no dead letter for {shown}, which is good", found)
             return
+        reason = refused.reason.wire
         if not letters:
-            self._fault("dead_letter", place[0], place[2], f"a dead letter, reason {reason.wire}", "none")
+            self.report.fault("dead_letter", *place, f"a dead letter, reason {reason}", "none")
         for offset, letter in letters[:1]:
-            expected = (reason.wire, record.timestamp, _base64(record.key), _base64(record.value))
+            if refused.instead and letter.reason == refused.instead.wire:
+                reason = letter.reason
+            expected = (reason, record.timestamp, _base64(record.key), _base64(record.value))
             found = (letter.reason, letter.timestamp, letter.key, letter.value)
             if found != expected:
-                self._fault("dead_letter", DEAD_LETTERS, offset, expected, (*found, letter.detail))
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: {expected}", f"{found}: {letter.detail}")
         for offset, _ in letters[1:]:
-            expected = f"one dead letter for {place[0]} offset {place[2]}"
-            self._fault("dead_letter", DEAD_LETTERS, offset, expected, "another one")
+            self._fault("dead_letter", DEAD_LETTERS, offset, f"one dead letter for {shown}", "another one")
+        self.report.dead_letters[reason] += 1
 
     # 4. Its decisions
 
@@ -317,7 +351,7 @@ class PartitionReplay:
         pool.sequence = decision.sequence
         return offset, decision
 
-    def _check_waiting(self, pool: Pool, place: tuple[str, int], orders) -> None:
+    def _check_waiting(self, pool: Pool, place: Place, orders: Iterable[Order]) -> None:
         """Check that none of `orders`, nor who waits for what became free, could be served where units are left."""
         suspects = {order.id: order for order in orders if order.waiting}
         for location_id, sku in pool.freed:
@@ -331,7 +365,7 @@ class PartitionReplay:
             if location:
                 waiting = [(part.line_id, part.sku, part.quantity) for part in order.waiting]
                 expected = f"order {order.id} served, which waits for {waiting}: {location} has the units"
-                self._fault("waiting", *place, expected, "no decision")
+                self.report.fault("waiting", *place, expected, "no decision")
 
     # 5. What a batch leaves behind
 
@@ -399,7 +433,7 @@ class PartitionReplay:
                 found = f"a decision by {source[0]}[{source[1]}]@{source[2]}"
                 self._fault("decision", ALLOCATIONS, offset, "a source among the records processed", found)
         for offset, place in self.dead_letters.rest():
-            if place[0] in self.positions and not self._beyond(place):
+            if place[0] in (*self.positions, LOCATIONS) and not self._beyond(place):
                 found = f"a dead letter for {place[0]}[{place[1]}]@{place[2]}"
                 self._fault("dead_letter", DEAD_LETTERS, offset, "a record among those processed", found)
         if not self.log.moving:
@@ -453,6 +487,13 @@ def _gains(order: Order | None, decision: Allocation) -> bool:
     published = {shipment.shipment_id: sum(line.quantity for line in shipment.lines) for shipment in decision.shipments}
     kept = all(published.pop(shipment.id, None) == shipment.open_units for shipment in order.open_shipments)
     return kept and bool(published)
+
+
+def _json_or_none(value: bytes | None) -> object:
+    try:
+        return None if value is None else json.loads(value)
+    except ValueError:
+        return None
 
 
 def _base64(data: bytes | None) -> str | None:
