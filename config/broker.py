@@ -35,7 +35,7 @@ LOGGING_FILE = Path(__file__).with_name("log4j2.properties")
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
 CACHE_DIRECTORY = Path("~/.cache/nearshelf")
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 120  # 3 s on an idle machine
 STOP_TIMEOUT_S = 30
 PORT_ATTEMPTS = 3
 # Below the range from which Linux takes ports for outgoing connections, so that a port found free stays free.

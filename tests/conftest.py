@@ -22,21 +22,20 @@ from topics.catalogue import create_topics
 FETCHING = {f"{PREFIX}CACHE_DIRECTORY", f"{PREFIX}MAVEN_URL"}  # where this machine gets Kafka from
 
 
+def pytest_configure() -> None:
+    """The developer's own settings are not the tests'."""
+    for variable in [name for name in os.environ if name.startswith(PREFIX) and name not in FETCHING]:
+        del os.environ[variable]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "broker" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.broker)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def plain_environment() -> None:
-    """The developer's own settings are not the tests'."""
-    for variable in [name for name in os.environ if name.startswith(PREFIX) and name not in FETCHING]:
-        del os.environ[variable]
-
-
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory, plain_environment: None) -> Iterator[Broker]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The session's Apache Kafka, running; `broker.start()` gives its address."""
     found = load_settings(data_directory=tmp_path_factory.mktemp("kafka")).local_broker()
     found.start()

@@ -91,28 +91,18 @@ class Topic:
         return {"cleanup.policy": "delete", "retention.ms": str(retention_ms[self.keep]), **self.settings}
 
 
-def _inventory_input(name: str, *models: type[events.Record]) -> Topic:
-    return Topic(name, "pool id", models, Partitions.INVENTORY, Keep.INPUT, LOG_TIME)
+def _input(name: str, key: str, partitions: Partitions, keep: Keep = Keep.INPUT) -> Topic:
+    return Topic(name, key, events.MODELS[name], partitions, keep, LOG_TIME)
 
 
 _CATALOGUE = (
-    _inventory_input("sales.v1", events.Sale),
-    _inventory_input(
-        "stock.v1",
-        events.Receipt,
-        events.Adjustment,
-        events.Count,
-        events.TransferOut,
-        events.TransferIn,
-        events.Expected,
-        events.SafetyStock,
-        events.Quarantine,
-    ),
-    _inventory_input("orders.v1", events.Placed, events.Held, events.Cancelled),
-    _inventory_input("fulfilments.v1", events.Fulfilment),
-    _inventory_input("ticks.v1", events.Tick),
-    Topic("clicks.v1", "visitor id", (events.Click,), Partitions.CLICKS, Keep.INPUT, LOG_TIME),
-    Topic("locations.v1", "location id", (events.LocationRecord,), Partitions.ANY, Keep.LATEST, LOG_TIME),
+    _input("sales.v1", "pool id", Partitions.INVENTORY),
+    _input("stock.v1", "pool id", Partitions.INVENTORY),
+    _input("orders.v1", "pool id", Partitions.INVENTORY),
+    _input("fulfilments.v1", "pool id", Partitions.INVENTORY),
+    _input("ticks.v1", "pool id", Partitions.INVENTORY),
+    _input("clicks.v1", "visitor id", Partitions.CLICKS),
+    _input("locations.v1", "location id", Partitions.ANY, Keep.LATEST),
     Topic("inventory.v1", "location id/SKU", (events.Inventory,), Partitions.INVENTORY, Keep.LATEST),
     Topic("allocations.v1", "order id", (events.Allocation,), Partitions.INVENTORY, Keep.OUTPUT, LARGE_RECORD),
     Topic("demand.v1", "pool id/SKU", (events.Demand,), Partitions.CLICKS, Keep.OUTPUT),

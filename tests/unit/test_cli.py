@@ -1,0 +1,228 @@
+"""The command line without a broker: parsing, help, exit statuses, keys. With one: tests/integration/test_publish_tail.py."""
+
+import io
+import json
+import socket
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from streams.cli import build_app, cluster, main
+from streams.cli import publish as publishing
+from streams.cli.publish import Report
+
+COMMANDS = [
+    ["broker", "start"],
+    ["broker", "stop"],
+    ["broker", "status"],
+    ["topics", "create"],
+    ["topics", "list"],
+    ["network", "check"],
+    ["worker"],
+    ["publish"],
+    ["tail"],
+    ["settings"],
+]
+SALE = {"event_id": "e", "event_time": 1, "location_id": "A", "sku": "s", "quantity": 1, "kind": "sale"}
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `nearshelf` with arguments in this process; gives status, standard output and error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["nearshelf", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+@pytest.fixture
+def nobody(monkeypatch):
+    """An address at which nothing answers; it is not waited for long."""
+    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 0.3)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{closed.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_has_help(command):
+    done = CliRunner().invoke(build_app(), [*command, "--help"])
+    assert done.exit_code == 0
+    assert "Usage" in done.output
+
+
+def test_the_listed_commands_are_the_commands():
+    commands = {command.name or command.callback.__name__ for command in build_app().registered_commands}
+    groups = {group.name for group in build_app().registered_groups}
+    assert {command[0] for command in COMMANDS} <= commands | groups
+
+
+def test_help_loads_neither_kafka_nor_numba():
+    code = "import sys; from streams.cli import build_app; build_app(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert {"typer", "streams.cli.publish"} <= set(done.stdout.split())
+    assert not {"confluent_kafka", "numba", "faust", "pydantic"} & set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonsense"],
+        ["topics", "create", "--partitions", "many"],
+        ["topics", "create", "--set", "partitions"],
+        ["topics", "create", "--set", "partition=3"],
+        ["publish", "allocations.v1"],
+        ["publish", "orders.v1", "no-such-file"],
+        ["worker", "--preset", "fast"],
+        ["network", "check"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_use_exits_with_2_and_says_why(run, arguments):
+    status, out, err = run(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.strip()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["topics", "list"], ["topics", "create"], ["tail", "orders.v1"], ["publish", "orders.v1"], ["worker"]],
+    ids=" ".join,
+)
+def test_an_unreachable_broker_exits_with_3_and_names_the_ways_out(run, nobody, arguments):
+    status, _, err = run(*arguments, "--bootstrap-servers", nobody)
+    assert status == 3
+    assert all(part in err for part in (nobody, "nearshelf broker start", "docker compose", "--bootstrap-servers"))
+
+
+def test_an_unreachable_broker_is_told_of_within_5_s(monkeypatch):
+    """By what the client is told to wait for an answer."""
+    waited = []
+
+    def list_topics(self, timeout):
+        waited.append(timeout)
+        raise cluster.KafkaException
+
+    monkeypatch.setattr(cluster.AdminClient, "list_topics", list_topics)
+    with pytest.raises(cluster.Unreachable):
+        cluster.connect(publishing.read_settings())
+    assert sum(waited) <= 5
+
+
+def test_the_environment_names_the_cluster_too(run, nobody, monkeypatch):
+    monkeypatch.setenv("NEARSHELF_BOOTSTRAP_SERVERS", nobody)
+    assert run("topics", "list")[0] == 3
+    assert nobody in run("topics", "list")[2]
+
+
+def test_status_of_a_broker_that_does_not_run_is_no(run, tmp_path):
+    status, out, _ = run("broker", "status", "--json", "--set", f"data_directory={tmp_path}")
+    assert status == 1
+    assert json.loads(out)["running"] is False
+
+
+def test_stopping_a_broker_that_does_not_run_is_done(run, tmp_path):
+    assert run("broker", "stop", "--set", f"data_directory={tmp_path}")[0] == 0
+
+
+def test_a_right_network_file_is_counted(run, tmp_path):
+    file = tmp_path / "network.yaml"
+    places = "".join(f"  - {{id: S{n}, pool: uk, kind: store, latitude: 1, longitude: 2}}\n" for n in range(3))
+    file.write_text("version: 1\npools: [{id: uk}]\nlocations:\n" + places)
+    assert run("network", "check", file)[:2] == (0, f"{file} is right: 3 locations in 1 pools\n  uk: 3 store\n")
+    assert json.loads(run("network", "check", file, "--json")[1]) == {"valid": True, "pools": {"uk": {"store": 3}}}
+
+
+def test_a_wrong_network_file_is_no_with_each_fault(run, tmp_path):
+    file = tmp_path / "network.yaml"
+    file.write_text("version: 2\npools: [{id: uk}]\nlocations: []\n")
+    status, out, _ = run("network", "check", file, "--json")
+    assert status == 1
+    assert [fault.split(":")[1] for fault in json.loads(out)["faults"]] == ["1", "3"]
+
+
+def test_settings_are_listed_with_the_values_in_force(run):
+    _, out, _ = run("settings", "--json", "--preset", "latency", "--set", "batch_rows=9")
+    assert json.loads(out)["batch_rows"] == 9
+    assert json.loads(out)["preset"] == "latency"
+
+
+# Keys of published records.
+
+
+def keyed(topic, *events, pool=None, pools=None, unchecked=False):
+    lines = [event if isinstance(event, bytes) else json.dumps(event).encode() for event in events]
+    report = Report()
+    messages = list(publishing._keyed(topic, enumerate(lines, 1), pool, pools or {}, unchecked, report))
+    return [(number, key) for number, key, _ in messages], report.faults
+
+
+@pytest.mark.parametrize("topic", publishing.BY_LOCATION)
+def test_an_event_goes_to_the_pool_of_its_location(topic):
+    fields = {
+        "sales.v1": {"kind": "sale"},
+        "stock.v1": {"kind": "receipt"},
+        "fulfilments.v1": {"kind": "shipped", "order_id": "o", "shipment_id": "s"},
+    }
+    found, faults = keyed(topic, SALE | fields[topic], pools={"A": "uk", "B": "us"})
+    assert found == [(1, "uk")]
+    assert faults == {}
+
+
+def test_an_unknown_location_is_refused_by_line_and_the_others_are_sent():
+    found, faults = keyed("sales.v1", SALE, SALE | {"location_id": "Z"}, SALE, pools={"A": "uk"})
+    assert found == [(1, "uk"), (3, "uk")]
+    assert faults == {2: "location_id: expected a known location, found Z"}
+
+
+def test_a_wrong_record_is_refused_by_line_with_the_models_words():
+    found, faults = keyed("sales.v1", b"{", SALE | {"quantity": 0}, SALE, pools={"A": "uk"})
+    assert found == [(3, "uk")]
+    assert faults.keys() == {1, 2}
+    assert "quantity: expected greater than or equal to 1, found 0" in faults[2]
+
+
+def test_unchecked_lines_are_all_sent_as_they_are():
+    found, faults = keyed("sales.v1", b"{", SALE | {"location_id": "Z"}, b"[]", pools={"A": "uk", "B": "us"}, unchecked=True)
+    assert found == [(1, None), (2, None), (3, None)]
+    assert faults == {}
+
+
+ORDER = {
+    "event_id": "e",
+    "event_time": 1,
+    "order_id": "o",
+    "kind": "placed",
+    "destination": {"latitude": 1, "longitude": 1},
+    "lines": [{"line_id": "1", "sku": "s", "quantity": 1}],
+}
+
+
+def test_an_order_goes_to_the_pool_it_names_or_to_the_only_one():
+    assert keyed("orders.v1", ORDER | {"pool_id": "us"}, pools={"A": "uk", "B": "us"})[0] == [(1, "us")]
+    assert keyed("orders.v1", ORDER, pools={"A": "uk", "B": "uk"})[0] == [(1, "uk")]
+    assert keyed("orders.v1", ORDER, pool="fr")[0] == [(1, "fr")]
+
+
+def test_an_order_of_no_evident_pool_is_refused_with_the_remedy():
+    assert "--pool" in keyed("orders.v1", ORDER, pools={"A": "uk", "B": "us"})[1][1]
+    assert "--network" in keyed("orders.v1", ORDER)[1][1]
+
+
+def test_clicks_are_keyed_by_visitor_and_locations_by_id():
+    click = {"event_id": "e", "event_time": 1, "visitor_id": "v", "kind": "view", "channel": "web"}
+    place = {"id": "A", "pool": "uk", "kind": "store", "latitude": 1, "longitude": 1}
+    assert keyed("clicks.v1", click)[0] == [(1, "v")]
+    assert keyed("locations.v1", place)[0] == [(1, "A")]
+
+
+def test_empty_lines_count_but_are_not_sent():
+    assert list(publishing._lines(io.BytesIO(b"a\n\n  \nb"))) == [(1, b"a"), (4, b"b")]
