@@ -76,14 +76,8 @@ _INTEGER_END = _MOMENT_END + len(INTEGERS)
 _DEGREE_END = _INTEGER_END + len(DEGREES)
 _SWITCH_END = _DEGREE_END + len(SWITCHES)
 
-_EVENT_ID = CODE["event_id"]
-_LINE_ID = CODE["line_id"]
+_LINE_ID = np.int64(CODE["line_id"])
 _SKU = CODE["sku"]
-_POOL_ID = CODE["pool_id"]
-_VISITOR_ID = CODE["visitor_id"]
-_CUSTOMER_ID = CODE["customer_id"]
-_CHANNEL = CODE["channel"]
-_CAMPAIGN_ID = CODE["campaign_id"]
 _PICKUP_LOCATION_ID = CODE["pickup_location_id"]
 _EVENT_TIME = CODE["event_time"]
 _QUANTITY = CODE["quantity"]
@@ -98,6 +92,9 @@ _DESTINATION = CODE["destination"]
 _LINES = CODE["lines"]
 _LINE_IDS = CODE["line_ids"]
 
+_CLICK_TEXTS = np.array(
+    [CODE[name] for name in ("event_id", "visitor_id", "sku", "pool_id", "customer_id", "channel", "campaign_id")]
+)
 _PLACED, _HELD, _CANCELLED = Kind.PLACED.value, Kind.HELD.value, Kind.CANCELLED.value
 _COUNT, _ADJUSTMENT, _TICK = Kind.COUNT.value, Kind.ADJUSTMENT.value, Kind.TICK.value
 
@@ -300,7 +297,7 @@ def _line_id_array(buffer, at, line_row, lines_out, fields_inout, degrees_inout)
 def _nested(buffer, at, field, topic, line_row, lines_out, fields_inout, degrees_inout, hashes_inout):
     """Read `destination`, `lines` or `line_ids`: (position after it or DOUBT, next free line row)."""
     if field == _DESTINATION:
-        at, present = _leaf_object(buffer, at, DESTINATION, fields_inout, degrees_inout)
+        at, present = _leaf_object(buffer, at, np.int64(DESTINATION), fields_inout, degrees_inout)
         return at if present & DESTINATION_NEEDS == DESTINATION_NEEDS else DOUBT, line_row
     if field == _LINES:
         at, count = _line_array(buffer, at, topic, line_row, lines_out, fields_inout, degrees_inout)
@@ -434,19 +431,19 @@ def _slice(present, fields, field):
 @kernel
 def _fill_click(click_out, present, fields, degrees):
     """Write a click's row, if it is surely good."""
-    kind = _kind(present, fields, CLICKS)
+    kind = _kind(present, fields, np.int64(CLICKS))
     if kind == 0:
         return
     click_out.event_time = fields[_EVENT_TIME, 0]
     click_out.latitude = degrees[0] if present >> _LATITUDE & 1 else np.nan
     click_out.longitude = degrees[1] if present >> _LONGITUDE & 1 else np.nan
-    click_out.event_id_at, click_out.event_id_size = _slice(present, fields, _EVENT_ID)
-    click_out.visitor_at, click_out.visitor_size = _slice(present, fields, _VISITOR_ID)
-    click_out.sku_at, click_out.sku_size = _slice(present, fields, _SKU)
-    click_out.pool_at, click_out.pool_size = _slice(present, fields, _POOL_ID)
-    click_out.customer_at, click_out.customer_size = _slice(present, fields, _CUSTOMER_ID)
-    click_out.channel_at, click_out.channel_size = _slice(present, fields, _CHANNEL)
-    click_out.campaign_at, click_out.campaign_size = _slice(present, fields, _CAMPAIGN_ID)
+    click_out.event_id_at, click_out.event_id_size = _slice(present, fields, _CLICK_TEXTS[0])
+    click_out.visitor_at, click_out.visitor_size = _slice(present, fields, _CLICK_TEXTS[1])
+    click_out.sku_at, click_out.sku_size = _slice(present, fields, _CLICK_TEXTS[2])
+    click_out.pool_at, click_out.pool_size = _slice(present, fields, _CLICK_TEXTS[3])
+    click_out.customer_at, click_out.customer_size = _slice(present, fields, _CLICK_TEXTS[4])
+    click_out.channel_at, click_out.channel_size = _slice(present, fields, _CLICK_TEXTS[5])
+    click_out.campaign_at, click_out.campaign_size = _slice(present, fields, _CLICK_TEXTS[6])
     click_out.kind = kind
 
 
@@ -473,7 +470,7 @@ def scan_events(buffer, starts, ends, events_inout, lines_out):
     fields = np.zeros((len(FIELDS), 2), np.int64)
     degrees = np.zeros(2, np.float64)
     hashes = np.zeros(4 * MAX_LINES, np.uint64)
-    line_row = 0
+    line_row = np.int64(0)
     for row in range(len(starts)):
         topic = np.int64(events_inout[row].topic)
         present, next_row = _record(buffer, starts[row], ends[row], topic, line_row, lines_out, fields, degrees, hashes)
@@ -488,7 +485,9 @@ def scan_clicks(buffer, starts, ends, clicks_inout, lines_out):
     fields = np.zeros((len(FIELDS), 2), np.int64)
     degrees = np.zeros(2, np.float64)
     hashes = np.zeros(0, np.uint64)
+    # As int64, or numba would compile the scanner again for these literals.
+    topic, line_row = np.int64(CLICKS), np.int64(0)
     for row in range(len(starts)):
-        present, _ = _record(buffer, starts[row], ends[row], CLICKS, 0, lines_out, fields, degrees, hashes)
+        present, _ = _record(buffer, starts[row], ends[row], topic, line_row, lines_out, fields, degrees, hashes)
         if present >= 0:
             _fill_click(clicks_inout[row], present, fields, degrees)
