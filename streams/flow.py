@@ -1,0 +1,488 @@
+"""One input partition's flow: fetched records in, batches through the pipeline, transactions out, in order, exactly once.
+
+                 event loop          flow thread                      commit thread
+    Faust agent → offer() → backlog → batch n+1 → pipeline.process → [outcome] → batch n: one Kafka transaction
+
+The life of a batch: 1. it closes on rows, bytes or age (an open one waits for the commit under way, which it would wait for
+anyway); 2. if it names an unknown location, the location feed catches up; 3. the pipeline applies it; 4. the commit before it
+is settled; 5. its own begins, and the next batch is taken. So the state is at most one batch ahead of the commit under way.
+
+When a commit's fate is in doubt, state and producer are thrown away: fence, committed offsets, changelog (recovery.py), then the
+batches that were not settled go through again, less what turns out to be committed.
+
+Owner of the pipeline: the flow thread, nobody else ever. Invariants:
+- a record is processed once: what lies below the next offset is dropped, and a fetched range that does not join on to the one
+  before is refused (gaps *within* a range are the log's own: markers, compaction);
+- an outcome is committed in the order processed, or the state it belongs to is discarded;
+- the backlog is bounded by `backlog_rows` and one fetch.
+Not here: what the records mean (pipeline.py), who owns which partition (app.py).
+"""
+
+import logging
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+from confluent_kafka import KafkaException
+
+from streams import failpoints, recovery
+from streams.locations import Inbox, LocationFeed
+from streams.metrics import Metrics
+from streams.pipeline import LocationChange, Outcome, Pipeline, Segment
+from streams.recovery import GroupOffsets, Interrupted
+from streams.ticks import TickWriter
+from streams.transactions import HOPELESS, Doubt, Fenced, PartitionProducer, Refused
+from streams.transport import Fetched
+
+log = logging.getLogger("nearshelf.flow")
+
+RETRY_S = 1.0
+
+_offset = attrgetter("offset")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Topics that share partitions, state and transactions."""
+
+    name: str
+    topics: tuple[str, ...]
+    changelog_topic: str
+    make_pipeline: Callable[[int, int, Any], Pipeline]
+    """(partition, partitions, settings) → an empty pipeline."""
+    expendable: tuple[str, ...] = ()
+    """Topics whose records may be deleted unread."""
+    reads_locations: bool = True
+
+
+@dataclass(slots=True)
+class Shared:
+    """What all flows of a worker use together."""
+
+    settings: Any
+    offsets: GroupOffsets
+    locations: LocationFeed
+    ticks: TickWriter
+    metrics: Metrics
+    passed: Callable[[str], None]
+    """Told each fail point as it is passed."""
+    throttle: Callable[[Iterable[tuple[str, int]], bool], None]
+    """Stops or restarts the fetching of (topic, partition)s."""
+    failed: Callable[[BaseException], None]
+    """Told an error after which the worker must not go on."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Records of the backlog: one fetched range, or what is left of it."""
+
+    arrived: float  # monotonic seconds
+    topic: str
+    records: list[Any]
+    size_bytes: int  # of their values
+
+
+class PartitionFlow:
+    """The flow of one partition of one group. Public methods are the event loop's; none of them blocks.
+
+    It starts suspended. `resume` makes it restore its state, if it has none, and then take what is offered.
+    """
+
+    def __init__(self, group: Group, partition: int, partitions: int, shared: Shared):
+        self.group = group
+        self.partition = partition
+        self.name = f"{shared.settings.app_id}-{group.name}-{partition}"
+        self.highwaters: dict[str, int] = {}
+        self.committed: dict[str, int] = {}
+        self._partitions = partitions
+        self._shared = shared
+        self._settings = shared.settings
+        # The event loop's and the flow thread's, under the condition.
+        self._condition = threading.Condition()
+        self._backlog: deque[_Waiting] = deque()
+        self._rows = 0
+        self._bytes = 0
+        self._positions: dict[str, int] = {}  # topic → where the next fetched range must start, at most
+        self._taken: dict[str, int] = {}  # topic → next offset that no batch has taken
+        self._held = False
+        self._suspended = True
+        self._closing = False
+        self._rebuild: str | None = "assigned"  # why the state must be restored before anything else
+        self._ready: Future[None] = Future()
+        self._quiet: Future[None] = Future()
+        self._ended: Future[None] = Future()
+        # The flow thread's alone.
+        self._pipeline: Pipeline | None = None
+        self._inbox: Inbox | None = None
+        self._unsettled: deque[dict[str, list[Any]]] = deque()  # batches whose commit is not known to have succeeded
+        self._outcome: Outcome | None = None
+        self._commit: Future[tuple[dict[str, float], float]] | None = None
+        self._tick_at = 0.0
+        self._producer = PartitionProducer(
+            self._settings, self.name, partition, group.changelog_topic, shared.offsets.metadata, shared.passed
+        )
+        self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{group.name}-{partition}")
+        self._thread = threading.Thread(target=self._run, name=f"flow-{group.name}-{partition}", daemon=True)
+        self._thread.start()
+
+    # The event loop's side.
+
+    def offer(self, fetched: Fetched) -> bool:
+        """Take a fetched range into the backlog.
+
+        Returns
+        -------
+        bool
+            False if records before it are missing: the topic must be fetched again from `positions()[topic]`.
+        """
+        topic = fetched.topic
+        with self._condition:
+            self.highwaters[topic] = fetched.highwater
+            if self._suspended or self._closing or topic not in self._positions:
+                return True  # it will be fetched again, from the position at which the flow resumes
+            position = self._positions[topic]
+            if fetched.start > position:
+                return False
+            records = fetched.records
+            if fetched.start < position:
+                records = records[bisect_left(records, position, key=_offset) :]
+            self._positions[topic] = max(position, fetched.end)
+            if records:
+                self._append(_Waiting(time.monotonic(), topic, records, sum(_size(record) for record in records)))
+            if self._rows >= self._settings.backlog_rows and not self._held:
+                self._throttle(True)
+        return True
+
+    def positions(self) -> dict[str, int]:
+        """Give, per topic, the offset from which to fetch on."""
+        with self._condition:
+            return dict(self._positions)
+
+    @property
+    def backlog_rows(self) -> int:
+        return self._rows
+
+    def resume(self, rebuild: str | None = None) -> "Future[None]":
+        """Go on, or begin.
+
+        Parameters
+        ----------
+        rebuild : str, optional
+            Why the state at hand must not be trusted: it is then restored from the changelog first.
+
+        Returns
+        -------
+        Future
+            Done when the state is there and `positions` is where to fetch on.
+        """
+        with self._condition:
+            if self._ready.done() and (self._suspended or rebuild):
+                self._ready = Future()
+            self._rebuild = self._rebuild or rebuild
+            self._suspended = False
+            self._condition.notify_all()
+            return self._ready
+
+    def suspend(self) -> "Future[None]":
+        """Finish the batch in hand, commit it, and wait; the backlog is dropped, to be fetched again.
+
+        Returns
+        -------
+        Future
+            Done when nothing is in hand.
+        """
+        with self._condition:
+            if not self._suspended:
+                self._suspended = True
+                self._quiet = Future()
+                self._clear()
+                self._positions = dict(self._taken)
+                self._condition.notify_all()
+            return self._quiet
+
+    def close(self) -> "Future[None]":
+        """Finish the batch in hand, commit it, and give the partition up; done when it is."""
+        with self._condition:
+            self._closing = True
+            self._condition.notify_all()
+        return self._ended
+
+    # The flow thread's side.
+
+    def _run(self) -> None:
+        try:
+            while self._rest():
+                try:
+                    if self._rebuild:
+                        self._recover()
+                    self._announce()
+                    self._work()
+                except Interrupted:
+                    continue
+        except BaseException as error:
+            log.critical("%s stopped: %s", self.name, error)
+            self._shared.failed(error)
+        finally:
+            self._committer.shutdown()
+            self._producer.close()
+            if self._inbox is not None:
+                self._shared.locations.unsubscribe(self._inbox)
+            with self._condition:
+                self._closing = True
+                self._ready.cancel()
+                self._quiet.cancel()
+            self._ended.set_result(None)
+
+    def _rest(self) -> bool:
+        """Wait while suspended, with nothing in hand; false when it is time to go."""
+        with self._condition:
+            if self._suspended and not self._quiet.done():
+                self._quiet.set_result(None)
+            self._condition.wait_for(lambda: self._closing or not self._suspended)
+            return not self._closing
+
+    def _announce(self) -> None:
+        with self._condition:
+            if not self._ready.done():
+                self._ready.set_result(None)
+
+    def _work(self) -> None:
+        while not self._interrupted():
+            self._tick()
+            batch = self._next_batch()
+            if batch is not None:
+                self._advance(*batch)
+            elif self._commit is not None and self._commit.done():
+                self._settle()
+        self._settle()
+
+    def _interrupted(self) -> bool:
+        return self._suspended or self._closing or self._rebuild is not None
+
+    def _next_batch(self) -> tuple[dict[str, list[Any]], list[LocationChange]] | None:
+        """Wait for a batch to close; None when something else is to be done first."""
+        settings = self._settings
+        with self._condition:
+            while not self._interrupted():
+                committing = self._commit is not None
+                if committing and self._commit.done():
+                    return None
+                now, wake_at = time.monotonic(), self._tick_at
+                if self._inbox or self._rows >= settings.batch_rows or self._bytes >= settings.batch_bytes:
+                    return self._cut()
+                if self._backlog and not committing:
+                    closes_at = self._backlog[0].arrived + settings.batch_age_ms / 1000
+                    if now >= closes_at:
+                        return self._cut()
+                    wake_at = min(wake_at, closes_at)
+                if now >= wake_at:
+                    return None
+                self._condition.wait(wake_at - now)
+        return None
+
+    def _cut(self) -> tuple[dict[str, list[Any]], list[LocationChange]]:
+        """Take a batch off the backlog: per topic its records, oldest first."""
+        batch: dict[str, list[Any]] = {}
+        rows_left, bytes_left = self._settings.batch_rows, self._settings.batch_bytes
+        while self._backlog and rows_left > 0 and (bytes_left > 0 or not batch):
+            waiting = self._backlog.popleft()
+            count, size_bytes = _fitting(waiting, rows_left, bytes_left, must=not batch)
+            if count == 0:
+                self._backlog.appendleft(waiting)
+                break
+            if count < len(waiting.records):
+                rest = _Waiting(
+                    waiting.arrived, waiting.topic, waiting.records[count:], waiting.size_bytes - size_bytes
+                )
+                self._backlog.appendleft(rest)
+            records = waiting.records[:count]
+            batch.setdefault(waiting.topic, []).extend(records)
+            self._taken[waiting.topic] = records[-1].offset + 1
+            rows_left -= count
+            bytes_left -= size_bytes
+            self._rows -= count
+            self._bytes -= size_bytes
+        if self._held and self._rows <= self._settings.backlog_rows // 2:
+            self._throttle(False)
+        return batch, self._inbox.take() if self._inbox is not None else []
+
+    def _advance(self, batch: dict[str, list[Any]], changes: list[LocationChange]) -> None:
+        self._unsettled.append(batch)
+        segments = [Segment(topic, records) for topic, records in batch.items()]
+        if self._inbox is not None and self._pipeline.needs_locations(segments):
+            self._shared.locations.catch_up(self._settings.location_catchup_ms / 1000)
+            changes += self._inbox.take()
+        outcome = self._pipeline.process(segments, changes)
+        self._shared.passed(failpoints.AFTER_PROCESS)
+        self._settle()
+        if self._rebuild is not None:
+            return
+        if not (outcome.offsets or outcome.changelog or outcome.outputs):
+            self._unsettled.pop()
+            return
+        self._outcome = outcome
+        self._commit = self._committer.submit(self._transact, outcome)
+        self._commit.add_done_callback(self._wake)
+
+    def _transact(self, outcome: Outcome) -> tuple[dict[str, float], float]:
+        stages = self._producer.commit(outcome)
+        return stages, time.time() * 1000
+
+    def _wake(self, _: Any = None) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+    def _settle(self) -> None:
+        """Wait for the commit under way, if there is one, and take its result to heart."""
+        if self._commit is None:
+            return
+        commit, outcome, self._commit = self._commit, self._outcome, None
+        count = self._shared.metrics.transactions.labels
+        try:
+            stages, committed_at_ms = commit.result()
+        except Fenced as error:
+            count(self.group.name, "fenced").inc()
+            log.warning("%s was taken over by another worker: %s", self.name, error)
+            self._rebuild = "fenced"
+            self._await_verdict()
+        except Doubt as error:
+            count(self.group.name, "doubtful").inc()
+            log.warning("%s: the fate of batch %d is unknown: %s", self.name, outcome.sequence, error)
+            self._rebuild = "doubt"
+        except Refused:
+            count(self.group.name, "refused").inc()
+            raise
+        else:
+            count(self.group.name, "committed").inc()
+            self._unsettled.popleft()
+            self.committed.update(outcome.offsets)
+            self._measure(outcome, stages, committed_at_ms)
+
+    def _await_verdict(self) -> None:
+        """Fenced: has the group given the partition away? A member hears of it within a heartbeat; then this flow is suspended.
+
+        If it hears nothing, it is the owner, fenced by one that came too late: it takes the partition back.
+        """
+        with self._condition:
+            self._condition.wait_for(lambda: self._suspended or self._closing, 2 * self._settings.heartbeat_ms / 1000)
+
+    def _measure(self, outcome: Outcome, stages: dict[str, float], committed_at_ms: float) -> None:
+        metrics, name = self._shared.metrics, self.group.name
+        for (topic, result), number in outcome.counts.items():
+            metrics.events.labels(topic, result).inc(number)
+        for stage, seconds in {**outcome.stages, **stages}.items():
+            metrics.stage.observe(seconds, name, stage)
+        metrics.commit.observe(sum(stages.values()), name)
+        metrics.batch.observe(len(outcome.timestamps), name)
+        metrics.latency.observe(np.maximum(committed_at_ms - outcome.timestamps, 0) / 1000, name)
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        if now >= self._tick_at:
+            self._tick_at = now + self._settings.tick_ms / 1000
+            pools = self._pipeline.needs_ticks()
+            if pools:
+                self._shared.ticks.write(pools, self.partition)
+                self._shared.metrics.ticks.inc(len(pools))
+
+    def _recover(self) -> None:
+        """Fence, restore, check; then put the batches that were not settled back in front of the backlog."""
+        cause, started = self._rebuild, time.perf_counter()
+        while True:
+            try:
+                pipeline, positions, batches = self._restore()
+                break
+            except KafkaException as failure:
+                if failure.args[0].code() in HOPELESS:
+                    raise
+                log.warning("%s can't be restored yet: %s", self.name, failure)
+                with self._condition:
+                    if self._condition.wait_for(lambda: self._suspended or self._closing, RETRY_S):
+                        raise Interrupted from None
+        seconds = time.perf_counter() - started
+        self._shared.metrics.rebuilds.labels(self.group.name, cause).inc()
+        self._shared.metrics.rebuild.observe(seconds, self.group.name)
+        log.info("%s restored in %.2f s: %d batches, %s", self.name, seconds, batches, positions)
+        if self.group.reads_locations:
+            if self._inbox is not None:
+                self._shared.locations.unsubscribe(self._inbox)
+            self._inbox = self._shared.locations.subscribe(self._wake)
+        with self._condition:
+            self._pipeline, self._rebuild = pipeline, None
+            self.committed = dict(positions)
+            self._taken = dict(positions)
+            if self._suspended or not self._ready.done():  # fetching starts anew from these positions
+                self._clear()
+                self._positions = dict(positions)
+            else:
+                self._put_back(positions)
+            self._unsettled.clear()
+
+    def _restore(self) -> tuple[Pipeline, dict[str, int], int]:
+        group, offsets = self.group, self._shared.offsets
+        self._producer.fence()
+        committed = offsets.committed(group.topics, self.partition)
+        if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
+            log.warning("%s goes on without the newest locations", self.name)
+        pipeline = group.make_pipeline(self.partition, self._partitions, self._settings)
+        batches = recovery.restore(pipeline, self._settings, self.partition, lambda: self._closing)
+        ranges = {topic: offsets.range(topic, self.partition) for topic in group.topics}
+        return pipeline, recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable), batches
+
+    def _put_back(self, positions: dict[str, int]) -> None:
+        """Queue the unsettled batches again, less what is committed after all."""
+        now = time.monotonic()
+        queued = [_Waiting(now, topic, records, 0) for batch in self._unsettled for topic, records in batch.items()]
+        queued.extend(self._backlog)
+        self._backlog.clear()
+        self._rows = self._bytes = 0
+        for waiting in queued:
+            records = waiting.records[bisect_left(waiting.records, positions[waiting.topic], key=_offset) :]
+            if records:
+                self._append(
+                    _Waiting(waiting.arrived, waiting.topic, records, sum(_size(record) for record in records))
+                )
+
+    # Both sides', under the condition.
+
+    def _append(self, waiting: _Waiting) -> None:
+        self._backlog.append(waiting)
+        self._rows += len(waiting.records)
+        self._bytes += waiting.size_bytes
+        self._condition.notify_all()
+
+    def _clear(self) -> None:
+        self._backlog.clear()
+        self._rows = self._bytes = 0
+        if self._held:
+            self._throttle(False)
+
+    def _throttle(self, held: bool) -> None:
+        self._held = held
+        self._shared.throttle([(topic, self.partition) for topic in self.group.topics], held)
+
+
+def _size(record: Any) -> int:
+    value = record.value
+    return 0 if value is None else len(value)
+
+
+def _fitting(waiting: _Waiting, rows: int, size_bytes: int, must: bool) -> tuple[int, int]:
+    """Count the leading records that fit into the rows and bytes left, one at least if `must`; and their bytes."""
+    if len(waiting.records) <= rows and waiting.size_bytes <= size_bytes:
+        return len(waiting.records), waiting.size_bytes
+    count = used = 0
+    for record in waiting.records[:rows]:
+        size = _size(record)
+        if used + size > size_bytes and not (must and count == 0):
+            break
+        count += 1
+        used += size
+    return count, used

@@ -1,0 +1,215 @@
+"""The location feed: every worker reads all of `locations.v1`, and hands each flow what it has not seen yet.
+
+Owner: one thread of the worker. A flow has an inbox of its own; a new one starts with the latest record of every location,
+tombstones included, so that it learns what changed while its partition had no owner. Records come in a partition's order;
+which of them a flow's pipeline knows already (it keeps each one's partition and offset) is the pipeline's business.
+Invariant: a change is in every inbox, or in none yet; `catch_up` returns true only when all that was committed before the
+call is in them.
+Not here: what a location means (topics/), when it comes into force (state/).
+"""
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+
+from streams.pipeline import LocationChange
+from streams.recovery import GroupOffsets
+
+log = logging.getLogger("nearshelf.locations")
+
+TOPIC = "locations.v1"
+POLL_S = 0.2
+FETCH_RECORDS = 500
+
+
+class Inbox:
+    """Location changes one flow has not taken yet."""
+
+    def __init__(self, changes: list[LocationChange], arrived: Callable[[], None]):
+        self._changes = deque(changes)
+        self._arrived = arrived
+
+    def __bool__(self) -> bool:
+        return bool(self._changes)
+
+    def put(self, changes: list[LocationChange]) -> None:
+        self._changes.extend(changes)
+        self._arrived()
+
+    def take(self) -> list[LocationChange]:
+        taken = []
+        while self._changes:
+            taken.append(self._changes.popleft())
+        return taken
+
+
+class LocationFeed:
+    """Reads `locations.v1` for the whole worker.
+
+    Parameters
+    ----------
+    settings
+        `bootstrap_servers`, `app_id`, `request_timeout_ms`, `fetch_wait_ms`.
+    partitions : int
+        Of `locations.v1`.
+    offsets : GroupOffsets
+        Asked for the topic's end.
+    failed : callable
+        Told the error that ended the feed; the worker stops.
+    """
+
+    def __init__(self, settings: Any, partitions: int, offsets: GroupOffsets, failed: Callable[[BaseException], None]):
+        self._settings = settings
+        self._offsets = offsets
+        self._failed = failed
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._condition = threading.Condition()
+        self._latest: dict[bytes | None, LocationChange] = {}
+        self._reached = dict.fromkeys(range(partitions), -1)  # partition → offset up to which all is in the inboxes
+        self._inboxes: list[Inbox] = []
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="locations", daemon=True)
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "group.id": f"{settings.app_id}-locations",  # needed by the client, never used
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 500,
+                "topic.metadata.refresh.interval.ms": 60_000,
+            },
+            logger=log,
+        )
+
+    def start(self) -> None:
+        self._consumer.assign([TopicPartition(TOPIC, partition, OFFSET_BEGINNING) for partition in self._reached])
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        if self._thread.is_alive():
+            self._thread.join()
+        self._consumer.close()
+
+    def subscribe(self, arrived: Callable[[], None]) -> Inbox:
+        """Open an inbox holding the latest record of every location.
+
+        Parameters
+        ----------
+        arrived : callable
+            Called in the feed's thread whenever something was put in.
+        """
+        with self._condition:
+            latest = sorted(
+                self._latest.values(), key=lambda change: (change.timestamp, change.partition, change.offset)
+            )
+            inbox = Inbox(latest, arrived)
+            self._inboxes.append(inbox)
+            return inbox
+
+    def unsubscribe(self, inbox: Inbox) -> None:
+        with self._condition:
+            self._inboxes.remove(inbox)
+
+    def catch_up(self, timeout_s: float) -> bool:
+        """Wait until all that is committed to `locations.v1` now is in the inboxes; false if it took too long."""
+        deadline = time.monotonic() + timeout_s
+        try:
+            ends = {
+                partition: self._offsets.range(TOPIC, partition, max(0.01, deadline - time.monotonic()))[1]
+                for partition in self._reached
+            }
+        except KafkaException as failure:
+            log.warning("the end of %s is not to be had: %s", TOPIC, failure)
+            return False
+        with self._condition:
+            return self._condition.wait_for(
+                lambda: all(self._reached[partition] >= end for partition, end in ends.items()),
+                max(0.0, deadline - time.monotonic()),
+            )
+
+    def publish(self, network: Mapping[str, Mapping[str, Any]]) -> int:
+        """Write those locations of a network file to `locations.v1` that are missing there or differ; give their number.
+
+        Parameters
+        ----------
+        network : mapping
+            Location id → the record's value, as plain JSON types.
+
+        Raises
+        ------
+        KafkaException
+            One could not be written.
+        TimeoutError
+            `locations.v1` could not be read to its end, or written, in `request_timeout_ms`.
+        """
+        if not self.catch_up(self._timeout_s):
+            raise TimeoutError(f"{TOPIC} could not be read to its end within {self._timeout_s:g} s")
+        known = {change.key: _value(change) for change in list(self._latest.values())}
+        wanted = {
+            name.encode(): dict(value) for name, value in network.items() if known.get(name.encode()) != dict(value)
+        }
+        errors: list[KafkaError] = []
+        producer = Producer(
+            {
+                "bootstrap.servers": self._settings.bootstrap_servers,
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+            },
+            logger=log,
+        )
+        for key, value in wanted.items():
+            encoded = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+            producer.produce(TOPIC, key=key, value=encoded, on_delivery=lambda error, _: error and errors.append(error))
+        if producer.flush(self._timeout_s):
+            raise TimeoutError(f"{TOPIC} could not be written within {self._timeout_s:g} s")
+        if errors:
+            raise KafkaException(errors[0])
+        return len(wanted)
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping:
+                first = self._consumer.poll(POLL_S)
+                if first is not None:
+                    self._take([first, *self._consumer.consume(FETCH_RECORDS, 0)])
+        except BaseException as error:
+            self._failed(error)
+
+    def _take(self, messages: list[Any]) -> None:
+        changes, reached = [], {}
+        for message in messages:
+            error = message.error()
+            if error is None:
+                changes.append(
+                    LocationChange(
+                        message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value()
+                    )
+                )
+                reached[message.partition()] = message.offset() + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                reached[message.partition()] = message.offset()
+            elif not error.retriable():
+                raise KafkaException(error)
+        with self._condition:
+            self._latest.update((change.key, change) for change in changes)
+            if changes:
+                for inbox in self._inboxes:
+                    inbox.put(changes)
+            self._reached.update(reached)
+            self._condition.notify_all()
+
+
+def _value(change: LocationChange) -> Any:
+    try:
+        return None if change.value is None else json.loads(change.value)
+    except ValueError:
+        return None

@@ -1,0 +1,218 @@
+"""How a partition's owner comes to its state: committed offsets, changelog, and the proof that the two belong together.
+
+The steps, in this order, each in the flow's thread:
+1. fence (transactions.py): from here on nobody else commits, and what a former owner left open is settled;
+2. read the group's committed offsets, stable ones only;
+3. fold the changelog, from its first record up to its last stable offset, into an empty pipeline;
+4. check: the chain of batches has no gap (the pipeline does), and it ends where the committed offsets are;
+5. give the offsets from which to read on.
+Not here: the state itself (state/), who calls (flow.py).
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+
+from streams.pipeline import ChangelogGap, Pipeline
+
+log = logging.getLogger("nearshelf.recovery")
+
+FETCH_RECORDS = 500
+POLL_S = 0.2
+
+
+class Inconsistent(Exception):
+    """Offsets, changelog and inputs contradict each other: what is committed is not whole. Nothing may go on from it."""
+
+
+class Interrupted(Exception):
+    """The owner was told to stop."""
+
+
+class GroupOffsets:
+    """What the cluster knows of the consumer group and of partitions' ends; any thread may ask.
+
+    It is no member of the group: Faust is. Its metadata is what transactions commit offsets with. It fetches nothing, so that
+    an answer never waits for a fetch before it; and a client that is polled must not be asked at all: confluent-kafka 2.16
+    lets one call at a time into a Consumer, and a poll loop never lets another in.
+    """
+
+    def __init__(self, settings: Any):
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "group.id": settings.app_id,
+                "enable.auto.commit": False,
+                "isolation.level": "read_committed",
+            },
+            logger=log,
+        )
+        self.metadata = self._consumer.consumer_group_metadata()
+
+    def committed(self, topics: Iterable[str], partition: int) -> dict[str, int]:
+        """Give the stable committed offset of each topic that has one."""
+        asked = [TopicPartition(topic, partition) for topic in topics]
+        found = {}
+        for answer in self._consumer.committed(asked, self._timeout_s):
+            if answer.error:
+                raise KafkaException(answer.error)
+            if answer.offset >= 0:
+                found[answer.topic] = answer.offset
+        return found
+
+    def range(self, topic: str, partition: int, timeout_s: float | None = None) -> tuple[int, int]:
+        """Give the first offset of a partition and its last stable one, now."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+
+def restore(pipeline: Pipeline, settings: Any, partition: int, interrupted: Callable[[], bool]) -> int:
+    """Fold the partition's changelog into an empty pipeline and seal it.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+        Its `changelog_topic` is read, `partition` of it, from the first record to the last stable offset.
+    interrupted : callable
+        Asked between records; when true, the restoration is given up.
+
+    Returns
+    -------
+    int
+        Batches folded.
+
+    Raises
+    ------
+    ChangelogGap
+        A batch or a part of one is missing.
+    Interrupted
+        `interrupted` said so.
+    KafkaException
+        The changelog can't be read.
+    """
+    count = 0
+    for record in join(committed_records(settings, pipeline.changelog_topic, partition, interrupted)):
+        pipeline.restore(record)
+        count += 1
+    pipeline.seal()
+    return count
+
+
+def committed_records(settings: Any, topic: str, partition: int, interrupted: Callable[[], bool]) -> Iterator[Any]:
+    """Yield a partition's committed messages from its first to its last stable offset."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": f"{settings.app_id}-restore",  # needed by the client, never used
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+            "auto.offset.reset": "error",
+            "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
+            "fetch.wait.max.ms": 10,
+        },
+        logger=log,
+    )
+    try:
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        while True:
+            # One message first: `consume` waits for the whole number.
+            first = consumer.poll(POLL_S)
+            if interrupted():
+                raise Interrupted
+            for message in [first, *consumer.consume(FETCH_RECORDS, 0)] if first is not None else ():
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return
+                elif not error.retriable():
+                    raise KafkaException(error)
+    finally:
+        consumer.close()
+
+
+def join(messages: Iterable[Any]) -> Iterator[bytes]:
+    """Put the changelog's records together again from their parts.
+
+    Raises
+    ------
+    ChangelogGap
+        A part is missing, or stands out of place.
+    """
+    batch, parts = None, []
+    for message in messages:
+        headers = dict(message.headers() or ())
+        place = f"{message.topic()}[{message.partition()}] at offset {message.offset()}"
+        try:
+            found = int(headers["batch"])
+            part, count = (int(number) for number in headers["part"].split(b"/"))
+        except (KeyError, ValueError):
+            raise ChangelogGap(f"{place}: headers `batch` and `part` expected, found {headers}") from None
+        expected = (batch, len(parts) + 1) if parts else (found, 1)
+        if (found, part) != expected:
+            raise ChangelogGap(
+                f"{place}: part {expected[1]} of batch {expected[0]} expected, found part {part} of batch {found}"
+            )
+        batch = found
+        parts.append(message.value())
+        if part == count:
+            yield parts[0] if count == 1 else b"".join(parts)
+            parts = []
+    if parts:
+        raise ChangelogGap(f"the changelog ends with part {len(parts)} of batch {batch}, which has more")
+
+
+def read_positions(
+    restored: dict[str, int],
+    committed: dict[str, int],
+    ranges: dict[str, tuple[int, int]],
+    expendable: Iterable[str] = (),
+) -> dict[str, int]:
+    """Check that offsets, changelog and inputs agree, and give the offset to read on from for each topic.
+
+    Parameters
+    ----------
+    restored : dict
+        Topic → next offset by the changelog; topics without a record yet are absent.
+    committed : dict
+        Topic → next offset by the consumer group. May lack topics: a group's offsets expire when it is long idle.
+    ranges : dict
+        Topic → first and last stable offset of the input.
+    expendable : iterable of str
+        Topics whose records may be deleted unread.
+
+    Raises
+    ------
+    Inconsistent
+        They don't agree, or records were deleted before they were read.
+
+    Examples
+    --------
+    >>> read_positions({"a": 7}, {"a": 7}, {"a": (0, 9), "b": (2, 2)})
+    {'a': 7, 'b': 2}
+    """
+    positions = {}
+    for topic, (first, last) in ranges.items():
+        known = restored.get(topic)
+        if topic in committed and committed[topic] != known:
+            raise Inconsistent(
+                f"{topic}: the group's committed offset is {committed[topic]}, the changelog ends at {known}. They are "
+                "written together, so one was changed or deleted from outside; restore it, or replay with a new app id."
+            )
+        if known is None or (known < first and topic in expendable):
+            known = first
+        elif not first <= known <= last:
+            raise Inconsistent(
+                f"{topic}: to be read on from offset {known}, but the log holds {first} to {last}. Records were deleted "
+                "before they were read (retention shorter than the worker's absence?), or the topic was made anew; "
+                "what they said is missing from the state: replay with a new app id."
+            )
+        positions[topic] = known
+    return positions

@@ -1,0 +1,52 @@
+"""Ticks: time passes in a quiet pool because its owner writes to the pool's own log that it does.
+
+A tick is a record of `ticks.v1`, stamped by the broker as it is appended; what it does to the pool is decided when it is read
+back, like any event, so a replay sees the same time. Ticks of a worker that lost its partition do no harm for that reason.
+Not here: when a tick is due (flow.py), which pools need one and what it does (the pipeline).
+"""
+
+import json
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+log = logging.getLogger("nearshelf.ticks")
+
+TOPIC = "ticks.v1"
+
+
+class TickWriter:
+    """Appends ticks, for all partitions a worker owns; any thread may call it."""
+
+    def __init__(self, settings: Any):
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "enable.idempotence": True,
+                "linger.ms": 0,
+                # A tick that is late is worth nothing: the next one says the same.
+                "message.timeout.ms": max(1_000, 4 * settings.tick_ms),
+                "queue.buffering.max.messages": 100_000,
+            },
+            logger=log,
+        )
+
+    def write(self, pools: Iterable[bytes], partition: int) -> None:
+        """Append a tick for each pool to its partition, without waiting; one that can't be written is left out."""
+        for pool in pools:
+            value = json.dumps({"pool_id": pool.decode()}, ensure_ascii=False, separators=(",", ":")).encode()
+            try:
+                self._producer.produce(TOPIC, key=pool, value=value, partition=partition, on_delivery=_report)
+            except (BufferError, KafkaException) as failure:
+                log.warning("no tick for pool %s: %s", pool.decode(), failure)
+        self._producer.poll(0)
+
+    def close(self) -> None:
+        self._producer.flush(1)
+
+
+def _report(error: KafkaError | None, _: Any) -> None:
+    if error is not None:
+        log.warning("a tick was not written: %s", error)

@@ -1,0 +1,224 @@
+"""The transactional producer of one input partition: outputs, changelog and input offsets in one Kafka transaction.
+
+Owner: the partition's flow; `fence` is called in its thread, `commit` in its commit thread, never both at once.
+Whoever calls `fence` last owns the partition: the broker refuses all that a former owner's producer still does.
+After a `commit` that raises `Doubt`, the transaction may or may not have taken effect: only a new `fence`, which settles it,
+and the log can tell. So the producer is never used again after it.
+Not here: what is in the transaction (pipeline.py), when to commit and what to do after a failure (flow.py).
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+
+from streams import failpoints
+from streams.pipeline import Outcome
+
+log = logging.getLogger("nearshelf.transactions")
+
+# A changelog record is cut so that each part stays well below a broker's default limit of 1 MiB a batch.
+PART_BYTES = 700_000
+# The broker decides what is too large; the client's own limit, 1 MB, would refuse a dead letter of a record that is just legal.
+MESSAGE_BYTES = 64 << 20
+# Aborted and sent again so often, then the partition is rebuilt.
+ATTEMPTS = 3
+
+FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+# Sent again it would fail again.
+HOPELESS = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.INVALID_MSG_SIZE,
+    KafkaError.INVALID_RECORD,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.GROUP_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+}
+
+
+class Fenced(Exception):
+    """Another producer with this transactional id took over: this one's batch did not, and never will, take effect."""
+
+
+class Doubt(Exception):
+    """Nobody here knows whether the batch took effect."""
+
+
+class Refused(Exception):
+    """The broker will never take this batch; the message says what it refuses and what to do."""
+
+
+class PartitionProducer:
+    """Commits one partition's batches.
+
+    Parameters
+    ----------
+    settings
+        `bootstrap_servers`, `linger_ms`, `retry_backoff_ms`, `compression`, `request_timeout_ms`, `transaction_timeout_ms`.
+    transactional_id : str
+        ``{app id}-{group}-{partition}``: the same in every worker that may own the partition.
+    partition : int
+        Written to in every output topic.
+    changelog_topic : str
+    group_metadata
+        Of the consumer group whose offsets are committed.
+    passed : callable
+        Told each fail point as it is passed (failpoints.py).
+    """
+
+    def __init__(
+        self,
+        settings: Any,
+        transactional_id: str,
+        partition: int,
+        changelog_topic: str,
+        group_metadata: Any,
+        passed: Callable[[str], None],
+    ):
+        self.transactional_id = transactional_id
+        self._partition = partition
+        self._changelog_topic = changelog_topic
+        self._group_metadata = group_metadata
+        self._passed = passed
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._producer: Producer | None = None
+        self._config = {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": settings.transaction_timeout_ms,
+            "message.timeout.ms": min(settings.request_timeout_ms, settings.transaction_timeout_ms),
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "compression.type": settings.compression,
+            "linger.ms": settings.linger_ms,
+            "retry.backoff.ms": settings.retry_backoff_ms,
+            "socket.nagle.disable": True,
+            "message.max.bytes": MESSAGE_BYTES,
+            # A whole outcome is queued at once and is in memory anyway. With a limit, librdkafka would take later messages of
+            # a list when it has refused earlier ones: out of order.
+            "queue.buffering.max.messages": 0,
+            "queue.buffering.max.kbytes": 2_000_000,
+        }
+
+    def fence(self) -> None:
+        """Become the partition's one producer: shut former ones out and settle what they left open.
+
+        Raises
+        ------
+        KafkaException
+            The broker does not answer, or refuses.
+        """
+        self.close()
+        self._producer = Producer(self._config, logger=log)
+        self._producer.init_transactions(self._timeout_s)
+
+    def commit(self, outcome: Outcome) -> dict[str, float]:
+        """Commit a batch, all or nothing.
+
+        Returns
+        -------
+        dict
+            Stage → seconds: ``produce``, ``flush``, ``offsets``, ``commit``.
+
+        Raises
+        ------
+        Fenced
+            The partition has another owner; the batch has no effect.
+        Doubt
+            The broker's answer is missing, or no attempt came through; the batch may have taken effect.
+        Refused
+            The batch has no effect, and never can have.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return self._transact(outcome)
+            except KafkaException as failure:
+                error = failure.args[0]
+                self._judge(error)
+                log.warning("%s: batch %d aborted (attempt %d of %d): %s", self.transactional_id, outcome.sequence, attempt, ATTEMPTS, error.str())  # fmt: skip
+        raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {error.str()}")
+
+    def close(self) -> None:
+        """Give up the producer; an open transaction is aborted if the broker answers soon, else left to be fenced."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge(in_flight=False)
+            try:
+                producer.abort_transaction(1)
+            except KafkaException as failure:
+                log.debug("%s: nothing aborted at close: %s", self.transactional_id, failure)
+
+    def _transact(self, outcome: Outcome) -> dict[str, float]:
+        producer, passed = self._producer, self._passed
+        times = [time.perf_counter()]
+        producer.begin_transaction()
+        for topic, messages in outcome.outputs.items():
+            self._send(topic, messages)
+        self._send_changelog(outcome)
+        times.append(time.perf_counter())
+        passed(failpoints.AFTER_PRODUCE)
+        # Before the offsets: else the next transaction's first request meets this one's markers and waits for a retry.
+        if left := producer.flush(self._timeout_s):
+            raise Doubt(
+                f"{left} messages of batch {outcome.sequence} were not acknowledged within {self._timeout_s:g} s"
+            )
+        times.append(time.perf_counter())
+        passed(failpoints.AFTER_FLUSH)
+        if outcome.offsets:
+            offsets = [TopicPartition(topic, self._partition, offset) for topic, offset in outcome.offsets.items()]
+            producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
+        times.append(time.perf_counter())
+        passed(failpoints.AFTER_OFFSETS)
+        producer.commit_transaction(self._timeout_s)
+        times.append(time.perf_counter())
+        passed(failpoints.AFTER_COMMIT)
+        stages = ("produce", "flush", "offsets", "commit")
+        return {stage: end - start for stage, start, end in zip(stages, times, times[1:], strict=False)}
+
+    def _send(self, topic: str, messages: list[dict]) -> None:
+        if any("headers" in message for message in messages):
+            for message in messages:  # one by one, all of them: the order within a key counts
+                self._produce(topic, **message)
+        elif self._producer.produce_batch(topic, messages, partition=self._partition) < len(messages):
+            error = next(message["_error"] for message in messages if "_error" in message)
+            raise Refused(f"a message to {topic} was not accepted: {error.str()}")
+
+    def _send_changelog(self, outcome: Outcome) -> None:
+        record = outcome.changelog
+        count = -(-len(record) // PART_BYTES)
+        for part in range(count):
+            self._produce(
+                self._changelog_topic,
+                key=b"batch",
+                value=record[part * PART_BYTES : (part + 1) * PART_BYTES],
+                headers=[("batch", str(outcome.sequence).encode()), ("part", f"{part + 1}/{count}".encode())],
+            )
+
+    def _produce(self, topic: str, **message: Any) -> None:
+        try:
+            self._producer.produce(topic, partition=self._partition, **message)
+        except BufferError as error:
+            raise Refused(f"a message to {topic} was not accepted: {error}") from error
+
+    def _judge(self, error: KafkaError) -> None:
+        """Return if the transaction is aborted for certain and worth another attempt; raise what it is otherwise."""
+        if error.fatal():
+            if error.code() in FENCED:
+                raise Fenced(error.str())
+            raise Doubt(error.str())
+        if not error.txn_requires_abort():
+            raise Doubt(error.str())
+        try:
+            self._producer.abort_transaction(self._timeout_s)
+        except KafkaException as failure:
+            raise Fenced(error.str()) if failure.args[0].code() in FENCED else Doubt(error.str()) from failure
+        if error.code() in HOPELESS:
+            raise Refused(
+                f"the cluster refuses what {self.transactional_id} writes: {error.str()}. "
+                "Compare its topics with `nearshelf topics list` and the worker's rights."
+            )

@@ -1,0 +1,164 @@
+"""Faust's Kafka transport, set for whole batches: the worker's membership in the consumer group and its fetching.
+
+Registered as the scheme `nearshelf://` (entry point `faust.transports`). Faust and aiokafka keep the membership, heartbeats
+and fetch requests; this module changes four things of their driver:
+1. fetch wait, fetch size and isolation level, which the driver fixes, come from the settings;
+2. a fetch is handed on as one `Fetched` range of raw records (the driver makes an object of eleven fields per record: 2.4 µs);
+3. a partition whose backlog is full is left out of the fetch requests, and only it: the driver would sleep a second, or hold
+   up all partitions of a broker;
+4. after a rebalance it seeks to the positions of the partitions' owners, never to what the group coordinator remembers.
+
+Invariant: a range's `start` is where the fetch was read from, so its taker can tell whether anything between was lost.
+Not here: what becomes of the records (flow.py), who owns what (app.py). This and app.py are all that know of Faust's driver.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
+from aiokafka.errors import ConsumerStoppedError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage
+
+
+@dataclass(slots=True)
+class Fetched:
+    """One fetch of one partition: the log from `start` up to `end`, of which `records` is all that is visible.
+
+    Aborted transactions, markers and what compaction took away leave no records, so `records` may be empty and its offsets
+    may have gaps; the range has none.
+    """
+
+    topic: str
+    partition: int
+    start: int
+    end: int
+    records: list[Any]
+    highwater: int
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):
+    """The thread in which aiokafka runs; everything here but `throttle` is called in it."""
+
+    logger = logging.getLogger("faust.transport")
+
+    def _create_worker_consumer(self, transport: "Transport") -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        settings = self.app.settings
+        consumer._fetch_max_wait_ms = settings.fetch_wait_ms
+        consumer._fetch_max_bytes = settings.fetch_bytes
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+    def throttle(self, tps: Iterable[TP], held: bool) -> None:
+        """Leave partitions out of the fetch requests, or take them in again; from any thread."""
+        self.thread_loop.call_soon_threadsafe(self._throttle, tuple(tps), held)
+
+    def _throttle(self, tps: tuple[TP, ...], held: bool) -> None:
+        subscription = self._ensure_consumer()._subscription
+        for tp in tps:
+            if subscription.is_assigned(tp):
+                (subscription.pause if held else subscription.resume)(tp)
+
+    async def _fetch_records(
+        self, consumer: Any, active_partitions: set[TP], timeout: float = 0, max_records: int | None = None
+    ) -> dict[TP, Fetched]:
+        if not self.consumer.flow_active:
+            return {}
+        fetcher = consumer._fetcher
+        if consumer._closed or fetcher._closed:
+            raise ConsumerStoppedError()
+        with fetcher._subscriptions.fetch_context():
+            if fetcher._subscriptions.reassignment_in_progress:
+                await asyncio.sleep(0.02)  # Faust is about to stop the flow
+                return {}
+            if not fetcher._records:
+                waiter = fetcher._create_fetch_waiter()
+                done, _ = await asyncio.wait([waiter], timeout=timeout)
+                if not done:
+                    waiter.cancel()
+                    return {}
+                waiter.result()  # raises what the group coordinator can't recover from
+            return self._drain(fetcher, active_partitions)
+
+    def _drain(self, fetcher: Any, active_partitions: set[TP]) -> dict[TP, Fetched]:
+        """Take all that is fetched, held partitions' too: what waits here holds up the next fetch of its whole broker."""
+        taken = {}
+        for tp in list(fetcher._records):
+            if tp not in active_partitions and fetcher._subscriptions.is_assigned(tp):
+                continue
+            result = fetcher._records.pop(tp)
+            if not isinstance(result, FetchResult):
+                fetcher._notify(fetcher._wait_consume_future)
+                result.check_raise()
+            elif result._assignment.active:
+                fetched = read(result._partition_records, result._assignment.state_value(tp))
+                if fetched is not None:
+                    taken[TP(*tp)] = fetched
+        fetcher._notify(fetcher._wait_consume_future)
+        return taken
+
+
+def read(source: PartitionRecords, state: Any) -> Fetched | None:
+    """Unpack one fetch response and move the fetch position past it; None if the position was moved meanwhile."""
+    start = source.next_fetch_offset
+    if not state.has_valid_position or state.position != start:
+        return None
+    source._consumer_record = _raw
+    records = list(source._records_iterator)
+    state.consumed_to(source.next_fetch_offset)
+    return Fetched(*source._tp, start, source.next_fetch_offset, records, state.highwater)
+
+
+def _raw(tp: TP, record: Any) -> Any:
+    return record
+
+
+class Consumer(driver.Consumer):
+    """Faust's consumer; everything here is called on Faust's event loop."""
+
+    logger = logging.getLogger("faust.transport")
+
+    _thread: ConsumerThread
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _to_message(self, tp: TP, fetched: Fetched) -> ConsumerMessage:
+        # Faust knows a message's place by its offset: the range's last one stands for all of it.
+        return ConsumerMessage(
+            fetched.topic, fetched.partition, fetched.end - 1, time.time(), 0, (), None, fetched, None, 0, 0, tp,
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+    async def _wait_next_records(self, timeout: float) -> tuple[dict[TP, Fetched], set[TP]]:
+        if not self.flow_active:
+            await self.wait(self.can_resume_flow)
+        active = self._get_active_partitions()
+        if active:
+            return await self._getmany(active_partitions=active, timeout=timeout), active
+        await self.sleep(0.05)
+        return {}, active
+
+    def throttle(self, tps: Iterable[TP], held: bool) -> None:
+        """Stop fetching partitions whose backlog is full, or go on; from any thread."""
+        self._thread.throttle(tps, held)
+
+    async def perform_seek(self) -> None:
+        positions = self.app.flows.positions()
+        assignment = self.assignment()
+        await self.seek_wait({tp: offset for tp, offset in positions.items() if tp in assignment})
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Nothing: the driver judges by Faust's acks and commits, of which there are none."""
+
+
+class Transport(driver.Transport):
+    """`nearshelf://host:port`."""
+
+    Consumer = Consumer
+    driver_version = f"nearshelf on {driver.Transport.driver_version}"

@@ -1,0 +1,125 @@
+"""A small, honest pipeline for the flow's tests, and a worker that runs it: `python counting.py SETTINGS_JSON`.
+
+It gives each event the partition's next number and publishes it to allocations.v1. Its state is that number and a running
+hash of all events in the order taken, so that a state rebuilt wrongly shows in every later output.
+"""
+
+import json
+import logging
+import sys
+import time
+import zlib
+
+import numpy as np
+
+from config.settings import Settings
+from streams.app import run_worker
+from streams.flow import Group
+from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
+
+TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
+OUTPUT = "allocations.v1"
+CHANGELOG = "inventory-changelog.v1"
+SLOW = b"slow"  # a record with this value takes 100 ms
+WRONG = b"wrong"  # at a record with this value the pipeline raises
+TICKING = b"ticking"  # from a record with this value on, its key is a pool that waits on time
+
+
+class WorkerSettings(Settings):
+    fail_at: str = ""
+
+
+class CountingPipeline:
+    topics = TOPICS
+    changelog_topic = CHANGELOG
+
+    def __init__(self, partition: int, partitions: int, settings: Settings):
+        self.partition = partition
+        self.sequence = 0
+        self.next_offsets: dict[str, int] = {}
+        self.number = 0
+        self.digest = 0
+        self.locations: dict[str, list] = {}
+        self.pools: set[bytes] = set()
+        self.sealed = False
+
+    def process(self, segments: list[Segment], locations: list[LocationChange]) -> Outcome:
+        assert self.sealed
+        changes = self._new(locations)
+        if not segments and not changes:
+            return Outcome({}, b"", {}, self.sequence)
+        self.sequence += 1
+        first, outputs = {}, []
+        for change in changes:
+            self.locations[change.key.decode()] = [change.partition, change.offset]
+        for segment in segments:
+            first[segment.topic] = segment.records[0].offset
+            for record in segment.records:
+                expected = self.next_offsets.get(segment.topic, 0)
+                assert record.offset >= expected, f"{segment.topic}: {record.offset} again, {expected} expected"
+                assert record.value != WRONG, "told to fail"
+                if record.value == SLOW:
+                    time.sleep(0.1)
+                if record.value == TICKING:
+                    self.pools.add(record.key)
+                self.next_offsets[segment.topic] = record.offset + 1
+                self.number += 1
+                self.digest = zlib.crc32(b"%s %d" % (segment.topic.encode(), record.offset), self.digest)
+                value = f"{segment.topic} {record.offset} {self.number} {self.digest} {len(self.locations)}"
+                message = {"key": b"%d" % self.number, "value": value.encode()}
+                if record.headers:
+                    message["headers"] = list(record.headers)
+                outputs.append(message)
+        moved = {segment.topic: self.next_offsets[segment.topic] for segment in segments}
+        state = {
+            "batch": self.sequence,
+            "first": first,
+            "next": moved,
+            "number": self.number,
+            "digest": self.digest,
+            "locations": self.locations,
+            "pools": [pool.decode() for pool in self.pools],
+            "padding": "x" * 1000 * len(outputs),  # so that some records have to be cut
+        }
+        count = {(segment.topic, "applied"): len(segment.records) for segment in segments}
+        timestamps = [record.timestamp for segment in segments for record in segment.records]
+        return Outcome(
+            {OUTPUT: outputs} if outputs else {}, json.dumps(state).encode(), moved, self.sequence, count, {},
+            np.array(timestamps, np.int64),
+        )  # fmt: skip
+
+    def _new(self, locations: list[LocationChange]) -> list[LocationChange]:
+        return [
+            change
+            for change in locations
+            if self.locations.get(change.key.decode(), [-1, -1]) < [change.partition, change.offset]
+        ]
+
+    def needs_locations(self, segments: list[Segment]) -> bool:
+        return any(record.value == b"where" for segment in segments for record in segment.records)
+
+    def needs_ticks(self) -> list[bytes]:
+        return sorted(self.pools)
+
+    def restore(self, record: bytes) -> None:
+        state = json.loads(record)
+        if state["batch"] != self.sequence + 1:
+            raise ChangelogGap(f"batch {self.sequence + 1} expected, found {state['batch']}")
+        self.sequence = state["batch"]
+        self.number, self.digest, self.locations = state["number"], state["digest"], state["locations"]
+        self.pools = {pool.encode() for pool in state["pools"]}
+        self.next_offsets.update(state["next"])
+
+    def seal(self) -> None:
+        self.sealed = True
+
+
+GROUP = Group("counting", TOPICS, CHANGELOG, CountingPipeline, expendable=("ticks.v1",))
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    for noisy in ("faust", "aiokafka", "mode"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    options = json.loads(sys.argv[1])
+    network = options.pop("network_locations", None)
+    sys.exit(run_worker(WorkerSettings(**options), [GROUP], network))
