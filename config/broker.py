@@ -128,7 +128,7 @@ class Broker:
                     )
                 self._await(status.pid, status.bootstrap_servers)
                 return status.bootstrap_servers
-            class_path = self._fetch(report)
+            class_path = self.fetch(report)
             for attempt in range(1, PORT_ATTEMPTS + 1):
                 try:
                     return self._launch(self._choose_port(port), class_path, report)
@@ -198,8 +198,14 @@ class Broker:
 
     # -- its jars
 
-    def _fetch(self, report: Callable[[str], None]) -> str:
-        """Bring the jars into the cache, check them all, and return the class path."""
+    def fetch(self, report: Callable[[str], None] = _silent) -> str:
+        """Bring the jars into the cache, check the sum of each, and return their class path.
+
+        Raises
+        ------
+        BrokerError
+            A jar cannot be fetched, or is not the one that is pinned.
+        """
         pinned = [line.split() for line in LOCK_FILE.read_text().splitlines()]
         paths = {coordinate: self.jars / _jar_name(coordinate) for _, coordinate in pinned}
         missing = [(total, name) for total, name in pinned if not _has_sum(paths[name], total)]

@@ -35,6 +35,17 @@ def start(
 
 
 @group.command()
+def fetch(assignments: Set = None) -> None:
+    """Fetch what the local broker needs, so that it starts without a network later."""
+    from rich.console import Console
+
+    broker = read_settings(assignments).local_broker()
+    with Console(stderr=True).status("Apache Kafka") as progress:
+        broker.fetch(report=progress.update)
+    typer.echo(f"Apache Kafka is in {broker.jars}")
+
+
+@group.command()
 def stop(assignments: Set = None) -> None:
     """Stop the local broker; its data stays."""
     broker = read_settings(assignments).local_broker()

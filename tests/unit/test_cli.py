@@ -15,6 +15,7 @@ from streams.cli.publish import Report
 
 COMMANDS = [
     ["broker", "start"],
+    ["broker", "fetch"],
     ["broker", "stop"],
     ["broker", "status"],
     ["topics", "create"],

@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from config import settings as settings_module
+from config.broker import KAFKA_VERSION, _server_properties
 from config.settings import PRESETS, Settings, SettingsError, load_settings
 
 
@@ -73,3 +74,16 @@ def test_without_a_running_broker_the_usual_address_is_assumed(tmp_path):
 
 def test_an_address_that_is_given_wins_over_the_local_broker(tmp_path):
     assert load_settings(data_directory=tmp_path, bootstrap_servers="kafka:1").bootstrap_servers == "kafka:1"
+
+
+def test_kafka_in_docker_is_set_up_like_the_local_one():
+    """Every property but addresses and paths stands in compose.yaml with the same value, and nothing else does."""
+    local = dict(line.split("=", 1) for line in _server_properties(1, 2, "data").splitlines() if line[0] != "#")
+    service = yaml.safe_load((PRESETS.parent / "compose.yaml").read_text())["services"]["kafka"]
+    docker = {name.removeprefix("KAFKA_"): str(value) for name, value in service["environment"].items()}
+    assert docker.pop("HEAP_OPTS")
+    assert service["image"].endswith(f":{KAFKA_VERSION}")
+    assert docker.keys() == {name.replace(".", "_").upper() for name in local}
+    of_the_place = {"controller.quorum.voters", "listeners", "advertised.listeners", "log.dirs"}
+    for name in local.keys() - of_the_place:
+        assert docker[name.replace(".", "_").upper()] == local[name], name

@@ -1,0 +1,52 @@
+# Everything from a bare clone: `make demo`, `make test`. Needs Python 3.11 and make; the rest comes from PyPI and Maven
+# Central. `make demo ARGS="--speed max"` passes arguments on.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env kafka demo test lint format clean
+
+help:  ## Say what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+
+env: $(INSTALLED)  ## Install everything into .venv
+
+kafka: $(INSTALLED)  ## Fetch the local Apache Kafka (45 MB, once a user)
+	@$(BIN)/nearshelf broker fetch
+
+demo: $(INSTALLED)  ## Watch real retail data flow through a real Kafka, and audit the result
+	@$(BIN)/nearshelf demo $(ARGS)
+
+test: lint kafka  ## Lint, then run all tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(INSTALLED)  ## Check style and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --quiet
+
+format: $(INSTALLED)  ## Put the code into its form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Stop the local broker; remove its data, the environment and all caches
+	@if [ -x $(BIN)/nearshelf ]; then $(BIN)/nearshelf broker stop; fi
+	rm -rf var $(VENV) build *.egg-info .pytest_cache .hypothesis .ruff_cache .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml config/constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
+	  echo "Python 3.11 is needed; found: $$("$(PYTHON)" --version 2>&1 || echo none)."; \
+	  echo "Install it (Debian, Ubuntu: python3.11 python3.11-venv; others: https://www.python.org/downloads/, pyenv, uv),"; \
+	  echo "or name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV) || { \
+	  echo "Python cannot make a virtual environment; its module venv is missing (Debian, Ubuntu: apt install python3.11-venv)."; \
+	  exit 1; }
+	@echo "Installing Python packages into $(VENV), the first time about a minute ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c config/constraints.txt -e ".[dev]" || { \
+	  echo "The packages could not be installed. pip needs PyPI, or a mirror: PIP_INDEX_URL=https://... make ..."; exit 1; }
+	@touch $(INSTALLED)
