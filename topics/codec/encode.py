@@ -60,6 +60,8 @@ _UNALLOCATED, _UNALLOCATED_SIZE = _words(Unallocated)
 _WON, _WON_SIZE = _words(Won)
 _LOST, _LOST_SIZE = _words(Lost)
 
+_QUOTE, _BACKSLASH, _COMMA, _CLOSE, _SLASH, _MINUS, _POINT, _ZERO = b'"\\,}/-.0'
+
 _ALLOCATION_ID = _text('{"allocation_id":"')
 _SEQUENCE = _text('","sequence":')
 _ORDER_ID = _text(',"order_id":"')
@@ -128,8 +130,8 @@ def _put_escaped(out, at, heap, text_at, size):
     """Write a text, its quotes and backslashes escaped; ids are printable, so that nothing else needs it."""
     for i in range(text_at, text_at + size):
         byte = heap[i]
-        if byte == 34 or byte == 92:
-            out[at] = 92
+        if byte in (_QUOTE, _BACKSLASH):
+            out[at] = _BACKSLASH
             at += 1
         out[at] = byte
         at += 1
@@ -147,7 +149,7 @@ def _put_word(out, at, words, sizes, code):
 @_kernel
 def _put_integer(out, at, value):
     if value < 0:
-        out[at] = 45
+        out[at] = _MINUS
         at += 1
         value = -value
     size = 1
@@ -157,7 +159,7 @@ def _put_integer(out, at, value):
         size += 1
     for i in range(at + size - 1, at - 1, -1):
         rest = value // 10
-        out[i] = 48 + value - rest * 10
+        out[i] = _ZERO + value - rest * 10
         value = rest
     return at + size
 
@@ -167,10 +169,10 @@ def _put_km(out, at, metres):
     """Write metres as kilometres with one to three decimals."""
     at = _put_integer(out, at, metres // 1000)
     rest = metres % 1000
-    out[at] = 46
-    out[at + 1] = 48 + rest // 100
-    out[at + 2] = 48 + rest // 10 % 10
-    out[at + 3] = 48 + rest % 10
+    out[at] = _POINT
+    out[at + 1] = _ZERO + rest // 100
+    out[at + 2] = _ZERO + rest // 10 % 10
+    out[at + 3] = _ZERO + rest % 10
     if rest % 10:
         return at + 4
     return at + 3 if rest % 100 else at + 2
@@ -191,9 +193,9 @@ def _put_line(out, at, line, heap, skus):
 def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
     at = _put(out, at, _SHIPMENT_ID)
     at = _put(out, at, tag)
-    out[at] = 45
+    out[at] = _MINUS
     at = _put_integer(out, at + 1, shipment.sequence)
-    out[at] = 45
+    out[at] = _MINUS
     at = _put_integer(out, at + 1, np.int64(shipment.number))
     at = _put(out, at, _LOCATION_ID)
     location = locations[shipment.location]
@@ -205,8 +207,8 @@ def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
     at = _put(out, at, _LINES)
     for row in range(shipment.first_line, shipment.first_line + shipment.line_count):
         at = _put_line(out, at, lines[row], heap, skus)
-        out[at] = 125
-        out[at + 1] = 44
+        out[at] = _CLOSE
+        out[at + 1] = _COMMA
         at += 2
     at -= shipment.line_count > 0
     return _put(out, at, _LINES_END)
@@ -260,7 +262,7 @@ def _allocations_kernel(
         spans_out[number, 1] = at
         at = _put(out, at, _ALLOCATION_ID)
         at = _put(out, at, tag)
-        out[at] = 45
+        out[at] = _MINUS
         at = _put_integer(out, at + 1, decision.sequence)
         at = _put(out, at, _SEQUENCE)
         at = _put_integer(out, at, decision.sequence)
@@ -271,7 +273,7 @@ def _allocations_kernel(
         at = _put(out, at, _SHIPMENTS)
         for row in range(decision.first_shipment, decision.first_shipment + decision.shipment_count):
             at = _put_shipment(out, at, shipments[row], lines, heap, skus, locations, tag)
-            out[at] = 44
+            out[at] = _COMMA
             at += 1
         at -= decision.shipment_count > 0
         at = _put(out, at, _UNALLOCATED_LINES)
@@ -279,8 +281,8 @@ def _allocations_kernel(
             at = _put_line(out, at, lines[row], heap, skus)
             at = _put(out, at, _REASON)
             at = _put_word(out, at, _UNALLOCATED, _UNALLOCATED_SIZE, lines[row].reason)
-            out[at] = 125
-            out[at + 1] = 44
+            out[at] = _CLOSE
+            out[at + 1] = _COMMA
             at += 2
         at -= decision.unallocated_count > 0
         at = _put(out, at, _DECIDED_AT)
@@ -300,8 +302,8 @@ def _allocations_kernel(
         at = _put(out, at, _LOSERS)
         for row in range(decision.first_loser, decision.first_loser + decision.loser_count):
             at = _put_loser(out, at, losers[row], heap, locations)
-            out[at] = 125
-            out[at + 1] = 44
+            out[at] = _CLOSE
+            out[at + 1] = _COMMA
             at += 2
         at -= decision.loser_count > 0
         at = _put(out, at, _END)
@@ -321,7 +323,7 @@ def _inventory_kernel(cells, rows, skus, locations, heap, pool, spans_out):
         out = _with_room(out, at, _CELL_ROOM + len(pool))
         spans_out[number, 0] = at
         at = _put_raw(out, at, heap, location.id_at, location.id_size)
-        out[at] = 47
+        out[at] = _SLASH
         at = _put_raw(out, at + 1, heap, sku.id_at, sku.id_size)
         spans_out[number, 1] = at
         at = _put(out, at, pool)
@@ -341,7 +343,7 @@ def _inventory_kernel(cells, rows, skus, locations, heap, pool, spans_out):
         at = _put_integer(out, at, np.int64(cell.version))
         at = _put(out, at, _UPDATED_AT)
         at = _put_integer(out, at, cell.updated_at)
-        out[at] = 125
+        out[at] = _CLOSE
         at += 1
         spans_out[number, 2] = at
     return out[:at]

@@ -46,16 +46,23 @@ from topics.codec.fields import (
     URGENT_LEVEL,
 )
 from topics.codec.grammar import (
+    CLOSE_ARRAY,
+    CLOSE_OBJECT,
+    COMMA,
     DOUBT,
     FALSE,
     FIVE_BYTES,
     FOUR_BYTES,
     NULL,
+    OPEN_ARRAY,
+    OPEN_OBJECT,
     PREFIX,
+    QUOTE,
     TRUE,
     byte_at,
     colon_end,
     find_word,
+    inlined,
     kernel,
     read_integer,
     read_number,
@@ -102,7 +109,7 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)
 _U0, _U29 = np.uint64(0), np.uint64(29)
 
 
-@kernel
+@inlined
 def _scalar(buffer, at, field, fields_out, degrees_out):
     """Read a field of a plain type into its row; the position after it, or DOUBT."""
     if field < _TEXT_END or field >= _SWITCH_END:
@@ -126,10 +133,10 @@ def _scalar(buffer, at, field, fields_out, degrees_out):
     return at + 5 if word & FIVE_BYTES == FALSE else DOUBT
 
 
-@kernel
+@inlined
 def _text(buffer, at, field, fields_out):
     """Read an id's slice, a choice's code, or nothing of a free text; the position after it, or DOUBT."""
-    if byte_at(buffer, at) != 34:
+    if byte_at(buffer, at) != QUOTE:
         return DOUBT
     end = string_end(buffer, at + 1)
     if end < 0:
@@ -145,10 +152,10 @@ def _text(buffer, at, field, fields_out):
     return end + 1
 
 
-@kernel
+@inlined
 def _key(buffer, at, keys):
     """Read a key and its colon: (position of the value or DOUBT, field; 0 = not among `keys`)."""
-    if byte_at(buffer, at) != 34:
+    if byte_at(buffer, at) != QUOTE:
         return DOUBT, 0
     end = string_end(buffer, at + 1)
     if end < 0:
@@ -157,25 +164,25 @@ def _key(buffer, at, keys):
     return colon_end(buffer, end), field if keys >> field & 1 else 0
 
 
-@kernel
+@inlined
 def _is_null(buffer, at):
     return word_at(buffer, at) & FOUR_BYTES == NULL
 
 
-@kernel
+@inlined
 def _next_member(buffer, at):
     """After a member: (position of the next key, after the closing brace, or DOUBT; whether the object is closed)."""
     at = space_end(buffer, at)
     byte = byte_at(buffer, at)
-    if byte == 44:
+    if byte == COMMA:
         return space_end(buffer, at + 1), False
-    return (at + 1 if byte == 125 else DOUBT), True
+    return (at + 1 if byte == CLOSE_OBJECT else DOUBT), True
 
 
 @kernel
 def _leaf_object(buffer, at, keys, fields_out, degrees_out):
     """Read an object of plain fields: (position after it or DOUBT, mask of the fields that are there)."""
-    if byte_at(buffer, at) != 123:
+    if byte_at(buffer, at) != OPEN_OBJECT:
         return DOUBT, 0
     at = space_end(buffer, at + 1)
     seen = 0
@@ -237,10 +244,10 @@ def _line_array(buffer, at, topic, line_row, lines_out, fields_inout, degrees_in
     """Read an order's or a fulfilment's `lines` into rows from `line_row`: (position after them or DOUBT, count)."""
     keys = ORDER_LINE if topic == ORDERS else FULFILMENT_LINE
     needs = ORDER_LINE_NEEDS if topic == ORDERS else FULFILMENT_LINE_NEEDS
-    if byte_at(buffer, at) != 91:
+    if byte_at(buffer, at) != OPEN_ARRAY:
         return DOUBT, 0
     at = space_end(buffer, at + 1)
-    if byte_at(buffer, at) == 93:
+    if byte_at(buffer, at) == CLOSE_ARRAY:
         return at + 1, 0
     count = 0
     while True:
@@ -257,9 +264,9 @@ def _line_array(buffer, at, topic, line_row, lines_out, fields_inout, degrees_in
         count += 1
         at = space_end(buffer, at)
         byte = byte_at(buffer, at)
-        if byte == 93:
+        if byte == CLOSE_ARRAY:
             return at + 1, count
-        if byte != 44:
+        if byte != COMMA:
             return DOUBT, 0
         at = space_end(buffer, at + 1)
 
@@ -267,10 +274,10 @@ def _line_array(buffer, at, topic, line_row, lines_out, fields_inout, degrees_in
 @kernel
 def _line_id_array(buffer, at, line_row, lines_out, fields_inout, degrees_inout):
     """Read a cancellation's `line_ids` into rows from `line_row`: (position after them or DOUBT, count)."""
-    if byte_at(buffer, at) != 91:
+    if byte_at(buffer, at) != OPEN_ARRAY:
         return DOUBT, 0
     at = space_end(buffer, at + 1)
-    if byte_at(buffer, at) == 93:
+    if byte_at(buffer, at) == CLOSE_ARRAY:
         return at + 1, 0
     count = 0
     while True:
@@ -286,9 +293,9 @@ def _line_id_array(buffer, at, line_row, lines_out, fields_inout, degrees_inout)
         count += 1
         at = space_end(buffer, at)
         byte = byte_at(buffer, at)
-        if byte == 93:
+        if byte == CLOSE_ARRAY:
             return at + 1, count
-        if byte != 44:
+        if byte != COMMA:
             return DOUBT, 0
         at = space_end(buffer, at + 1)
 
@@ -315,7 +322,7 @@ def _record(buffer, at, end, topic, line_row, lines_out, fields_out, degrees_out
     """Read a record's object: (mask of the fields that are there, -1 = doubtful; next free line row)."""
     keys = KNOWN[topic]
     at = space_end(buffer, at)
-    if byte_at(buffer, at) != 123:
+    if byte_at(buffer, at) != OPEN_OBJECT:
         return DOUBT, line_row
     at = space_end(buffer, at + 1)
     seen = 0
@@ -420,7 +427,7 @@ def _fill_event(event_out, topic, present, fields, degrees):
     return True
 
 
-@kernel
+@inlined
 def _slice(present, fields, field):
     """A text's place and size, zeros if it is absent."""
     if present >> field & 1:
