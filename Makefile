@@ -40,7 +40,7 @@ clean:  ## Stop the local broker; remove its data, the environment and all cache
 
 $(INSTALLED): pyproject.toml config/constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null || { \
-	  echo "Python 3.11 is needed; found: $$("$(PYTHON)" --version 2>&1 || echo none)."; \
+	  echo "Python 3.11 is needed; found: $(or $(shell "$(PYTHON)" --version 2>/dev/null),none)."; \
 	  echo "Install it (Debian, Ubuntu: python3.11 python3.11-venv; others: https://www.python.org/downloads/, pyenv, uv),"; \
 	  echo "or name it: make PYTHON=/path/to/python3.11 ..."; exit 1; }
 	@"$(PYTHON)" -m venv $(VENV) || { \
