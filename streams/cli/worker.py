@@ -28,6 +28,14 @@ def worker(
 
     connect(settings)
 
-    from streams.app import run_worker
+    import logging
 
-    raise typer.Exit(run_worker(settings))
+    from streams.app import BrokerUnreachable, CannotStart, run_worker
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        status = run_worker(settings)
+    except CannotStart as error:
+        typer.echo(f"nearshelf: {error}", err=True)
+        status = 3 if isinstance(error, BrokerUnreachable) else 2
+    raise typer.Exit(status)

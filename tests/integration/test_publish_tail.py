@@ -92,11 +92,10 @@ def test_tail_prints_what_comes_while_it_runs_and_ends_at_its_count(settings):
     assert tail.communicate()[0].endswith(" uk now\n")
 
 
-def test_a_missing_topic_is_wrong_use_with_the_remedy(empty_cluster, broker):
-    address = broker.start()
-    done = subprocess.run(
-        [*NEARSHELF, "publish", "sales.v1", "--bootstrap-servers", address], input="", capture_output=True, text=True
-    )
+@pytest.mark.parametrize("command", [["publish", "sales.v1"], ["tail", "sales.v1"], ["worker"]], ids=" ".join)
+def test_a_missing_topic_is_wrong_use_with_the_remedy(empty_cluster, broker, command):
+    command = [*NEARSHELF, *command, "--bootstrap-servers", broker.start(), "--set", "metrics_port=0"]
+    done = subprocess.run(command, input="", capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
     assert "nearshelf topics create" in done.stderr
 
