@@ -3,17 +3,18 @@
 Faust is the member of the consumer group: it says which partitions are ours and when that changes, and its agents hand on what
 is fetched. It commits nothing, keeps no tables and sends nothing: that is the flows' (flow.py).
 
-The life of an assignment. Revoked: every flow finishes and commits the batch in hand and is suspended; what was fetched ahead is
-dropped. Assigned: flows of lost partitions are closed, those of new ones restore their state, those kept go on with the state
-they have, if no assignment was missed meanwhile. When all are ready, Faust's consumer seeks to where they are, and fetching goes
-on. Whatever this gets wrong costs time, not truth: the transactional producer's fence decides who owns a partition.
+The life of an assignment. Revoked: every flow finishes and commits the batch in hand and is suspended; what was fetched ahead
+is dropped. Assigned: flows of lost partitions are closed, those of new ones restore their state, those kept go on with the
+state they have, if no assignment was missed meanwhile. When all are ready, Faust's consumer seeks to where they are, and
+fetching goes on. Whatever this gets wrong costs time, not truth: the transactional producer's fence decides who owns a
+partition.
 Not here: settings (config/), the command line (cli.py).
 """
 
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -23,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 from faust.app.base import BootStrategy
 from faust.types import TP
 
+from config.network import load_network
 from config.settings import Settings
 from streams import locations, ticks
 from streams.failpoints import fail_points
@@ -33,6 +35,7 @@ from streams.recovery import GroupOffsets, Inconsistent
 from streams.scheduler import BatchScheduler
 from streams.ticks import TickWriter
 from streams.transport import Fetched
+from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.worker")
 
@@ -86,15 +89,15 @@ class Flows:
     ----------
     app : WorkerApp
     groups : sequence of Group
-    network : mapping
-        Location id → location, to be in `locations.v1` before anything is processed; may be empty.
+    network : sequence of LocationRecord
+        To be in `locations.v1` before anything is processed; may be empty.
     """
 
-    def __init__(self, app: WorkerApp, groups: Sequence[Group], network: Mapping[str, Mapping[str, Any]]):
+    def __init__(self, app: WorkerApp, groups: Sequence[Group], network: Sequence[LocationRecord]):
         self.failure: BaseException | None = None
         self.metrics = Metrics()
         self._app = app
-        self._groups = groups
+        self.groups = groups
         self._network = network
         self._group_of = {topic: group for group in groups for topic in group.topics}
         self._partitions: dict[str, int] = {}  # topic → partitions
@@ -122,7 +125,7 @@ class Flows:
 
     def _prepare(self) -> None:
         settings = self._app.settings
-        self._partitions = partition_counts(settings, self._groups)
+        self._partitions = partition_counts(settings, self.groups)
         offsets = GroupOffsets(settings)
         feed = LocationFeed(settings, self._partitions[locations.TOPIC], offsets, self.fail)
         self._shared = Shared(
@@ -227,7 +230,7 @@ class Flows:
             for key in sorted(owned):
                 kept = key in self._flows
                 if not kept:
-                    group = next(group for group in self._groups if group.name == key[0])
+                    group = next(group for group in self.groups if group.name == key[0])
                     self._flows[key] = PartitionFlow(group, key[1], self._partitions[group.topics[0]], self._shared)
                 ready.append(self._flows[key].resume(rebuild=doubt if kept else None))
             self._count()
@@ -263,7 +266,7 @@ class Flows:
         topics = defaultdict(set)
         for tp in assignment:
             topics[self._group_of[tp.topic].name, tp.partition].add(tp.topic)
-        for group in self._groups:
+        for group in self.groups:
             for (name, partition), found in topics.items():
                 if name == group.name and found != set(group.topics):
                     raise NotCopartitioned(
@@ -276,7 +279,7 @@ class Flows:
     # What the metrics ask
 
     def _count(self) -> None:
-        for group in self._groups:
+        for group in self.groups:
             self.metrics.owned.labels(group.name).set(sum(name == group.name for name, _ in self._flows))
 
     def _describe(self) -> str:
@@ -347,11 +350,7 @@ def inventory_group() -> Group:
     )
 
 
-def build_app(
-    settings: Settings,
-    groups: Sequence[Group] | None = None,
-    network: Mapping[str, Mapping[str, Any]] | None = None,
-) -> WorkerApp:
+def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> WorkerApp:
     """Join the worker's parts.
 
     Parameters
@@ -359,9 +358,13 @@ def build_app(
     settings : Settings
     groups : sequence of Group, optional
         By default all that nearshelf has.
-    network : mapping, optional
-        Location id → location as `locations.v1` holds it; what is missing or differs there is published at the start.
+
+    Raises
+    ------
+    NetworkError
+        The network file of the settings is missing or wrong.
     """
+    network = load_network(settings.network).locations if settings.network else ()
     groups = [inventory_group()] if groups is None else groups
     session_s = settings.session_timeout_ms / 1000
     app = WorkerApp(
@@ -383,7 +386,7 @@ def build_app(
         broker_commit_interval=60.0,  # of Faust's own commits, of which there are none
     )
     app.settings = settings
-    app.flows = Flows(app, groups, network or {})
+    app.flows = Flows(app, groups, network)
     for group in groups:
         _add_agent(app, group)
     return app
@@ -398,20 +401,27 @@ def _add_agent(app: WorkerApp, group: Group) -> None:
             app.flows.feed(fetched)
 
 
-def run_worker(
-    settings: Settings,
-    groups: Sequence[Group] | None = None,
-    network: Mapping[str, Mapping[str, Any]] | None = None,
-) -> int:
+def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int:
     """Run a worker until it is told to stop (SIGINT, SIGTERM) or must not go on.
 
     Returns
     -------
     int
         0 after an orderly stop, 1 after an error, which the log names.
+
+    Raises
+    ------
+    NetworkError
+        The network file of the settings is missing or wrong.
+    CannotStart
+        No broker answers (`BrokerUnreachable`), or topics are missing or don't fit.
     """
-    app = build_app(settings, groups, network)
+    for name in ("faust", "mode", "aiokafka"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    app = build_app(settings, groups)
+    partition_counts(settings, app.flows.groups)
     worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)
+    worker.spinner = None  # it writes to the terminal even when quiet
     try:
         worker.execute_from_commandline()
     except SystemExit as stopped:

@@ -7,8 +7,8 @@ The life of a batch: 1. it closes on rows, bytes or age (an open one waits for t
 anyway); 2. if it names an unknown location, the location feed catches up; 3. the pipeline applies it; 4. the commit before it
 is settled; 5. its own begins, and the next batch is taken. So the state is at most one batch ahead of the commit under way.
 
-When a commit's fate is in doubt, state and producer are thrown away: fence, committed offsets, changelog (recovery.py), then the
-batches that were not settled go through again, less what turns out to be committed.
+When a commit's fate is in doubt, state and producer are thrown away: fence, committed offsets, changelog (recovery.py), then
+the batches that were not settled go through again, less what turns out to be committed.
 
 Owner of the pipeline: the flow thread, nobody else ever. Invariants:
 - a record is processed once: what lies below the next offset is dropped, and a fetched range that does not join on to the one

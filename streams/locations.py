@@ -8,18 +8,19 @@ call is in them.
 Not here: what a location means (topics/), when it comes into force (state/).
 """
 
-import json
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from pydantic import ValidationError
 
 from streams.pipeline import LocationChange
 from streams.recovery import GroupOffsets
+from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.locations")
 
@@ -136,13 +137,8 @@ class LocationFeed:
                 max(0.0, deadline - time.monotonic()),
             )
 
-    def publish(self, network: Mapping[str, Mapping[str, Any]]) -> int:
+    def publish(self, network: Iterable[LocationRecord]) -> int:
         """Write those locations of a network file to `locations.v1` that are missing there or differ; give their number.
-
-        Parameters
-        ----------
-        network : mapping
-            Location id → the record's value, as plain JSON types.
 
         Raises
         ------
@@ -153,10 +149,8 @@ class LocationFeed:
         """
         if not self.catch_up(self._timeout_s):
             raise TimeoutError(f"{TOPIC} could not be read to its end within {self._timeout_s:g} s")
-        known = {change.key: _value(change) for change in list(self._latest.values())}
-        wanted = {
-            name.encode(): dict(value) for name, value in network.items() if known.get(name.encode()) != dict(value)
-        }
+        known = {change.key: _location(change) for change in list(self._latest.values())}
+        wanted = [location for location in network if known.get(location.id.encode()) != location]
         errors: list[KafkaError] = []
         producer = Producer(
             {
@@ -166,9 +160,13 @@ class LocationFeed:
             },
             logger=log,
         )
-        for key, value in wanted.items():
-            encoded = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-            producer.produce(TOPIC, key=key, value=encoded, on_delivery=lambda error, _: error and errors.append(error))
+        for location in wanted:
+            producer.produce(
+                TOPIC,
+                key=location.id.encode(),
+                value=location.model_dump_json().encode(),
+                on_delivery=lambda error, _: error and errors.append(error),
+            )
         if producer.flush(self._timeout_s):
             raise TimeoutError(f"{TOPIC} could not be written within {self._timeout_s:g} s")
         if errors:
@@ -208,8 +206,8 @@ class LocationFeed:
             self._condition.notify_all()
 
 
-def _value(change: LocationChange) -> Any:
+def _location(change: LocationChange) -> LocationRecord | None:
     try:
-        return None if change.value is None else json.loads(change.value)
-    except ValueError:
+        return LocationRecord.model_validate_json(change.value or b"null")
+    except ValidationError:
         return None

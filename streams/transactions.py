@@ -140,7 +140,10 @@ class PartitionProducer:
             except KafkaException as failure:
                 error = failure.args[0]
                 self._judge(error)
-                log.warning("%s: batch %d aborted (attempt %d of %d): %s", self.transactional_id, outcome.sequence, attempt, ATTEMPTS, error.str())  # fmt: skip
+                again = f"attempt {attempt} of {ATTEMPTS}"
+                log.warning(
+                    "%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, error.str()
+                )
         raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {error.str()}")
 
     def close(self) -> None:

@@ -13,9 +13,10 @@ import zlib
 import numpy as np
 
 from config.settings import Settings
-from streams.app import run_worker
+from streams import app
 from streams.flow import Group
 from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
+from streams.transactions import Doubt
 
 TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
 OUTPUT = "allocations.v1"
@@ -27,6 +28,7 @@ TICKING = b"ticking"  # from a record with this value on, its key is a pool that
 
 class WorkerSettings(Settings):
     fail_at: str = ""
+    doubt_at: str = ""  # as fail_at, but the transaction's fate becomes unknown there
 
 
 class CountingPipeline:
@@ -114,6 +116,19 @@ class CountingPipeline:
         self.sealed = True
 
 
+def doubtful(doubt_at):
+    name, hits = doubt_at.split(":")
+    left = int(hits)
+
+    def passed(at):
+        nonlocal left
+        left -= at == name
+        if at == name and left == 0:
+            raise Doubt("told to doubt")
+
+    return passed
+
+
 GROUP = Group("counting", TOPICS, CHANGELOG, CountingPipeline, expendable=("ticks.v1",))
 
 if __name__ == "__main__":
@@ -121,5 +136,7 @@ if __name__ == "__main__":
     for noisy in ("faust", "aiokafka", "mode"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     options = json.loads(sys.argv[1])
-    network = options.pop("network_locations", None)
-    sys.exit(run_worker(WorkerSettings(**options), [GROUP], network))
+    settings = WorkerSettings(**options)
+    if settings.doubt_at:
+        app.fail_points = lambda _: doubtful(settings.doubt_at)
+    sys.exit(app.run_worker(settings, [GROUP]))
