@@ -24,6 +24,7 @@ POLICY = "nearest"
 POLICY_VERSION = 1
 
 _kernel = njit(cache=True, nogil=True)
+_inlined = njit(cache=True, nogil=True, forceinline=True)  # 25 % faster than calls, see grammar.py
 
 
 @intrinsic
@@ -113,19 +114,19 @@ def _with_room(out, at, room):
     return larger
 
 
-@_kernel
+@_inlined
 def _put(out, at, text):
     _copy(out, at, text, 0, len(text))
     return at + len(text)
 
 
-@_kernel
+@_inlined
 def _put_raw(out, at, heap, text_at, size):
     _copy(out, at, heap, text_at, size)
     return at + size
 
 
-@_kernel
+@_inlined
 def _put_escaped(out, at, heap, text_at, size):
     """Write a text, its quotes and backslashes escaped; ids are printable, so that nothing else needs it."""
     for i in range(text_at, text_at + size):
@@ -138,7 +139,7 @@ def _put_escaped(out, at, heap, text_at, size):
     return at
 
 
-@_kernel
+@_inlined
 def _put_word(out, at, words, sizes, code):
     size = sizes[code]
     for i in range(size):
@@ -146,7 +147,7 @@ def _put_word(out, at, words, sizes, code):
     return at + size
 
 
-@_kernel
+@_inlined
 def _put_integer(out, at, value):
     if value < 0:
         out[at] = _MINUS
@@ -253,7 +254,7 @@ def _allocations_kernel(
 ):
     """Write keys and values; `spans_out` (int64[n, 3]) gets begin of key, begin of value, end. Returns the buffer."""
     out = np.empty(512 * (len(decisions) + 1), np.uint8)
-    at = 0
+    at = np.int64(0)
     for number in range(len(decisions)):
         decision = decisions[number]
         out = _with_room(out, at, _decision_room(decision, shipments) + len(pool) + len(topics))
@@ -315,7 +316,7 @@ def _allocations_kernel(
 def _inventory_kernel(cells, rows, skus, locations, heap, pool, spans_out):
     """Write keys and values; as `_allocations_kernel`."""
     out = np.empty(256 * (len(rows) + 1), np.uint8)
-    at = 0
+    at = np.int64(0)
     for number in range(len(rows)):
         cell = cells[rows[number]]
         location = locations[cell.location]
