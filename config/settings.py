@@ -43,7 +43,9 @@ class Settings(BaseSettings):
         description="Consumer group, and first part of each transactional id",
     )
     network: Path | None = Field(None, description="Network file (YAML) that a worker publishes to locations.v1 at its start")
-    data_directory: Path = Field(Path("var"), description="The local broker, and all else that is written while running")
+    data_directory: Path = Field(
+        Path("var"), description="What is written while running, the local broker among it; relative to where one is"
+    )
     metrics_port: int = Field(
         9464, ge=0, le=65535, description="Port of the Prometheus metrics; 0: any free one, named in the log"
     )
