@@ -22,6 +22,7 @@ TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
 OUTPUT = "allocations.v1"
 CHANGELOG = "inventory-changelog.v1"
 SLOW = b"slow"  # a record with this value takes 100 ms
+GATE = b"gate"  # a record with this value takes until the file `gate` is in the data directory
 WRONG = b"wrong"  # at a record with this value the pipeline raises
 TICKING = b"ticking"  # from a record with this value on, its key is a pool that waits on time
 
@@ -44,6 +45,7 @@ class CountingPipeline:
         self.locations: dict[str, list] = {}
         self.pools: set[bytes] = set()
         self.sealed = False
+        self.gate = settings.data_directory / "gate"
 
     def process(self, segments: list[Segment], locations: list[LocationChange]) -> Outcome:
         assert self.sealed
@@ -62,6 +64,8 @@ class CountingPipeline:
                 assert record.value != WRONG, "told to fail"
                 if record.value == SLOW:
                     time.sleep(0.1)
+                while record.value == GATE and not self.gate.exists():
+                    time.sleep(0.01)
                 if record.value == TICKING:
                     self.pools.add(record.key)
                 self.next_offsets[segment.topic] = record.offset + 1

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from counting import CHANGELOG, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
+from counting import CHANGELOG, GATE, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
 
 from streams.app import BrokerUnreachable, CannotStart, partition_counts
 from streams.failpoints import FAIL_POINTS
@@ -146,8 +146,8 @@ class Log:
             assert seen[topic] == list(range(self.sent[topic, partition])), f"{topic}[{partition}]"
         changelog = [json.loads(record) for record in join(self.read(CHANGELOG, partition))]
         assert [record["batch"] for record in changelog] == list(range(1, len(changelog) + 1))
-        last = changelog[-1]
-        assert (last["number"], last["digest"]) == (sum(map(len, seen.values())), digest)
+        if changelog:
+            assert (changelog[-1]["number"], changelog[-1]["digest"]) == (sum(map(len, seen.values())), digest)
         group = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": self.settings.app_id})
         committed = group.committed([TopicPartition(topic, partition) for topic in INPUTS], 10)
         group.close()
@@ -305,24 +305,28 @@ def test_a_pool_that_waits_on_time_gets_ticks_and_others_none(workers, log):
     assert {message.key() for message in log.read("ticks.v1", 3)} == {b"waiting"}
     assert json.loads(log.read("ticks.v1", 3)[0].value()) == {"pool_id": "waiting"}
     assert [len(log.read("ticks.v1", partition)) for partition in range(3)] == [0, 0, 0]
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(PATIENCE_S) == 0
     log.check()  # the ticks are events like others, in the same order of numbers
 
 
-def test_a_full_backlog_pauses_its_partition_and_no_other(workers, log):
-    worker = workers.start(backlog_rows=100, batch_rows=10, fetch_bytes=1 << 16)
+def test_a_full_backlog_pauses_its_partition_and_no_other(workers, log, tmp_path):
+    worker = workers.start(backlog_rows=100, batch_rows=10, fetch_bytes=1 << 16, data_directory=str(tmp_path))
     workers.await_line(worker, "ready: counting partitions 0, 1, 2, 3")
     port = int(worker.log.read_text().split("http://127.0.0.1:")[1].split("/")[0])
-    log.send(40, SLOW, topics=["sales.v1"], partitions=[0])
-    log.send(2_000, topics=INPUTS, partitions=[0], headers=[("padding", b"x" * 500)])
+    log.send(1, GATE, partitions=[0])
+    log.send(2_000, partitions=[0], headers=[("padding", b"x" * 500)])
     log.send(500, partitions=[1, 2, 3])
     others = sum(count for (_, partition), count in log.sent.items() if partition)
     await_that(lambda: sum(len(log.read(OUTPUT, partition)) for partition in (1, 2, 3)) == others, worker.log.read_text)
-    assert len(log.read(OUTPUT, 0)) < 2_000, "partition 0 was to be slow"
-    # At most what is allowed, and what one fetch brought: 64 KiB of more than 500 bytes each.
+    assert log.read(OUTPUT, 0) == []
+    # At most what is allowed, and what one fetch brought: 64 KiB of more than 500 bytes each, or a topic's first batch.
     backlog = metric(port, 'nearshelf_backlog_events{group="counting",partition="0"}')
-    assert 0 < backlog <= 100 + 130 * len(INPUTS)
+    assert 100 <= backlog <= 100 + 130 * len(INPUTS)
+    (tmp_path / "gate").touch()
     log.check()
-    assert metric(port, 'nearshelf_lag_events{partition="0",topic="sales.v1"}') == 0
+    lag = 'nearshelf_lag_events{partition="0",topic="sales.v1"}'
+    await_that(lambda: metric(port, lag) == 0, lambda: metric(port, lag))
 
 
 def metric(port, name):
