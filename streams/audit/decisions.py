@@ -45,7 +45,7 @@ def follow(pool: Pool, order: Order, decision: Allocation, status: str) -> Itera
     if new:
         yield from _flags(order, new, waiting_before)
     pool.queue(order)
-    yield from _rest(order, decision, status)
+    yield from _rest(pool, order, decision, status)
 
 
 def _frame(pool: Pool, order: Order, decision: Allocation) -> Iterator[Problem]:
@@ -156,17 +156,38 @@ def _flags(order: Order, new: list[tuple[Part, Shipment]], waiting_before: int) 
         yield Problem("promise", "all lines from one location (allow_split=false)", found)
 
 
-def _rest(order: Order, decision: Allocation, status: str) -> Iterator[Problem]:
+def _rest(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterator[Problem]:
     """Check what the decision says it leaves open."""
     waiting = sorted(_lines(order.waiting))
     unallocated = sorted(_lines(decision.unallocated))
     if waiting != unallocated:
         yield Problem("decision", f"unallocated {waiting}", str(unallocated))
+    possible = _possible_reasons(pool, order, status)
+    for line in decision.unallocated:
+        if line.reason not in possible:
+            yield Problem("decision", f"a reason that can be: {' or '.join(possible)}", line.reason)
     if status == "rejected" and decision.shipments:
         yield Problem("decision", "no shipments", f"{len(decision.shipments)}")
     expected = status or status_of(order)
     if decision.status != expected:
         yield Problem("decision", f"status {expected}", decision.status)
+
+
+def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
+    """List what an order's lines can be without a promise for."""
+    request = order.request
+    if status == "rejected":
+        location = pool.network.get(request.pickup_location_id)
+        return ["no_pickup" if location and location.pool == pool.id else "unknown_location"]
+    reasons = {
+        "no_stock": True,
+        "not_eligible": True,
+        "too_far": True,
+        "no_single_location": not request.allow_split,
+        "all_or_nothing": not request.allow_partial,
+        "location_disabled": request.mode == "pickup",
+    }
+    return [reason for reason, can_be in reasons.items() if can_be]
 
 
 def status_of(order: Order) -> str:
@@ -175,7 +196,7 @@ def status_of(order: Order) -> str:
         return "held"
     if not order.waiting:
         return "allocated"
-    return "partial" if any(part.shipment for part in order.parts) else "backordered"
+    return "partial" if any(part.open_units or part.shipped for part in order.parts) else "backordered"
 
 
 def great_circle_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:
@@ -214,6 +235,22 @@ def servable(pool: Pool, order: Order) -> str | None:
     skus = {part.sku for part in waiting}
     places = [_place_for(pool, order, [part for part in waiting if part.sku == sku]) for sku in sorted(skus)]
     return ", ".join(places) if all(places) else None
+
+
+def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
+    """Tell whether a decision only gives an order that waits units which are there now."""
+    if order is None or not order.waiting or (decision.status == "held") != order.held:
+        return False
+    published = {shipment.shipment_id: shipment for shipment in decision.shipments}
+    for kept in order.open_shipments:
+        same = published.pop(kept.id, None)
+        if same is None or sum(line.quantity for line in same.lines) != kept.open_units:
+            return False
+    units: dict[tuple[str, str], int] = defaultdict(int)
+    for shipment in published.values():
+        for line in shipment.lines:
+            units[shipment.location_id, line.sku] += line.quantity
+    return bool(units) and all(key in pool.cells and pool.cells[key].available >= n for key, n in units.items())
 
 
 def _closed_for_pickup(pool: Pool, order: Order) -> bool:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain as chained
 
 from streams.audit.chain import Batch, BrokenChain, CellRow, Chain, Input, PoolRows
-from streams.audit.decisions import follow, rejected, servable
+from streams.audit.decisions import follow, is_served, rejected, servable
 from streams.audit.ledger import Cell, Limits, Order, Pool, Refused
 from streams.audit.log import Log, Record
 from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY, Cells, DeadLetters, Decisions, Place
@@ -210,7 +210,7 @@ class PartitionReplay:
         turn = self.decisions.take(pool.id, place)
         order = None
         try:
-            self._expire(pool, place, turn, event)
+            self._expire(pool, place, turn)
             if isinstance(event, Refusal):
                 raise Refused(event.reason)
             if isinstance(event, Tick):
@@ -265,17 +265,20 @@ class PartitionReplay:
         for offset, letter in letters[:1]:
             if refused.instead and letter.reason == refused.instead.wire:
                 reason = letter.reason
-            expected = (reason, record.timestamp, _base64(record.key), _base64(record.value))
-            found = (letter.reason, letter.timestamp, letter.key, letter.value)
-            if found != expected:
-                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: {expected}", f"{found}: {letter.detail}")
+            if letter.reason != reason:
+                found = f"{letter.reason}: {letter.detail}"
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: reason {reason}", found)
+            whole = (record.timestamp, _base64(record.key), _base64(record.value))
+            if (letter.timestamp, letter.key, letter.value) != whole:
+                found = (letter.timestamp, letter.key, letter.value)
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: the record whole: {whole}", found)
         for offset, _ in letters[1:]:
             self._fault("dead_letter", DEAD_LETTERS, offset, f"one dead letter for {shown}", "another one")
         self.report.dead_letters[reason] += 1
 
     # 4. Its decisions
 
-    def _expire(self, pool: Pool, place: Place, turn: Turn, event) -> None:
+    def _expire(self, pool: Pool, place: Place, turn: Turn) -> None:
         """Judge the expiry of each hold that is due, and who is served by it."""
         for order in pool.due_holds():
             if not (turn and turn[0][1].order_id == order.id and turn[0][1].status == "expired"):
@@ -284,7 +287,7 @@ class PartitionReplay:
                 self._fault("expiry", place[0], place[2], expected, found)
                 continue
             self._expired(pool, order, turn)
-            self._sweep(pool, turn, getattr(event, "order_id", None))
+            self._sweep(pool, turn, early=True)
 
     def _expired(self, pool: Pool, order: Order, turn: Turn) -> None:
         pool.end(order, expired=True)
@@ -300,12 +303,12 @@ class PartitionReplay:
         if status == "rejected":
             pool.end(order)
 
-    def _sweep(self, pool: Pool, turn: Turn, until: str | None = None) -> None:
-        """Judge the decisions of orders that waited; stops before an expiry and before order `until`'s own decision."""
+    def _sweep(self, pool: Pool, turn: Turn, early: bool = False) -> None:
+        """Judge the decisions of orders that waited; `early`: only those that need nothing of what the event itself does."""
         while turn:
             offset, decision = turn[0]
             order = pool.known(decision.order_id)
-            if decision.status == "expired" or (decision.order_id == until and not _gains(order, decision)):
+            if decision.status == "expired" or (early and not is_served(pool, order, decision)):
                 return
             if order is None:
                 self._fault("decision", ALLOCATIONS, offset, "an order that is known", decision.order_id)
@@ -478,15 +481,6 @@ class _Tape:
     def count_rest(self) -> int:
         """Count the records nobody took."""
         return sum(1 for _ in self._records) + (self._head is not None)
-
-
-def _gains(order: Order | None, decision: Allocation) -> bool:
-    """Tell whether a decision only adds promises to what an order has: then it waited, and was served."""
-    if order is None or not order.waiting or (decision.status == "held") != order.held:
-        return False
-    published = {shipment.shipment_id: sum(line.quantity for line in shipment.lines) for shipment in decision.shipments}
-    kept = all(published.pop(shipment.id, None) == shipment.open_units for shipment in order.open_shipments)
-    return kept and bool(published)
 
 
 def _json_or_none(value: bytes | None) -> object:

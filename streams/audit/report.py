@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 
 KEPT_FAULTS = 1000
 """Faults kept whole in a report; beyond that they are only counted."""
+LONGEST_TEXT = 600
+"""Characters of what was expected or found that a fault keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +86,13 @@ class Report:
         assert kind in FAULTS, kind
         self.fault_count += 1
         if len(self.faults) < KEPT_FAULTS:
-            self.faults.append(Fault(kind, topic, partition, offset, str(expected), str(found)))
+            self.faults.append(Fault(kind, topic, partition, offset, _short(expected), _short(found)))
 
     def as_dict(self) -> dict:
         """Give the report as JSON can carry it."""
         return {"clean": self.clean, **asdict(self)}
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= LONGEST_TEXT else f"{text[:LONGEST_TEXT]}… ({len(text)} characters)"

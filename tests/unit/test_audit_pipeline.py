@@ -177,7 +177,7 @@ class Shop:
 
     def request(self, pool: str) -> dict:
         rng = self.random
-        count = rng.choice([1, 1, 1, 2, 2, 3, 5, 10])
+        count = rng.choice([1, 1, 1, 2, 2, 3, 5, 8])
         lines = [{"line_id": f"l{i}", "sku": self.sku(), "quantity": rng.randint(1, 5)} for i in range(count)]
         fields: dict = {"lines": lines, "allow_split": rng.random() < 0.8, "allow_partial": rng.random() < 0.8}
         if rng.random() < 0.3:
@@ -215,9 +215,19 @@ class Shop:
         return "fulfilments.v1", {"kind": kind} | fields
 
 
-def run(seed: int, events: int, most: int, pools: tuple[str, ...] = ("uk",), partitions: int = 1, settings=None):
-    """Let a pipeline process a shop's events in batches of at most `most`."""
-    settings = settings or load_settings(bootstrap_servers="nowhere:1")
+def restarted(topics: Topics, settings) -> tuple[InventoryPipeline, list[Record]]:
+    """Give a new pipeline restored from the changelog, and the locations a worker that starts now reads."""
+    pipeline = InventoryPipeline(topics.partition, topics.partitions, settings)
+    parts = [record.value for record in topics.records["inventory-changelog.v1"]]
+    for first, second in zip(parts[::2], parts[1::2], strict=True):
+        pipeline.restore(first + second)
+    pipeline.seal()
+    return pipeline, sorted({record.key: record for record in topics.records["locations.v1"]}.values())
+
+
+def run(seed: int, events: int, most: int, pools: tuple[str, ...] = ("uk",), partitions: int = 1, restarts: float = 0.0):
+    """Let a pipeline process a shop's events in batches of at most `most`; audit what it made of them."""
+    settings = load_settings(bootstrap_servers="nowhere:1")
     shop = Shop(seed, list(pools))
     shop.requests = {}
     partition = partition_of(pools[0].encode(), partitions)
@@ -237,6 +247,8 @@ def run(seed: int, events: int, most: int, pools: tuple[str, ...] = ("uk",), par
         if rng.random() < 0.1:
             changes.append(shop.change())
         located = [topics.append("locations.v1", key, value) for key, value in changes]
+        if rng.random() < restarts:
+            pipeline, located = restarted(topics, settings)
         changes = []
         outcome = pipeline.process(
             [Segment(topic, records) for topic, records in taken.items()],
@@ -258,3 +270,8 @@ def test_two_pools_in_one_partition_are_clean():
     report = run(seed=11, events=600, most=30, pools=("uk", "ie"))
     assert not report.faults
     assert report.pools == 2
+
+
+def test_a_pipeline_restored_from_its_changelog_goes_on_clean():
+    report = run(seed=4, events=600, most=20, restarts=0.3)
+    assert not report.faults
