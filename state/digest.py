@@ -1,7 +1,8 @@
 """A pool's state as one number, whatever its row numbers: for replays, recovery, the audit's cross-check and benchmarks.
 
-Two pools with the same digest answer every further event alike. What counts as forgotten is left out, dropped or not. Rows are named by their keys (location id, SKU, order id),
-not by their numbers, so the digest does not depend on how the log was cut into batches.
+Two pools with the same digest answer every further event alike. Rows are named by their keys (location id, SKU, order id),
+not by their numbers, and what counts as forgotten is left out whether it was dropped yet or not, so that the digest does not
+depend on how the log was cut into batches.
 """
 
 import hashlib

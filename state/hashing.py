@@ -5,7 +5,8 @@ accidental collision is about 2e-26 (birthday bound n²/2^129).
 """
 
 import numpy as np
-from numba import njit
+
+from topics.kernels import kernel
 
 _C1 = np.uint64(0x87C37B91114253D5)
 _C2 = np.uint64(0x4CF5AD432745937F)
@@ -16,12 +17,12 @@ _A2 = np.uint64(0x38495AB5)
 _FIVE = np.uint64(5)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@kernel
 def _rotate(x, bits):
     return (x << np.uint64(bits)) | (x >> np.uint64(64 - bits))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _finish(x):
     x ^= x >> np.uint64(33)
     x *= _M1
@@ -31,7 +32,7 @@ def _finish(x):
     return x
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _word(text, at, size):
     """Read up to 8 bytes, little endian."""
     word = np.uint64(0)
@@ -40,7 +41,7 @@ def _word(text, at, size):
     return word
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def hash_text(text, at, size):
     """Hash `size` bytes of `text` (uint8[]) from `at`; returns (low, high) as uint64."""
     low = np.uint64(0)
@@ -72,7 +73,7 @@ def hash_text(text, at, size):
     return low, high
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def same_text(a, a_at, a_size, b, b_at, b_size):
     """Tell whether two slices of uint8 arrays hold the same bytes."""
     if a_size != b_size:

@@ -5,14 +5,14 @@ load at one half or less (state/pool.py sizes an index with its table).
 """
 
 import numpy as np
-from numba import njit
 
 from state.hashing import same_text
+from topics.kernels import kernel
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_text(slots, table, low, high, heap, text, at, size):
     """Find the row whose id is `text[at : at + size]` with hash (low, high); -1 = none.
 
@@ -28,7 +28,7 @@ def find_text(slots, table, low, high, heap, text, at, size):
     return np.int32(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_hash(slots, table, low, high):
     """Find the row with hash (low, high); -1 = none."""
     mask = slots.size - 1
@@ -41,7 +41,7 @@ def find_hash(slots, table, low, high):
     return np.int32(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def insert(slots, low, row):
     """Enter a row that is not there yet."""
     mask = slots.size - 1
@@ -51,7 +51,7 @@ def insert(slots, low, row):
     slots[slot] = row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def remove(slots, table, row):
     """Take a row out and close the gap its run would have."""
     mask = slots.size - 1
@@ -69,7 +69,7 @@ def remove(slots, table, row):
     slots[gap] = -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cell_home(sku, location):
     """Hash a cell's key, two row numbers, to a uint64."""
     key = (np.uint64(sku) << np.uint64(32)) | np.uint64(location)
@@ -77,7 +77,7 @@ def cell_home(sku, location):
     return key ^ (key >> np.uint64(29))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_cell(slots, cells, sku, location):
     """Find the cell of a SKU row at a location row; -1 = none."""
     mask = slots.size - 1
@@ -90,7 +90,7 @@ def find_cell(slots, cells, sku, location):
     return np.int32(-1)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def index_rows(slots, table, rows):
     """Enter the given rows (int64[]) of a hashed table into empty slots."""
     slots[:] = -1
@@ -98,7 +98,7 @@ def index_rows(slots, table, rows):
         insert(slots, table[row].hash_low, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def index_cells(slots, cells, count):
     """Enter all cells into empty slots."""
     slots[:] = -1

@@ -1,12 +1,11 @@
 """Building a pool's derived links from its tables, after a restore."""
 
-from numba import njit
-
 from state.orders import enqueue, push_closed, push_hold
 from state.stock import link_cell, link_sku
+from topics.kernels import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def link_cells(t):
     """Give each SKU the block of its cells."""
     for row in range(t.pool[0].sku_count):
@@ -15,14 +14,14 @@ def link_cells(t):
         link_cell(t, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def link_waiting(t, rows):
     """Queue waiting lines (int64[], oldest order first)."""
     for row in rows:
         enqueue(t, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def link_holds(t, held, closed):
     """Queue held orders by expiry, and closed orders (int64[], by closing time) for the day they are freed."""
     for row in held:

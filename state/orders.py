@@ -7,7 +7,6 @@ Not here: which location gets a line (streams/routing), what an event means (str
 """
 
 import numpy as np
-from numba import njit
 
 from state.columns import (
     ADDED,
@@ -36,10 +35,11 @@ from state.tables import (
     REFUSALS,
     mark,
 )
-from state.text import allocate_text, free_text_block, touch_text
+from state.text import allocate_text, copy_text, free_text_block, touch_text
+from topics.kernels import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_order(t, text, at, size):
     """Find an order's row by its id; -1 = unknown, or closed so long ago that it counts as unknown."""
     low, high = hash_text(text, at, size)
@@ -51,7 +51,7 @@ def find_order(t, text, at, size):
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def forget_order(t, row):
     """Make room for another order of the same id: the row is no longer found, and freed when its time comes."""
     order = t.orders[row]
@@ -62,7 +62,7 @@ def forget_order(t, row):
     push_closed(t, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_order(t, text, at, size, text_size):
     """Make an order's row, with a text block of `text_size` bytes that begins with its id; returns the row."""
     low, high = hash_text(text, at, size)
@@ -85,7 +85,7 @@ def add_order(t, text, at, size, text_size):
     order.id_at = allocate_text(t.pool, t.heap, text_size)
     order.id_size = size
     order.text_size = text_size
-    t.heap[order.id_at : order.id_at + size] = text[at : at + size]
+    copy_text(t.heap, order.id_at, text, at, size)
     touch_text(t.page_dirty, t.journal, t.counters, order.id_at, text_size)
     order.expires_at = 0
     order.closed_at = 0
@@ -101,7 +101,7 @@ def add_order(t, text, at, size, text_size):
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     """Make a line, neither waiting nor promised yet, behind line `previous` (-1: the first).
 
@@ -147,7 +147,7 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def enqueue(t, row):
     """Put a line into its SKU's queue, behind the orders that are older."""
     link = t.sku_links[t.lines[row].sku]
@@ -169,7 +169,7 @@ def enqueue(t, row):
         link.waiting_tail = row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _dequeue(t, row):
     link = t.sku_links[t.lines[row].sku]
     before = t.line_links[row].waiting_previous
@@ -184,7 +184,7 @@ def _dequeue(t, row):
         link.waiting_tail = before
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def wait_line(t, row, reason):
     """Let a line wait for stock, for a reason."""
     line = t.lines[row]
@@ -197,14 +197,14 @@ def wait_line(t, row, reason):
     mark(t.journal, t.counters, LINES, line, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _leave_queue(t, row):
     if t.lines[row].state == WAITING:
         _dequeue(t, row)
         t.pool[0].waiting_lines -= 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def promise_line(t, row, cell, sequence, number, kind, distance_m):
     """Promise a line whole from a cell."""
     _leave_queue(t, row)
@@ -220,7 +220,7 @@ def promise_line(t, row, cell, sequence, number, kind, distance_m):
     reserve(t, cell, line.quantity)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def drop_line(t, row):
     """Take an open line out of its order: its promise is given back; what was shipped of it stays shipped."""
     line = t.lines[row]
@@ -235,7 +235,7 @@ def drop_line(t, row):
     mark(t.journal, t.counters, LINES, line, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def split_line(t, row, units):
     """Part off `units` of a line's unshipped quantity as a line of its own, neither waiting nor promised; returns its row."""
     line = t.lines[row]
@@ -248,7 +248,7 @@ def split_line(t, row, units):
     return part
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def refuse(t, order_row, root, location):
     """Note that a location rejected a line."""
     pool = t.pool[0]
@@ -268,7 +268,7 @@ def refuse(t, order_row, root, location):
     mark(t.journal, t.counters, ORDERS, t.orders[order_row], order_row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def close_order(t, row, state):
     """Close an order none of whose lines is open: CLOSED or EXPIRED."""
     order = t.orders[row]
@@ -281,7 +281,7 @@ def close_order(t, row, state):
     push_closed(t, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def push_closed(t, row):
     """Queue a closed order to be freed when its time comes."""
     entry = t.closed[t.counters[CLOSED_TAIL] & (t.closed.size - 1)]
@@ -291,7 +291,7 @@ def push_closed(t, row):
     t.counters[CLOSED_TAIL] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _free_order(t, row):
     order = t.orders[row]
     pool = t.pool[0]
@@ -318,7 +318,7 @@ def _free_order(t, row):
     mark(t.journal, t.counters, ORDERS, order, row)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def forget_orders(t):
     """Free the orders closed long ago; between batches, since decisions of a batch in hand point to their text."""
     oldest = t.pool[0].now - t.limits[CLOSED_MS]
@@ -338,19 +338,19 @@ def forget_orders(t):
             _free_order(t, entry.order)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _earlier(a, b):
     return a.time < b.time or (a.time == b.time and a.age < b.age)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _swap(holds, i, j):
     time, age, order = holds[i].time, holds[i].age, holds[i].order
     holds[i].time, holds[i].age, holds[i].order = holds[j].time, holds[j].age, holds[j].order
     holds[j].time, holds[j].age, holds[j].order = time, age, order
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def push_hold(t, row):
     """Put a held order among those that expire."""
     i = t.counters[HOLD_COUNT]
@@ -363,7 +363,7 @@ def push_hold(t, row):
         i = (i - 1) // 2
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def pop_due_hold(t):
     """Take the next hold that has expired by the pool's now; -1 = none is due."""
     while t.counters[HOLD_COUNT] > 0 and t.holds[0].time <= t.pool[0].now:

@@ -4,33 +4,32 @@ An id counts as seen while it is among the last `DEDUPE_EVENTS` of the pool or y
 the rule is asked at each event, and room is made only between batches, so a batch's cut never shows.
 """
 
-from numba import njit
-
 from state.index import find_hash, insert, remove
 from state.tables import DEDUPE_EVENTS, DEDUPE_MS
+from topics.kernels import kernel
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _in_window(t, time, position):
     pool = t.pool[0]
     return pool.seen_tail - position <= t.limits[DEDUPE_EVENTS] or time >= pool.now - t.limits[DEDUPE_MS]
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _position(t, slot):
     """Position of the entry in a ring slot."""
     head = t.pool[0].seen_head
     return head + ((slot - head) & (t.seen.size - 1))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def was_seen(t, low, high):
     """Tell whether an event id (its hash) was applied inside the window."""
     slot = find_hash(t.seen_index, t.seen, low, high)
     return slot >= 0 and _in_window(t, t.seen[slot].time, _position(t, slot))
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def remember(t, low, high):
     """Note an event id as applied now."""
     pool = t.pool[0]
@@ -46,7 +45,7 @@ def remember(t, low, high):
     insert(t.seen_index, low, slot)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def forget_seen(t):
     """Drop what left the window; between batches."""
     pool = t.pool[0]

@@ -6,7 +6,6 @@ Not here: who decides on a reservation (streams/engine), orders and their lines 
 """
 
 import numpy as np
-from numba import njit
 
 from state.columns import IN_TRANSIT
 from state.hashing import hash_text
@@ -22,25 +21,26 @@ from state.tables import (
     SUPPLIES,
     mark,
 )
-from state.text import allocate_text, touch_text
+from state.text import allocate_text, copy_text, touch_text
+from topics.kernels import kernel
 
 _FIRST_BLOCK = 4
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def available(cell):
     """Units of a cell that an order may be promised."""
     return max(0, cell.on_hand - cell.reserved - cell.safety_stock)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_sku(t, text, at, size):
     """Find a SKU's row by its id; -1 = never heard of."""
     low, high = hash_text(text, at, size)
     return find_text(t.sku_index, t.skus, low, high, t.heap, text, at, size)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def sku_row(t, text, at, size):
     """Find a SKU's row, or make it."""
     low, high = hash_text(text, at, size)
@@ -54,7 +54,7 @@ def sku_row(t, text, at, size):
     sku.hash_high = high
     sku.id_at = allocate_text(t.pool, t.heap, size)
     sku.id_size = size
-    t.heap[sku.id_at : sku.id_at + size] = text[at : at + size]
+    copy_text(t.heap, sku.id_at, text, at, size)
     touch_text(t.page_dirty, t.journal, t.counters, sku.id_at, size)
     mark(t.journal, t.counters, SKUS, sku, row)
     insert(t.sku_index, low, row)
@@ -62,7 +62,7 @@ def sku_row(t, text, at, size):
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def link_sku(t, row):
     """Start a SKU with no cells and nobody waiting."""
     link = t.sku_links[row]
@@ -73,7 +73,7 @@ def link_sku(t, row):
     link.waiting_tail = -1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def link_cell(t, row):
     """Enter a cell into its SKU's block; a full block moves to the tail, twice as large."""
     link = t.sku_links[t.cells[row].sku]
@@ -89,7 +89,7 @@ def link_cell(t, row):
     link.block_count += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cell_row(t, sku, location):
     """Find the cell of a SKU at a location, or make it, empty."""
     row = find_cell(t.cell_index, t.cells, sku, location)
@@ -113,7 +113,7 @@ def cell_row(t, sku, location):
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def change_cell(t, row, on_hand, reserved, safety_stock):
     """Set a cell's three quantities; one change, one version."""
     cell = t.cells[row]
@@ -130,20 +130,20 @@ def change_cell(t, row, on_hand, reserved, safety_stock):
         t.counters[FREED_COUNT] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def reserve(t, row, units):
     """Promise units of a cell (negative: give them back)."""
     cell = t.cells[row]
     change_cell(t, row, cell.on_hand, cell.reserved + units, cell.safety_stock)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def within_bounds(on_hand):
     """Tell whether a count of units is one a cell may hold."""
     return -MAX_UNITS <= on_hand <= MAX_UNITS
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def move_stock(t, row, units, reserved_units, event_time):
     """Change on hand by signed units, and reserved by signed units, as one movement that a late count keeps on top."""
     cell = t.cells[row]
@@ -159,7 +159,7 @@ def move_stock(t, row, units, reserved_units, event_time):
     change_cell(t, row, cell.on_hand + units, cell.reserved + reserved_units, cell.safety_stock)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def moved_after(t, row, time):
     """Sum the movements of a cell whose own time is after `time`.
 
@@ -181,7 +181,7 @@ def moved_after(t, row, time):
     return True, units
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def forget_movements(t):
     """Drop movements applied before the horizon; between batches, so that a batch's cut never shows."""
     pool = t.pool[0]
@@ -197,7 +197,7 @@ def forget_movements(t):
         pool.movement_head += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _supply_row(t, low, high, sku, location, kind):
     row = find_hash(t.supply_index, t.supplies, low, high)
     if row >= 0:
@@ -222,7 +222,7 @@ def _supply_row(t, low, high, sku, location, kind):
     return row
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def change_supply(t, kind, text, at, size, sku, location, units, expected_at):
     """Set expected supply, or change units in transit by signed units; a supply of zero is dropped.
 

@@ -7,7 +7,8 @@ changes: the journal of marks becomes the batch's delta (pool.py).
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
+
+from topics.kernels import kernel
 
 # The arrays' dtypes are those of state/columns.py; indexes are int32 (index.py).
 Tables = namedtuple(
@@ -59,7 +60,7 @@ DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS, CLOSED_MS = range(4)
 MAX_UNITS = 1_000_000_000
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def mark(journal, counters, table, record, row):
     """Note once a batch that a row has changed."""
     if record.dirty == 0:

@@ -4,14 +4,13 @@ A free block's first 8 bytes hold the offset of the next free block of its size.
 stand in the pool row; pages of PAGE_BYTES are what the changelog carries.
 """
 
-from numba import njit
-
 from state.tables import JOURNAL_SIZE, PAGE_BYTES, PAGES
+from topics.kernels import kernel
 
 SMALLEST_BYTES = 16
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _size_class(size):
     k = 0
     while (SMALLEST_BYTES << k) < size:
@@ -19,7 +18,14 @@ def _size_class(size):
     return k
 
 
-@njit(cache=True, nogil=True)
+@kernel
+def copy_text(heap, at, text, text_at, size):
+    """Write a text into the heap."""
+    for i in range(size):
+        heap[at + i] = text[text_at + i]
+
+
+@kernel
 def touch_text(page_dirty, journal, counters, at, size):
     """Note that bytes of the heap have changed."""
     for page in range(at // PAGE_BYTES, (at + size - 1) // PAGE_BYTES + 1):
@@ -29,7 +35,7 @@ def touch_text(page_dirty, journal, counters, at, size):
             counters[JOURNAL_SIZE] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def allocate_text(pool, heap, size):
     """Take a block of at least `size` bytes; returns its offset."""
     k = _size_class(size)
@@ -46,7 +52,7 @@ def allocate_text(pool, heap, size):
     return at
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def free_text_block(pool, heap, page_dirty, journal, counters, at, size):
     """Give a block back; `size` is what was asked for."""
     k = _size_class(size)

@@ -7,7 +7,6 @@ Owner: the partition's pipeline. Invariant: an event is only begun if every tabl
 """
 
 import numpy as np
-from numba import njit
 
 from state.hashing import hash_text
 from state.orders import forget_orders, pop_due_hold
@@ -24,6 +23,7 @@ from streams.engine.events import (
     find_location,
     place_order,
 )
+from topics.kernels import kernel
 from topics.reasons import Kind, Outcome
 
 UNDECODED = int(Kind.UNDECODED)
@@ -41,13 +41,13 @@ CLOCK = int(Outcome.CLOCK)
 _TEXT_BYTES = 1024
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def lines_at_most(t, line_count):
     """Bound the lines one event may touch: its own, and those of the longest order."""
     return max(np.int64(line_count), t.counters[LONGEST_ORDER]) + 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _has_room(t, out, work, line_count):
     n = lines_at_most(t, line_count)
     pool = t.pool[0]
@@ -72,7 +72,7 @@ def _has_room(t, out, work, line_count):
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _expire_due(t, out, event, work):
     order_row = pop_due_hold(t)
     while order_row >= 0:
@@ -81,7 +81,7 @@ def _expire_due(t, out, event, work):
         order_row = pop_due_hold(t)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _apply_one(t, out, e, event, lines, buffer, work, tag):
     if e.kind < FIRST_ORDER_KIND:
         return apply_stock(t, e, buffer)
@@ -92,7 +92,7 @@ def _apply_one(t, out, e, event, lines, buffer, work, tag):
     return place_order(t, out, e, event, lines, buffer, work)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
     """Apply events[rows[start:]] in order; writes their `outcome` and `reason`.
 
@@ -142,7 +142,7 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
     return rows.size
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def apply_location_change(t, out, work, event):
     """Serve those who wait after a location was added or changed; False if the decisions lack room."""
     if not _has_room(t, out, work, 0):
@@ -152,7 +152,7 @@ def apply_location_change(t, out, work, event):
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def names_unknown_location(t, events, buffer, rows):
     """Tell whether any of the pool's events names a location that is not in the pool."""
     for row in rows:
@@ -162,7 +162,7 @@ def names_unknown_location(t, events, buffer, rows):
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def forget_old(t):
     """Make room between batches: what left the dedupe window, old movements, orders closed long ago."""
     forget_seen(t)

@@ -7,7 +7,6 @@ Owner: the engine's kernel. Not here: which location wins (streams/routing), wha
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
 from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
 from state.orders import promise_line, wait_line
@@ -16,6 +15,7 @@ from state.tables import FREED_COUNT
 from streams.routing.candidates import View, make_scratch
 from streams.routing.kernel import route_order_kernel
 from topics import columns as c
+from topics.kernels import allocating_kernel, kernel
 from topics.reasons import Status
 
 # Statuses as plain numbers, for the kernels.
@@ -96,7 +96,7 @@ def make_decisions(decisions: int, lines: int) -> Decisions:
     )
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _refusals(t, order_row, work, n):
     """List the pairs (line of the n to route, location that rejected it)."""
     count = 0
@@ -117,7 +117,7 @@ def _refusals(t, order_row, work, n):
     return which, where
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _route(t, order_row, n, work):
     order = t.orders[order_row]
     if order.refusal >= 0:
@@ -149,7 +149,7 @@ def _route(t, order_row, n, work):
     )
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def try_order(t, order_row, work):
     """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
 
@@ -166,6 +166,7 @@ def try_order(t, order_row, work):
             n += 1
         row = line.next
     if n == 0:
+        work.explanation[:] = 0
         return 0
     promised = _route(t, order_row, n, work)
     sequence = t.pool[0].sequence + 1
@@ -184,7 +185,7 @@ def try_order(t, order_row, work):
     return promised
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def status_of(t, order_row):
     """Say in one word what an order has now."""
     order = t.orders[order_row]
@@ -205,7 +206,7 @@ def status_of(t, order_row):
     return PARTIAL if met > 0 else BACKORDERED
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def is_open(t, order_row):
     """Tell whether a line of the order still waits or is promised."""
     row = t.orders[order_row].first_line
@@ -216,7 +217,7 @@ def is_open(t, order_row):
     return False
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_shipments(t, out, order_row, work):
     """Write the order's open shipments, each with its lines; returns how many."""
     first = out.counts[N_SHIPMENTS]
@@ -261,7 +262,7 @@ def _write_shipments(t, out, order_row, work):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_line(t, written, order_row, line, quantity, reason):
     written.line_id_at = t.orders[order_row].id_at + line.id_at
     written.line_id_size = line.id_size
@@ -270,7 +271,7 @@ def _write_line(t, written, order_row, line, quantity, reason):
     written.reason = reason
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_unallocated(t, out, order_row, state):
     """Write the lines in `state`, with their reasons; returns how many."""
     count = 0
@@ -285,7 +286,7 @@ def _write_unallocated(t, out, order_row, state):
     return count
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def write_decision(t, out, order_row, status, event, work, routed):
     """Write a decision with the pool's next sequence number; `routed`: the scratch explains it."""
     pool = t.pool[0]
@@ -319,14 +320,14 @@ def write_decision(t, out, order_row, status, event, work, routed):
             out.counts[N_LOSERS] += 1
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def serve_order(t, out, order_row, event, work):
     """Try a waiting order for all its waiting lines; a decision is written if it got any."""
     if try_order(t, order_row, work) > 0:
         write_decision(t, out, order_row, status_of(t, order_row), event, work, True)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def serve_waiting(t, out, event, work):
     """Try, oldest first, the orders that wait for a SKU of which a cell in `freed` has more available now.
 
@@ -356,7 +357,7 @@ def serve_waiting(t, out, event, work):
     _serve_chosen(t, out, chosen, event, work)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _serve_cell(t, out, cell_row, event, work):
     """Serve the queue of one cell's SKU while the cell has any left."""
     cell = t.cells[cell_row]
@@ -372,7 +373,7 @@ def _serve_cell(t, out, cell_row, event, work):
             serve_order(t, out, order_row, event, work)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def serve_all_waiting(t, out, event, work):
     """Try every order that waits, oldest first: after a change of a location."""
     t.counters[FREED_COUNT] = 0
@@ -392,7 +393,7 @@ def serve_all_waiting(t, out, event, work):
     _serve_chosen(t, out, chosen, event, work)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _serve_chosen(t, out, chosen, event, work):
     ages = np.empty(chosen, np.int64)
     for i in range(chosen):

@@ -8,7 +8,6 @@ Not here: dedupe, the clock, serving those who wait (apply.py).
 import math
 
 import numpy as np
-from numba import njit
 
 from state.columns import (
     ADDED,
@@ -49,12 +48,14 @@ from state.stock import (
     within_bounds,
 )
 from state.tables import LINES, ORDERS, mark
-from state.text import touch_text
+from state.text import copy_text, touch_text
 from streams.engine.decide import CANCELLED, EXPIRED_STATUS, REJECTED, is_open, status_of, try_order, write_decision
 from topics import columns as c
+from topics.kernels import kernel
 from topics.reasons import DeadLetter, Kind, ShipmentKind, Unallocated
 
 STALE = 255
+_DASH, _ZERO = 45, 48  # ASCII
 
 SALE = int(Kind.SALE)
 RETURN = int(Kind.RETURN)
@@ -89,14 +90,14 @@ NO_SUCH_PICKUP = int(Unallocated.UNKNOWN_LOCATION)
 NO_PICKUP = int(Unallocated.NO_PICKUP)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def find_location(t, buffer, at, size):
     """Find a location's row by its id; -1 = not in this pool."""
     low, high = hash_text(buffer, at, size)
     return find_text(t.location_index, t.locations, low, high, t.heap, buffer, at, size)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def apply_stock(t, e, buffer):
     """Apply a line of sales.v1 or stock.v1."""
     location = find_location(t, buffer, e.location_at, e.location_size)
@@ -132,7 +133,7 @@ def apply_stock(t, e, buffer):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _apply_count(t, e, buffer, location, known):
     """Set on hand to what was counted, plus what is known to have moved since."""
     moved = np.int64(0)
@@ -151,7 +152,7 @@ def _apply_count(t, e, buffer, location, known):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _same_order(t, order_row, e, lines, buffer, flags, pickup, x, y, z):
     """Tell whether a `placed` asks for just what the hold asked for, all of which is still open."""
     order = t.orders[order_row]
@@ -180,7 +181,7 @@ def _same_order(t, order_row, e, lines, buffer, flags, pickup, x, y, z):
     return row < 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def drop_order(t, order_row, state):
     """Give back all that an order still holds or waits for, and close it."""
     row = t.orders[order_row].first_line
@@ -191,14 +192,14 @@ def drop_order(t, order_row, state):
     close_order(t, order_row, state)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _destination(e):
     phi = math.radians(e.latitude)
     theta = math.radians(e.longitude)
     return math.cos(phi) * math.cos(theta), math.cos(phi) * math.sin(theta), math.sin(phi)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _write_lines(t, order_row, e, lines, buffer):
     """Make the order's lines, and keep their ids behind the order's own."""
     order = t.orders[order_row]
@@ -207,14 +208,14 @@ def _write_lines(t, order_row, e, lines, buffer):
     for i in range(e.first_line, e.first_line + e.line_count):
         asked = lines[i]
         size = asked.line_id_size
-        t.heap[order.id_at + at : order.id_at + at + size] = buffer[asked.line_id_at : asked.line_id_at + size]
+        copy_text(t.heap, order.id_at + at, buffer, asked.line_id_at, size)
         sku = sku_row(t, buffer, asked.sku_at, asked.sku_size)
         previous = add_line(t, order_row, previous, sku, asked.quantity, at, size)
         at += size
     touch_text(t.page_dirty, t.journal, t.counters, order.id_at, order.text_size)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _refuse_pickup(t, out, order_row, reason, event, work):
     """Decide that an order can never be met: its pickup location is none."""
     row = t.orders[order_row].first_line
@@ -226,7 +227,7 @@ def _refuse_pickup(t, out, order_row, reason, event, work):
     write_decision(t, out, order_row, REJECTED, event, work, False)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def place_order(t, out, e, event, lines, buffer, work):
     """Apply `placed` or `held`: make the order, or confirm its hold, and decide on it."""
     held = e.kind == HELD_KIND
@@ -281,21 +282,21 @@ def place_order(t, out, e, event, lines, buffer, work):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def expire_order(t, out, order_row, event, work):
     """End a hold whose time has come."""
     drop_order(t, order_row, EXPIRED)
     write_decision(t, out, order_row, EXPIRED_STATUS, event, work, False)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _is_named(t, order_row, row, asked, buffer):
     line = t.lines[row]
     at = t.orders[order_row].id_at + line.id_at
     return same_text(t.heap, at, line.id_size, buffer, asked.line_id_at, asked.line_id_size)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def cancel_order(t, out, e, event, lines, buffer, work):
     """Apply `cancelled`: give back every unshipped unit of the order, or of the lines named."""
     row = find_order(t, buffer, e.reference_at, e.reference_size)
@@ -334,32 +335,35 @@ def cancel_order(t, out, e, event, lines, buffer, work):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _shipment_of(t, buffer, at, size, tag):
     """Read a shipment id, `{tag}-{sequence}-{number}`; (0, 0) if it is none of this pool's."""
     if size < tag.size + 4 or size > 48 or not same_text(buffer, at, tag.size, tag, 0, tag.size):
         return np.int64(0), np.int64(0)
-    parts = np.zeros(2, np.int64)
-    part = -1
+    sequence = np.int64(0)
+    number = np.int64(0)
+    dashes = 0
     digits = 0
     for i in range(at + tag.size, at + size):
         byte = np.int64(buffer[i])
-        if byte == 45:  # '-'
-            if part == 1 or (part == 0 and digits == 0):
+        if byte == _DASH:
+            if dashes == 2 or (dashes == 1 and digits == 0):
                 return np.int64(0), np.int64(0)
-            part += 1
+            dashes += 1
+            sequence = number
+            number = np.int64(0)
             digits = 0
-        elif 48 <= byte <= 57 and part >= 0 and digits < 18 and not (digits == 0 and byte == 48):
-            parts[part] = parts[part] * 10 + byte - 48
+        elif _ZERO <= byte <= _ZERO + 9 and dashes > 0 and digits < 18 and not (digits == 0 and byte == _ZERO):
+            number = number * 10 + byte - _ZERO
             digits += 1
         else:
             return np.int64(0), np.int64(0)
-    if part != 1 or digits == 0:
+    if dashes != 2 or digits == 0:
         return np.int64(0), np.int64(0)
-    return parts[0], parts[1]
+    return sequence, number
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _left(line, kind):
     """Units of a shipment's line that an answer of this kind may take."""
     if kind == RETURNED_KIND:
@@ -369,7 +373,7 @@ def _left(line, kind):
     return line.quantity - line.shipped if line.state == RESERVED else 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _take_units(t, order_row, e, lines, buffer, work, n):
     """Say how many units of each of the shipment's n lines (work.rows) the event takes: work.units. Returns a reason or 0."""
     total = np.int64(0)
@@ -403,7 +407,7 @@ def _take_units(t, order_row, e, lines, buffer, work, n):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _ship(t, row, units, event_time):
     line = t.lines[row]
     line.shipped += units
@@ -414,7 +418,7 @@ def _ship(t, row, units, event_time):
     move_stock(t, cell, -units, -units, event_time)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _reject(t, row, units, location):
     """Give a promise back to a location that can't keep it; the units are open again."""
     line = t.lines[row]
@@ -427,7 +431,7 @@ def _reject(t, row, units, location):
     refuse(t, line.order, line.root, location)
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def apply_fulfilment(t, out, e, event, lines, buffer, work, tag):
     """Apply what a location answers to a shipment."""
     order_row = find_order(t, buffer, e.reference_at, e.reference_size)
@@ -478,7 +482,7 @@ def apply_fulfilment(t, out, e, event, lines, buffer, work, tag):
     return 0
 
 
-@njit(cache=True, nogil=True)
+@kernel
 def _return_units(t, e, location, work, n):
     for k in range(n):
         if work.units[k] > 0:

@@ -1,0 +1,69 @@
+"""The same log gives the same decisions however it is cut; what the changelog carries gives the same state back."""
+
+import pytest
+
+from state.digest import digest
+from streams.inventory import InventoryPipeline
+from streams.pipeline import Outcome
+from tests.inventory_log import POOLS, make_log, play, published, settings
+
+SMALL_WINDOWS = {"dedupe_events": 50, "dedupe_hours": 0, "count_horizon_hours": 1, "closed_order_days": 1}
+
+
+def _pipeline(**changed) -> InventoryPipeline:
+    return InventoryPipeline(0, 1, settings(**changed))
+
+
+def _by_pool(decisions: list[dict]) -> dict[str, list[dict]]:
+    return {pool: [decision for decision in decisions if decision["pool_id"] == pool] for pool in POOLS}
+
+
+def _digests(pipeline: InventoryPipeline) -> dict[bytes, str]:
+    return {key: digest(state) for key, state in pipeline.pools.items()}
+
+
+def _restored(outcomes: list[Outcome], **changed) -> InventoryPipeline:
+    pipeline = _pipeline(**changed)
+    for outcome in outcomes:
+        pipeline.restore(outcome.changelog)
+    pipeline.seal()
+    return pipeline
+
+
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("step_ms, changed", [(700, {}), (400_000, SMALL_WINDOWS)], ids=["defaults", "small windows"])
+def test_a_batchs_cut_never_shows_in_a_result(seed, step_ms, changed):
+    log = make_log(seed, 600, step_ms=step_ms, **changed)
+    results = []
+    for size in (1, 7, len(log.records)):
+        pipeline = _pipeline(**changed)
+        outcomes = play(pipeline, log, size)
+        last = {(cell["location_id"], cell["sku"]): cell for cell in published(outcomes, "inventory.v1")}
+        results.append((_by_pool(published(outcomes, "allocations.v1")), published(outcomes, "dead-letter.v1"), last, _digests(pipeline)))
+    assert results[0][0] and results[0][1] and results[0][2]
+    for other in results[1:]:
+        assert other[0] == results[0][0]
+        assert sorted(other[1], key=repr) == sorted(results[0][1], key=repr)
+        assert other[2] == results[0][2]
+        assert other[3] == results[0][3]
+
+
+@pytest.mark.parametrize("seed", range(100, 112))
+@pytest.mark.parametrize("step_ms, changed", [(700, {}), (400_000, SMALL_WINDOWS)], ids=["defaults", "small windows"])
+def test_folding_the_deltas_gives_the_state(seed, step_ms, changed):
+    log = make_log(seed, 600, step_ms=step_ms, **changed)
+    pipeline = _pipeline(**changed)
+    outcomes = play(pipeline, log, 13)
+    assert _digests(_restored(outcomes, **changed)) == _digests(pipeline)
+
+
+@pytest.mark.parametrize("seed", range(200, 206))
+def test_a_pipeline_restored_in_mid_stream_decides_as_if_it_had_never_stopped(seed):
+    log = make_log(seed, 600)
+    whole = play(_pipeline(), log, 11)
+    restored = _restored(whole[:30])
+    rest = type(log)([], log.records[30 * 11 :])
+    again = play(restored, rest, 11)
+    for topic in ("allocations.v1", "inventory.v1", "dead-letter.v1"):
+        assert published(again, topic) == published(whole[30:], topic)
+    assert [outcome.sequence for outcome in again] == [outcome.sequence for outcome in whole[30:]]
