@@ -12,6 +12,7 @@ Not here: settings (config/), the command line (cli.py).
 """
 
 import asyncio
+import gc
 import logging
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -43,6 +44,8 @@ log = logging.getLogger("nearshelf.worker")
 PATIENCE = 0.5
 # Time between two fetches after which aiokafka leaves the group: a long restoration is no reason to.
 MAX_POLL_INTERVAL_S = 86_400.0
+# New objects, less those freed, between two searches for garbage in cycles.
+GC_THRESHOLD = 1_000_000
 
 
 class CannotStart(Exception):
@@ -73,14 +76,6 @@ class WorkerApp(faust.App):
     def _create_directories(self) -> None:
         """Nothing: Faust's directories are for tables."""
 
-    async def on_start(self) -> None:
-        await self.flows.start()
-        await super().on_start()
-
-    async def on_stop(self) -> None:
-        await super().on_stop()
-        await self.flows.stop()
-
 
 class Flows:
     """The flows of all partitions this worker owns, and what they share. Lives on Faust's event loop.
@@ -108,22 +103,23 @@ class Flows:
         self._revoked = asyncio.Event()
         self._seeking: set[TP] = set()
         self._shared: Shared | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stop_metrics = lambda: None
         app.on_partitions_revoked.connect(self.on_revoked)
         app.on_partitions_assigned.connect(self.on_assigned)
         app.on_rebalance_complete.connect(self.on_rebalanced)
         app.on_before_shutdown.connect(self.on_shutdown)
 
-    # Start and stop
+    # Before and after Faust: these block
 
-    async def start(self) -> None:
-        """Check the cluster, read the locations to their end, publish the network, serve the metrics."""
-        self._loop = asyncio.get_running_loop()
-        await self._loop.run_in_executor(None, self._prepare)
-        self.metrics.lag.ask = self._lags
-        self.metrics.backlog.ask = self._backlogs
+    def prepare(self) -> None:
+        """Check the cluster, read the locations, publish the network, serve the metrics.
 
-    def _prepare(self) -> None:
+        Raises
+        ------
+        CannotStart
+            No broker answers (`BrokerUnreachable`), topics are missing or don't fit, or the metrics' port is taken.
+        """
         settings = self._app.settings
         self._partitions = partition_counts(settings, self.groups)
         offsets = GroupOffsets(settings)
@@ -138,28 +134,34 @@ class Flows:
             throttle=self._throttle,
             failed=self.fail,
         )
+        self.metrics.lag.ask = self._lags
+        self.metrics.backlog.ask = self._backlogs
+        try:
+            port, self._stop_metrics = self.metrics.serve(settings.metrics_port)
+        except OSError as error:
+            raise CannotStart(
+                f"metrics can't be served at port {settings.metrics_port} ({error.strerror}). "
+                "Choose another with --metrics-port; 0 takes any free one."
+            ) from None
+        log.info("metrics at http://127.0.0.1:%d/metrics", port)
         feed.start()
         if self._network:
             count = feed.publish(self._network)
             log.info("%d of the network's %d locations were missing or differed: published", count, len(self._network))
-        port, self._stop_metrics = self.metrics.serve(settings.metrics_port)
-        log.info("metrics at http://127.0.0.1:%d/metrics", port)
 
-    async def stop(self) -> None:
-        """Release what the flows shared; they are closed."""
+    def release(self) -> None:
+        """Give back what `prepare` took; all flows are closed."""
         if self._shared is not None:
-            await self._loop.run_in_executor(None, self._release)
-
-    def _release(self) -> None:
-        self._stop_metrics()
-        self._shared.ticks.close()
-        self._shared.locations.stop()
-        self._shared.offsets.close()
+            self._stop_metrics()
+            self._shared.ticks.close()
+            self._shared.locations.stop()
+            self._shared.offsets.close()
 
     def fail(self, error: BaseException) -> None:
         """Stop the worker, with an error; from any thread."""
         self.failure = self.failure or error
-        self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._app.crash(error)))
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._app.crash(error)))
 
     # Records
 
@@ -219,7 +221,10 @@ class Flows:
 
     async def on_rebalanced(self, app: Any, **_: Any) -> None:
         """Own exactly what is assigned, and return when all of it is ready, or the assignment is out of date."""
+        self._loop = asyncio.get_running_loop()
         try:
+            if self.failure is not None:
+                raise self.failure
             owned = self._owned(self._app.consumer.assignment())
             generation, previous = self._app.consumer_generation_id, self._generation
             self._generation = generation
@@ -273,6 +278,11 @@ class Flows:
                         f"partition {partition} of {', '.join(sorted(found))} was assigned without "
                         f"{', '.join(sorted(set(group.topics) - found))}. All must have the same partition count, and all "
                         f"workers of {self._app.settings.app_id} must be of one version: stop those that are not."
+                    )
+                if name == group.name and partition >= self._partitions[group.topics[0]]:
+                    raise NotCopartitioned(
+                        f"the {name} topics had {self._partitions[group.topics[0]]} partitions when this worker started, "
+                        f"now there is a partition {partition}: pools have moved, so their state has to. Restore the count."
                     )
         return set(topics)
 
@@ -351,7 +361,7 @@ def inventory_group() -> Group:
 
 
 def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> WorkerApp:
-    """Join the worker's parts.
+    """Join the worker's parts; `run_worker` prepares and starts them.
 
     Parameters
     ----------
@@ -414,12 +424,23 @@ def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int
     NetworkError
         The network file of the settings is missing or wrong.
     CannotStart
-        No broker answers (`BrokerUnreachable`), or topics are missing or don't fit.
+        No broker answers (`BrokerUnreachable`), topics are missing or don't fit, or the metrics' port is taken.
     """
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
     app = build_app(settings, groups)
-    partition_counts(settings, app.flows.groups)
+    try:
+        app.flows.prepare()
+        return _host(app)
+    finally:
+        app.flows.release()
+
+
+def _host(app: WorkerApp) -> int:
+    """Let Faust run the app until it stops."""
+    # A backlog is some 100,000 records, all alive, none in a cycle: looking for cycles in it took half of the fetching time.
+    gc.freeze()
+    gc.set_threshold(GC_THRESHOLD)
     worker = faust.Worker(app, quiet=True, override_logging=False, redirect_stdouts=False)
     worker.spinner = None  # it writes to the terminal even when quiet
     try:

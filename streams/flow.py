@@ -202,6 +202,8 @@ class PartitionFlow:
             if not self._suspended:
                 self._suspended = True
                 self._quiet = Future()
+                if self._rebuild is not None:  # what was in hand is lost already
+                    self._quiet.set_result(None)
                 self._clear()
                 self._positions = dict(self._taken)
                 self._condition.notify_all()
@@ -264,7 +266,7 @@ class PartitionFlow:
         self._settle()
 
     def _interrupted(self) -> bool:
-        return self._suspended or self._closing or self._rebuild is not None
+        return self._suspended or self._closing or self._rebuild is not None or not self._ready.done()
 
     def _next_batch(self) -> tuple[dict[str, list[Any]], list[LocationChange]] | None:
         """Wait for a batch to close; None when something else is to be done first."""

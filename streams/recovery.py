@@ -47,8 +47,8 @@ class GroupOffsets:
                 "group.id": settings.app_id,
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
-            },
-            logger=log,
+                "log_level": 0,  # it is never polled, so nobody would take its log lines
+            }
         )
         self.metadata = self._consumer.consumer_group_metadata()
 

@@ -56,7 +56,8 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def throttle(self, tps: Iterable[TP], held: bool) -> None:
         """Leave partitions out of the fetch requests, or take them in again; from any thread."""
-        self.thread_loop.call_soon_threadsafe(self._throttle, tuple(tps), held)
+        if not self.thread_loop.is_closed():
+            self.thread_loop.call_soon_threadsafe(self._throttle, tuple(tps), held)
 
     def _throttle(self, tps: tuple[TP, ...], held: bool) -> None:
         subscription = self._ensure_consumer()._subscription
