@@ -1,0 +1,389 @@
+"""The flow without Kafka: what it takes, how batches close, what it does when a commit fails. The producer is a fake."""
+
+import threading
+import time
+from concurrent.futures import wait
+from types import SimpleNamespace
+
+import pytest
+
+from streams import flow as flow_module
+from streams.flow import Group, PartitionFlow, Shared
+from streams.metrics import Metrics
+from streams.pipeline import LocationChange, Outcome
+from streams.transactions import Doubt, Fenced, Refused
+from streams.transport import Fetched
+
+A, B = "a.v1", "b.v1"
+PATIENCE_S = 10
+UNTOLD = Doubt("committed, but nobody was told")
+
+
+class Record:
+    def __init__(self, offset, value=b"12345678"):
+        self.offset, self.value, self.key, self.headers, self.timestamp = offset, value, b"k", (), 0
+
+
+def fetched(topic, start, end, missing=(), value=b"12345678"):
+    records = [Record(offset, value) for offset in range(start, end) if offset not in missing]
+    return Fetched(topic, 0, start, end, records, end)
+
+
+class Ledger:
+    """The fake log: what was committed, and what becomes of the next commits."""
+
+    def __init__(self):
+        self.committed = []  # outcomes
+        self.fates = []  # of the next commits; none = it succeeds
+        self.fences = 0
+        self.open = threading.Event()  # commits wait for it
+        self.open.set()
+        self.under_way = 0
+
+    def offsets(self):
+        return {topic: offset for outcome in self.committed for topic, offset in outcome.offsets.items()}
+
+
+class FakeProducer:
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    def fence(self):
+        self.ledger.fences += 1
+
+    def commit(self, outcome):
+        self.ledger.under_way += 1
+        self.ledger.open.wait(PATIENCE_S)
+        self.ledger.under_way -= 1
+        fate = self.ledger.fates.pop(0) if self.ledger.fates else None
+        if fate in (None, UNTOLD):
+            self.ledger.committed.append(outcome)
+        if fate is not None:
+            raise fate
+        return {"commit": 0.001}
+
+    def close(self):
+        pass
+
+
+class Counting:
+    topics = (A, B)
+    changelog_topic = "changelog"
+
+    def __init__(self, ledger, partition, partitions, settings):
+        self.sequence = len(ledger.committed)
+        self.next_offsets = dict(ledger.offsets())
+        self.batches = []
+        self.wants_locations = False
+        self.ledger = ledger
+        self.pools = []
+        ledger.pipeline = self
+
+    def process(self, segments, locations):
+        if not segments and not locations:
+            return Outcome({}, b"", {}, self.sequence)
+        self.sequence += 1
+        batch = [(segment.topic, [record.offset for record in segment.records]) for segment in segments]
+        self.batches.append((batch, list(locations)))
+        offsets = {topic: found[-1] + 1 for topic, found in batch}
+        self.next_offsets |= offsets
+        return Outcome({}, b"x", offsets, self.sequence, {(topic, "applied"): len(found) for topic, found in batch})
+
+    def needs_locations(self, segments):
+        return self.wants_locations
+
+    def needs_ticks(self):
+        return self.pools
+
+
+class FakeFeed:
+    def __init__(self):
+        self.inboxes, self.caught_up, self.to_come = [], 0, []
+
+    def subscribe(self, arrived):
+        inbox = flow_module.Inbox([], arrived)
+        self.inboxes.append(inbox)
+        return inbox
+
+    def unsubscribe(self, inbox):
+        self.inboxes.remove(inbox)
+
+    def catch_up(self, timeout_s):
+        self.caught_up += 1
+        for inbox in self.inboxes:
+            inbox.put(self.to_come)
+        self.to_come = []
+        return True
+
+
+class Bench:
+    """A flow with fakes around it."""
+
+    def __init__(self, monkeypatch, **options):
+        given = {
+            "app_id": "t", "batch_rows": 100, "batch_bytes": 1 << 20, "batch_age_ms": 0, "backlog_rows": 1_000,
+            "tick_ms": 50, "location_catchup_ms": 10, "heartbeat_ms": 10, "request_timeout_ms": 1_000,
+        }  # fmt: skip
+        self.ledger, self.feed, self.throttled, self.failures, self.ticks = Ledger(), FakeFeed(), [], [], []
+        monkeypatch.setattr(flow_module, "PartitionProducer", lambda *_: FakeProducer(self.ledger))
+        monkeypatch.setattr(flow_module.recovery, "restore", lambda *_: len(self.ledger.committed))
+        self.shared = Shared(
+            settings=SimpleNamespace(**(given | options)),
+            offsets=SimpleNamespace(
+                metadata=None, committed=lambda *_: self.ledger.offsets(), range=lambda *_: (0, 1_000_000)
+            ),
+            locations=self.feed,
+            ticks=SimpleNamespace(write=lambda pools, partition: self.ticks.append((list(pools), partition))),
+            metrics=Metrics(),
+            passed=lambda name: None,
+            throttle=lambda tps, held: self.throttled.append((sorted(tps), held)),
+            failed=self.failures.append,
+        )
+        group = Group("g", (A, B), "changelog", lambda *given: Counting(self.ledger, *given))
+        self.flow = PartitionFlow(group, 0, 1, self.shared)
+
+    def start(self):
+        done(self.flow.resume())
+        return self.flow
+
+    @property
+    def batches(self):
+        return [batch for batch, _ in self.ledger.pipeline.batches]
+
+    def await_committed(self, offsets):
+        await_that(lambda: self.ledger.offsets() == offsets and not self.ledger.under_way)
+
+
+def await_that(condition):
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def done(future):
+    assert wait([future], PATIENCE_S).done
+    return future.result()
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    made = []
+
+    def make(**options):
+        made.append(Bench(monkeypatch, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.ledger.open.set()
+        done(one.flow.close())
+
+
+def test_a_flow_takes_nothing_before_it_is_resumed_and_reads_on_from_the_committed_offsets(bench):
+    made = bench()
+    made.ledger.committed.append(Outcome({}, b"x", {A: 5}, 1))
+    assert made.flow.offer(fetched(A, 0, 3))
+    assert made.flow.positions() == {}
+    made.start()
+    assert made.flow.positions() == {A: 5, B: 0}
+    assert made.ledger.fences == 1
+
+
+def test_records_below_the_next_offset_are_dropped_and_gaps_within_a_range_are_the_logs_own(bench):
+    made = bench(batch_age_ms=20)
+    flow = made.start()
+    assert flow.offer(fetched(A, 0, 6, missing={2, 3}))
+    assert flow.offer(fetched(A, 4, 9))  # 4 and 5 again
+    assert flow.offer(fetched(A, 0, 3))  # all of it again
+    made.await_committed({A: 9})
+    assert made.batches == [[(A, [0, 1, 4, 5, 6, 7, 8])]]
+
+
+def test_a_range_that_leaves_out_records_is_refused(bench):
+    made = bench()
+    flow = made.start()
+    assert flow.offer(fetched(A, 0, 3))
+    assert not flow.offer(fetched(A, 5, 7))
+    assert flow.positions()[A] == 3
+    assert flow.offer(Fetched(A, 0, 3, 5, [], 5))  # markers only: the log has nothing there
+    assert flow.offer(fetched(A, 5, 7))
+    made.await_committed({A: 7})
+
+
+@pytest.mark.parametrize(
+    ("limits", "sizes"),
+    [
+        ({"batch_rows": 4}, [4, 4, 2]),
+        ({"batch_bytes": 24}, [3, 3, 3, 1]),
+        ({"batch_bytes": 1}, [1] * 10),  # one event always fits
+    ],
+)
+def test_a_batch_closes_on_rows_and_on_bytes(bench, limits, sizes):
+    made = bench(**limits)
+    flow = made.start()
+    flow.offer(fetched(A, 0, 10))
+    made.await_committed({A: 10})
+    assert [len(offsets) for [(_, offsets)] in made.batches] == sizes
+
+
+def test_a_batch_has_one_segment_a_topic_in_the_order_fetched(bench):
+    made = bench(batch_age_ms=200)
+    flow = made.start()
+    for start in (0, 2, 4):
+        flow.offer(fetched(A, start, start + 2))
+        flow.offer(fetched(B, start, start + 2))
+    made.await_committed({A: 6, B: 6})
+    assert made.batches == [[(A, list(range(6))), (B, list(range(6)))]]
+
+
+def test_at_most_one_batch_is_ahead_of_the_commit_under_way(bench):
+    made = bench(batch_rows=2)
+    flow = made.start()
+    made.ledger.open.clear()
+    flow.offer(fetched(A, 0, 20))
+    await_that(lambda: len(made.batches) == 2)
+    time.sleep(0.05)
+    assert (len(made.batches), made.ledger.under_way) == (2, 1)
+    made.ledger.open.set()
+    made.await_committed({A: 20})
+
+
+def test_an_open_batch_waits_for_the_commit_under_way_and_takes_what_comes_meanwhile(bench):
+    made = bench()
+    flow = made.start()
+    made.ledger.open.clear()
+    flow.offer(fetched(A, 0, 1))
+    await_that(lambda: made.ledger.under_way)
+    for offset in range(1, 5):
+        flow.offer(fetched(A, offset, offset + 1))
+    made.ledger.open.set()
+    made.await_committed({A: 5})
+    assert made.batches == [[(A, [0])], [(A, [1, 2, 3, 4])]]
+
+
+def test_a_full_backlog_holds_all_its_topics_until_half_of_it_is_gone(bench):
+    made = bench(batch_rows=10, backlog_rows=40)
+    flow = made.start()
+    made.ledger.open.clear()
+    flow.offer(fetched(A, 0, 60))
+    assert made.throttled == [([(A, 0), (B, 0)], True)]
+    flow.offer(fetched(A, 60, 70))  # already fetched when it was held
+    assert len(made.throttled) == 1
+    made.ledger.open.set()
+    made.await_committed({A: 70})
+    assert made.throttled[1:] == [([(A, 0), (B, 0)], False)]
+
+
+@pytest.mark.parametrize("fate", [UNTOLD, Doubt("not committed"), Fenced("another")])
+def test_after_a_doubtful_commit_each_record_is_committed_once_and_in_order(bench, fate):
+    made = bench(batch_rows=3)
+    flow = made.start()
+    made.ledger.fates = [None, fate]
+    for start in range(0, 30, 5):
+        flow.offer(fetched(A, start, start + 5))
+        flow.offer(fetched(B, start, start + 5))
+    made.await_committed({A: 30, B: 30})
+    assert made.ledger.fences == 2
+    assert [outcome.sequence for outcome in made.ledger.committed] == list(range(1, len(made.ledger.committed) + 1))
+    assert sum(sum(outcome.counts.values()) for outcome in made.ledger.committed) == 60
+    assert not made.failures
+
+
+def test_a_refused_batch_stops_the_worker(bench):
+    made = bench()
+    flow = made.start()
+    made.ledger.fates = [Refused("too large")]
+    flow.offer(fetched(A, 0, 1))
+    await_that(lambda: made.failures)
+    assert str(made.failures[0]) == "too large"
+    done(flow.close())
+
+
+def test_a_suspended_flow_finishes_its_batch_drops_the_rest_and_goes_on_from_there(bench):
+    made = bench(batch_rows=2)
+    flow = made.start()
+    made.ledger.open.clear()
+    flow.offer(fetched(A, 0, 20))
+    await_that(lambda: len(made.batches) == 2)  # one commits, one waits
+    quiet = flow.suspend()
+    time.sleep(0.02)
+    assert not quiet.done()
+    made.ledger.open.set()
+    done(quiet)
+    assert made.ledger.offsets() == {A: 4} == {A: flow.positions()[A]}
+    assert flow.offer(fetched(A, 4, 6))  # ignored
+    done(flow.resume())
+    assert made.ledger.fences == 1, "nobody else can have owned it"
+    assert not flow.offer(fetched(A, 20, 25)), "fetched before the seek"
+    flow.offer(fetched(A, 4, 25))
+    made.await_committed({A: 25})
+
+
+def test_a_flow_resumed_in_doubt_restores_its_state_first(bench):
+    made = bench()
+    flow = made.start()
+    flow.offer(fetched(A, 0, 5))
+    made.await_committed({A: 5})
+    done(flow.suspend())
+    made.ledger.committed.append(Outcome({}, b"x", {A: 9}, 2))  # by another owner
+    done(flow.resume(rebuild="assigned"))
+    assert made.ledger.fences == 2
+    assert flow.positions()[A] == 9
+
+
+def test_a_flow_resumed_before_it_was_quiet_becomes_ready_too(bench):
+    made = bench()
+    flow = made.start()
+    made.ledger.open.clear()
+    flow.offer(fetched(A, 0, 5))
+    await_that(lambda: made.ledger.under_way)
+    flow.suspend()
+    ready = flow.resume()
+    made.ledger.open.set()
+    done(ready)
+    flow.offer(fetched(A, 5, 6))
+    made.await_committed({A: 6})
+
+
+def test_a_fenced_flow_waits_for_the_groups_verdict_and_gives_way(bench):
+    made = bench(heartbeat_ms=60_000)
+    flow = made.start()
+    made.ledger.fates = [Fenced("another")]
+    flow.offer(fetched(A, 0, 5))
+    await_that(lambda: flow._rebuild == "fenced")
+    done(flow.suspend())
+    done(flow.close())
+    assert made.ledger.fences == 1, "the other one owns it"
+
+
+def test_a_location_change_makes_a_batch_without_events(bench):
+    made = bench()
+    made.start()
+    change = LocationChange(0, 7, 0, b"l", b"{}")
+    made.feed.inboxes[0].put([change])
+    await_that(lambda: made.ledger.committed)
+    assert made.ledger.pipeline.batches == [([], [change])]
+
+
+def test_a_batch_that_names_an_unknown_location_gets_what_the_feed_catches_up_with(bench):
+    made = bench()
+    flow = made.start()
+    change = LocationChange(0, 7, 0, b"l", b"{}")
+    made.feed.to_come = [change]
+    made.ledger.pipeline.wants_locations = True
+    flow.offer(fetched(A, 0, 1))
+    made.await_committed({A: 1})
+    assert made.ledger.pipeline.batches == [([(A, [0])], [change])]
+
+
+def test_pools_that_wait_on_time_get_a_tick_each_interval(bench):
+    made = bench(tick_ms=5)
+    made.start()
+    made.ledger.pipeline.pools = [b"p"]
+    await_that(lambda: len(made.ticks) >= 3)
+    made.ledger.pipeline.pools = []
+    time.sleep(0.02)
+    count = len(made.ticks)
+    time.sleep(0.03)
+    assert made.ticks == [([b"p"], 0)] * count

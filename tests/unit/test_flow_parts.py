@@ -1,0 +1,321 @@
+"""The parts around the flow, each by itself: fetching, recovery's checks, the changelog's parts, metrics, fail points."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+from faust.types import TP
+from prometheus_client import CollectorRegistry, generate_latest
+
+from streams import transactions
+from streams.failpoints import FAIL_POINTS, fail_points
+from streams.flow import _fitting, _Waiting
+from streams.metrics import Histogram
+from streams.pipeline import ChangelogGap, Outcome
+from streams.recovery import Inconsistent, join, read_positions
+from streams.scheduler import BatchScheduler
+from streams.transport import Fetched, read
+
+# Fetching
+
+
+def log_batch(first, values, producer=-1, transactional=False, compression=0):
+    builder = DefaultRecordBatchBuilder(2, compression, transactional, producer, 0, 0, 1 << 20)
+    for place, value in enumerate(values):
+        builder.append(place, 1_000 + place, b"key", value, [])
+    written = bytearray(builder.build())
+    written[0:8] = first.to_bytes(8, "big")
+    return bytes(written)
+
+
+def response(offset, *batches, aborted=()):
+    """What aiokafka makes of a fetch response, and the partition's state."""
+    records = MemoryRecords(b"".join(batches))
+    place = TopicPartition("a.v1", 3)
+    source = PartitionRecords(place, records, list(aborted), offset, None, None, True, READ_COMMITTED)
+    return source, Position(offset)
+
+
+class Position:
+    has_valid_position = True
+    highwater = 99
+
+    def __init__(self, position):
+        self.position = position
+
+    def consumed_to(self, position):
+        self.position = position
+
+
+def test_a_fetch_is_one_range_of_raw_records_and_moves_the_position():
+    source, state = response(5, log_batch(5, [b"1", b"2"]), log_batch(7, [b"3"], compression=3))
+    found = read(source, state)
+    assert (found.topic, found.partition, found.start, found.end, found.highwater) == ("a.v1", 3, 5, 8, 99)
+    assert [(record.offset, record.key, record.value) for record in found.records] == [
+        (5, b"key", b"1"),
+        (6, b"key", b"2"),
+        (7, b"key", b"3"),
+    ]
+    assert state.position == 8
+
+
+def test_a_fetch_that_begins_within_a_batch_leaves_out_what_is_below():
+    source, state = response(6, log_batch(5, [b"1", b"2", b"3"]))
+    found = read(source, state)
+    assert (found.start, [record.offset for record in found.records]) == (6, [6, 7])
+
+
+def test_aborted_records_are_left_out_and_the_range_goes_over_them():
+    aborted = log_batch(5, [b"1", b"2"], producer=9, transactional=True)
+    source, state = response(5, aborted, log_batch(7, [b"3"]), aborted=[(9, 5)])
+    found = read(source, state)
+    assert (found.start, found.end, [record.offset for record in found.records]) == (5, 8, [7])
+
+
+def test_a_fetch_from_before_a_seek_is_thrown_away():
+    source, state = response(5, log_batch(5, [b"1"]))
+    state.position = 2
+    assert read(source, state) is None
+    assert state.position == 2
+
+
+def test_the_scheduler_yields_a_partitions_range_once():
+    ranges = {TP("a.v1", 0): Fetched("a.v1", 0, 0, 3, [1, 2, 3], 3), TP("b.v1", 0): Fetched("b.v1", 0, 0, 1, [1], 1)}
+    assert list(BatchScheduler().iterate(ranges)) == list(ranges.items())
+
+
+# Batches
+
+
+def waiting(*sizes):
+    records = [SimpleNamespace(value=b"x" * size) for size in sizes]
+    return _Waiting(0.0, "a.v1", records, sum(sizes))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "rows", "size_bytes", "must", "expected"),
+    [
+        ((5, 5, 5), 3, 15, False, (3, 15)),
+        ((5, 5, 5), 2, 15, False, (2, 10)),
+        ((5, 5, 5), 3, 14, False, (2, 10)),
+        ((50, 5), 3, 10, False, (0, 0)),
+        ((50, 5), 3, 10, True, (1, 50)),
+    ],
+)
+def test_as_many_records_fit_as_rows_and_bytes_allow(sizes, rows, size_bytes, must, expected):
+    assert _fitting(waiting(*sizes), rows, size_bytes, must) == expected
+
+
+# Recovery
+
+
+class Part:
+    def __init__(self, batch, part, value, headers=None):
+        self._headers = [("batch", batch), ("part", part)] if headers is None else headers
+        self._value = value
+
+    def headers(self):
+        return self._headers
+
+    def value(self):
+        return self._value
+
+    def topic(self):
+        return "log"
+
+    def partition(self):
+        return 0
+
+    def offset(self):
+        return 42
+
+
+def test_changelog_records_come_together_from_their_parts():
+    parts = [Part(b"1", b"1/1", b"a"), Part(b"2", b"1/3", b"b"), Part(b"2", b"2/3", b"c"), Part(b"2", b"3/3", b"d")]
+    assert list(join(parts)) == [b"a", b"bcd"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([Part(b"2", b"2/2", b"")], "part 1 of batch 2 expected, found part 2 of batch 2"),
+        ([Part(b"2", b"1/3", b""), Part(b"2", b"3/3", b"")], "part 2 of batch 2 expected, found part 3 of batch 2"),
+        ([Part(b"2", b"1/2", b""), Part(b"3", b"1/1", b"")], "part 2 of batch 2 expected, found part 1 of batch 3"),
+        ([Part(b"2", b"1/2", b"")], "ends with part 1 of batch 2, which has more"),
+        ([Part(b"", b"", b"", headers=None)], r"log\[0\] at offset 42: headers"),
+        ([Part(b"", b"", b"", headers=[])], r"log\[0\] at offset 42: headers"),
+    ],
+)
+def test_a_missing_part_of_the_changelog_is_found(parts, said):
+    with pytest.raises(ChangelogGap, match=said):
+        list(join(parts))
+
+
+RANGES = {"a": (0, 9), "b": (2, 5)}
+
+
+@pytest.mark.parametrize(
+    ("restored", "committed", "expected"),
+    [
+        ({}, {}, {"a": 0, "b": 2}),  # the first start
+        ({"a": 9, "b": 3}, {"a": 9, "b": 3}, {"a": 9, "b": 3}),
+        ({"a": 4}, {"a": 4}, {"a": 4, "b": 2}),
+        ({"a": 4}, {}, {"a": 4, "b": 2}),  # the group was idle so long that its offsets expired
+    ],
+)
+def test_offsets_and_changelog_that_agree_say_where_to_read_on(restored, committed, expected):
+    assert read_positions(restored, committed, RANGES) == expected
+
+
+@pytest.mark.parametrize(
+    ("restored", "committed", "said"),
+    [
+        ({"a": 4}, {"a": 5}, "a: the group's committed offset is 5, the changelog ends at 4"),
+        ({}, {"a": 5}, "a: the group's committed offset is 5, the changelog ends at None"),
+        ({"b": 1}, {"b": 1}, "b: to be read on from offset 1, but the log holds 2 to 5"),
+        ({"b": 6}, {"b": 6}, "b: to be read on from offset 6, but the log holds 2 to 5"),
+    ],
+)
+def test_offsets_changelog_and_inputs_that_contradict_each_other_are_refused(restored, committed, said):
+    with pytest.raises(Inconsistent, match=said):
+        read_positions(restored, committed, RANGES)
+
+
+def test_records_that_may_be_deleted_unread_may_be_missing():
+    assert read_positions({"b": 1}, {"b": 1}, RANGES, expendable=["b"]) == {"a": 0, "b": 2}
+
+
+# Transactions
+
+
+class Sent:
+    """Stands in for librdkafka's producer; takes up to `limit` messages of a list."""
+
+    def __init__(self, limit=1_000_000):
+        self.limit = limit
+        self.messages = []
+
+    def produce(self, topic, partition, **message):
+        self.messages.append((topic, partition, message))
+
+    def produce_batch(self, topic, messages, partition):
+        for message in messages[self.limit :]:
+            message["_error"] = transactions.KafkaError(transactions.KafkaError._QUEUE_FULL)
+        self.messages += [(topic, partition, message) for message in messages[: self.limit]]
+        return min(self.limit, len(messages))
+
+
+def producer(sent):
+    settings = SimpleNamespace(
+        bootstrap_servers="", transaction_timeout_ms=1, request_timeout_ms=1, compression="none", linger_ms=1, retry_backoff_ms=1
+    )  # fmt: skip
+    made = transactions.PartitionProducer(settings, "t-g-2", 2, "log", None, lambda name: None)
+    made._producer = sent
+    return made
+
+
+def test_a_changelog_record_is_cut_into_parts_that_join_again():
+    sent = Sent()
+    record = bytes(range(256)) * 6_000
+    producer(sent)._send_changelog(Outcome({}, record, {}, 7))
+    parts = [Part(*(value for _, value in message["headers"]), message["value"]) for _, _, message in sent.messages]
+    assert len(parts) == 3
+    assert max(len(part.value()) for part in parts) <= transactions.PART_BYTES
+    assert list(join(parts)) == [record]
+    assert {(topic, partition, message["key"]) for topic, partition, message in sent.messages} == {("log", 2, b"batch")}
+
+
+def test_messages_with_headers_keep_their_place_among_those_without():
+    sent = Sent()
+    messages = [
+        {"key": b"a", "value": b"1"},
+        {"key": b"a", "value": b"2", "headers": [("h", b"x")]},
+        {"key": b"a", "value": b"3"},
+    ]
+    producer(sent)._send("out", messages)
+    assert [(message["value"], message.get("headers")) for _, _, message in sent.messages] == [
+        (b"1", None),
+        (b"2", [("h", b"x")]),
+        (b"3", None),
+    ]
+
+
+def test_messages_that_librdkafka_does_not_take_are_not_left_out():
+    with pytest.raises(transactions.Refused, match="a message to out was not accepted"):
+        producer(Sent(limit=1))._send("out", [{"value": b"1"}, {"value": b"2"}])
+
+
+# Metrics
+
+
+def test_a_histogram_counts_a_whole_array_as_prometheus_counts_values_one_by_one():
+    histogram = Histogram("x_seconds", "help", ("group",), np.array([1.0, 2.0, 5.0]))
+    histogram.observe(np.array([0.5, 1.0, 1.5, 7.0]), "g")
+    histogram.observe(3.0, "g")
+    histogram.observe(np.empty(0), "g")
+    registry = CollectorRegistry()
+    registry.register(histogram)
+    text = generate_latest(registry).decode()
+    for line in (
+        'x_seconds_bucket{group="g",le="1"} 2.0',
+        'x_seconds_bucket{group="g",le="2"} 3.0',
+        'x_seconds_bucket{group="g",le="5"} 4.0',
+        'x_seconds_bucket{group="g",le="+Inf"} 5.0',
+        'x_seconds_count{group="g"} 5.0',
+        'x_seconds_sum{group="g"} 13.0',
+    ):
+        assert line in text
+
+
+# Fail points
+
+
+@pytest.mark.parametrize("wrong", ["nowhere:1", "after_flush", "after_flush:0", "after_flush:x"])
+def test_a_wrong_fail_point_is_named(wrong):
+    with pytest.raises(ValueError, match="fail_at must be NAME:HITS"):
+        fail_points(wrong)
+
+
+@pytest.mark.parametrize("name", FAIL_POINTS)
+def test_a_fail_point_kills_at_the_given_hit_and_not_before(name):
+    program = (
+        f"from streams.failpoints import fail_points; passed = fail_points('{name}:3')\n"
+        "for hit in range(1, 9):\n    passed('another'); print(hit, flush=True); passed(" + repr(name) + ")"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.split()) == (-signal.SIGKILL, ["1", "2", "3"])
+
+
+def test_without_a_fail_point_nothing_happens():
+    assert [fail_points("")(name) for name in FAIL_POINTS] == [None] * len(FAIL_POINTS)
+
+
+# The assignment
+
+
+def test_a_partition_of_which_a_topic_is_missing_is_refused():
+    from streams.app import Flows, NotCopartitioned
+    from streams.flow import Group
+
+    signals = SimpleNamespace(connect=lambda handler: None)
+    app = SimpleNamespace(
+        on_partitions_revoked=signals, on_partitions_assigned=signals, on_rebalance_complete=signals,
+        on_before_shutdown=signals, settings=SimpleNamespace(app_id="t"),
+    )  # fmt: skip
+    flows = Flows(app, [Group("g", ("a", "b"), "log", None), Group("clicks", ("c",), "clog", None)], ())
+    flows._partitions = {"a": 2, "b": 2, "c": 3}
+    whole = [TP("a", 0), TP("b", 0), TP("c", 2)]
+    assert flows._owned(whole) == {("g", 0), ("clicks", 2)}
+    with pytest.raises(NotCopartitioned, match="partition 1 of b was assigned without a"):
+        flows._owned([*whole, TP("b", 1)])
+    with pytest.raises(NotCopartitioned, match="had 3 partitions when this worker started, now there is a partition 3"):
+        flows._owned([*whole, TP("c", 3)])
+    assert asyncio.iscoroutinefunction(flows.on_revoked)
