@@ -33,7 +33,7 @@ class Spread:
 
 SLOW = Spread(1, 0, 0, 0, 0, 0, 0)
 STEADY = Spread(0.7, 0.1, 1, 0.12, 3, 0.08, 4)
-POPULAR = Spread(0.5, 0.15, 5, 0.2, 8, 0.15, 20)
+POPULAR = Spread(0.55, 0.15, 3, 0.17, 8, 0.13, 20)
 STEADY_LINES = 8  # order lines in the pool from which a SKU is steady
 POPULAR_LINES = 40
 
@@ -122,11 +122,11 @@ def _stock_for_orders(supply: Supply, pool: str, sku: str, asked: Sequence[Wish]
 
 def _fill(chance: float) -> float:
     """Opening stock as a share of all that will be ordered: most SKUs suffice, some are short, a few come late."""
-    if chance < 0.72:
-        return 1.05 + chance
-    if chance < 0.93:
-        return 0.6 + (chance - 0.72) * 1.6
-    return (chance - 0.93) * 5
+    if chance < 0.74:
+        return 1.15 + chance
+    if chance < 0.94:
+        return 0.6 + (chance - 0.74) * 1.6
+    return (chance - 0.94) * 5
 
 
 def _shares(pool: str, sku: str, asked: Sequence[Wish], home: str, places: Places, seed: int) -> dict[str, float]:

@@ -40,7 +40,7 @@ ABANDONED_SHARE = 0.01  # a basket that is held and never paid, beside the order
 CANCELLED_SHARE = 0.03
 URGENT_SHARE = 0.1
 # Shares of the orders of at most so many lines: who buys more takes what comes.
-CHOOSY_LINES = 30
+CHOOSY_LINES = 15
 NO_SPLIT_SHARE = 0.08
 ALL_OR_NOTHING_SHARE = 0.06
 
@@ -185,14 +185,13 @@ def _add_order(stream: _Stream, invoice: Invoice, lines: list[Line], customer: C
         {"line_id": str(line.position), "sku": line.sku, "quantity": line.quantity, "unit_price": line.price} for line in lines
     ]
     terms = _terms(stream.facts, invoice, len(lines), customer, closed, seed)
-    request = terms | {"lines": order_lines}
     facts = stream.facts
     facts["orders"] += 1
     facts["order_lines"] += len(lines)
     facts["ordered_units"] += sum(line.quantity for line in lines)
     if closed:
         facts["pickups_at_closed_shops"] += 1
-        add(place, "placed", request)  # rejected at once: nothing to hold or to cancel
+        add(place, "placed", terms | {"lines": order_lines})  # rejected at once: nothing to hold or to cancel
         return
     if chance("abandoned", ABANDONED_SHARE):
         expires_at = stream.now_ms + int(place / stream.lines * duration_ms) + HOLD_MARGIN_MS
@@ -206,7 +205,7 @@ def _add_order(stream: _Stream, invoice: Invoice, lines: list[Line], customer: C
         facts["holds_confirmed"] += 1
         facts["holds_grown"] += grown
         place += 10 + 100 * draw(seed, "paid after", invoice.number)
-    add(place, "placed", request)
+    add(place, "placed", terms | {"lines": order_lines})
     if chance("cancelled", CANCELLED_SHARE):
         some = len(lines) >= 3 and chance("in part", 1 / 3)
         line_ids = {"line_ids": [line["line_id"] for line in order_lines[: len(lines) // 3]]} if some else {}
