@@ -31,8 +31,11 @@ def worker(
     import logging
 
     from streams.app import BrokerUnreachable, CannotStart, run_worker
+    from streams.warm import warm_kernels
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("nearshelf.worker").info("loading the kernels; the first time they are compiled, which takes minutes")
+    warm_kernels(settings)
     try:
         status = run_worker(settings)
     except CannotStart as error:

@@ -1,0 +1,54 @@
+"""Compiling all kernels before the first event is waited for: once a machine and version, minutes; after that a second or two.
+
+A worker does it before it joins its group, so that it is never given partitions it could not serve yet.
+"""
+
+from dataclasses import dataclass
+
+import orjson
+
+from config.settings import Settings
+from streams.inventory import InventoryPipeline
+from streams.pipeline import LocationChange, Segment
+
+
+@dataclass(slots=True)
+class _Record:
+    offset: int
+    value: bytes
+    timestamp: int = 0
+    key: bytes = b"warm"
+    headers: tuple = ()
+
+
+_LOCATION = {"id": "A", "pool": "warm", "kind": "store", "latitude": 51.0, "longitude": 0.0}
+_EVENT = {"event_time": 0, "location_id": "A", "sku": "B"}
+_RECEIPT = _EVENT | {"event_id": "1", "kind": "receipt", "quantity": 9}
+_SALE = _EVENT | {"event_id": "2", "kind": "sale", "quantity": 1}
+_ORDER = {
+    "event_id": "3",
+    "event_time": 0,
+    "kind": "held",
+    "expires_at": 9,
+    "order_id": "C",
+    "lines": [{"line_id": "1", "sku": "B", "quantity": 2}, {"line_id": "2", "sku": "D", "quantity": 2}],
+    "destination": {"latitude": 51.0, "longitude": 0.0},
+}
+
+
+def _segment(topic: str, *events: dict) -> Segment:
+    return Segment(topic, [_Record(offset, orjson.dumps(event)) for offset, event in enumerate(events)])
+
+
+def warm_kernels(settings: Settings) -> None:
+    """Run a shop of one location through the inventory pipeline, in memory, and restore it."""
+    pipeline = InventoryPipeline(0, 1, settings)
+    network = [LocationChange(0, 0, 0, b"A", orjson.dumps(_LOCATION))]
+    segments = [_segment("stock.v1", _RECEIPT), _segment("sales.v1", _SALE), _segment("orders.v1", _ORDER, {})]
+    pipeline.needs_locations(segments)
+    first = pipeline.process(segments, network)
+    pipeline.needs_locations([_segment("stock.v1")])
+    restored = InventoryPipeline(0, 1, settings)
+    restored.restore(first.changelog)
+    restored.seal()
+    restored.process([_segment("ticks.v1", {"pool_id": "warm"})], [])
