@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from topics.codec import decode as codec
-from topics.codec.scan import scan_clicks, scan_events
+from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import CLICK, EVENT, LINE
 from topics.events import INVENTORY_TOPICS, MODELS
 
@@ -285,11 +285,11 @@ def taken(values: list[bytes], topic: int) -> np.ndarray:
     buffer, starts, ends = codec._join(values)
     if topic == CLICKS:
         rows_out = np.zeros(len(values), CLICK)
-        scan_clicks(buffer, starts, ends, rows_out, np.empty(0, LINE))
+        scan_clicks(buffer, starts, ends, rows_out, np.empty(0, LINE), *workspace())
     else:
         rows_out = np.zeros(len(values), EVENT)
         rows_out["topic"] = topic
-        scan_events(buffer, starts, ends, rows_out, np.empty(len(buffer), LINE))
+        scan_events(buffer, starts, ends, rows_out, np.empty(len(buffer), LINE), *workspace())
     return rows_out["kind"] > 0
 
 

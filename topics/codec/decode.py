@@ -13,7 +13,7 @@ import numpy as np
 
 from topics.codec.fields import TEXTS, TIMES
 from topics.codec.grammar import PADDING
-from topics.codec.scan import scan_clicks, scan_events
+from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
 from topics.events import INVENTORY_TOPICS, MAX_VALUE_BYTES, Record, Refusal, judge
 from topics.reasons import Kind
@@ -119,7 +119,7 @@ def decode(
     events["offset"] = offsets
     events["timestamp"] = timestamps
     lines = np.empty(len(buffer) // _SHORTEST_LINE, LINE)
-    line_count = scan_events(buffer, starts, ends, events, lines)
+    line_count = scan_events(buffer, starts, ends, events, lines, *workspace())
     lines = lines[:line_count]
     doubtful = np.flatnonzero(events["kind"] == Kind.UNDECODED)
     if not len(doubtful):
@@ -152,7 +152,7 @@ def decode_clicks(
     clicks = np.zeros(len(values), CLICK)
     clicks["offset"] = offsets
     clicks["timestamp"] = timestamps
-    scan_clicks(buffer, starts, ends, clicks, np.empty(0, LINE))
+    scan_clicks(buffer, starts, ends, clicks, np.empty(0, LINE), *workspace())
     tail = _Tail(len(buffer), 0)
     details = {}
     for row in np.flatnonzero(clicks["kind"] == Kind.UNDECODED).tolist():

@@ -18,13 +18,13 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from topics.events import MAX_ID
+from topics.kernels import allocating_kernel, kernel
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 POLICY = "nearest"
 POLICY_VERSION = 1
 
-_kernel = njit(cache=True, nogil=True)
-_inlined = njit(cache=True, nogil=True, forceinline=True)  # 25 % faster than calls, see grammar.py
+_inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)  # 25 % faster than calls, see grammar.py
 
 
 @intrinsic
@@ -104,7 +104,7 @@ _LOSER_ROOM = 128 + _TEXT_ROOM
 _CELL_ROOM = 512 + 4 * _TEXT_ROOM
 
 
-@_kernel
+@allocating_kernel
 def _with_room(out, at, room):
     """Give back `out`, or a larger copy where `room` more bytes fit behind `at`."""
     if at + room <= len(out):
@@ -165,7 +165,7 @@ def _put_integer(out, at, value):
     return at + size
 
 
-@_kernel
+@kernel
 def _put_km(out, at, metres):
     """Write metres as kilometres with one to three decimals."""
     at = _put_integer(out, at, metres // 1000)
@@ -179,7 +179,7 @@ def _put_km(out, at, metres):
     return at + 3 if rest % 100 else at + 2
 
 
-@_kernel
+@kernel
 def _put_line(out, at, line, heap, skus):
     """Write a line of a decision but for its closing brace."""
     at = _put(out, at, _LINE_ID)
@@ -190,7 +190,7 @@ def _put_line(out, at, line, heap, skus):
     return _put_integer(out, at, np.int64(line.quantity))
 
 
-@_kernel
+@kernel
 def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
     at = _put(out, at, _SHIPMENT_ID)
     at = _put(out, at, tag)
@@ -215,7 +215,7 @@ def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
     return _put(out, at, _LINES_END)
 
 
-@_kernel
+@kernel
 def _put_loser(out, at, loser, heap, locations):
     at = _put(out, at, _LOSER)
     location = locations[loser.location]
@@ -226,7 +226,7 @@ def _put_loser(out, at, loser, heap, locations):
     return _put_word(out, at, _LOST, _LOST_SIZE, loser.reason)
 
 
-@_kernel
+@kernel
 def _decision_room(decision, shipments):
     room = _DECISION_ROOM + decision.shipment_count * _SHIPMENT_ROOM
     room += decision.unallocated_count * _LINE_ROOM + decision.loser_count * _LOSER_ROOM
@@ -235,7 +235,7 @@ def _decision_room(decision, shipments):
     return room
 
 
-@_kernel
+@allocating_kernel
 def _allocations_kernel(
     decisions,
     shipments,
@@ -312,7 +312,7 @@ def _allocations_kernel(
     return out[:at]
 
 
-@_kernel
+@allocating_kernel
 def _inventory_kernel(cells, rows, skus, locations, heap, pool, spans_out):
     """Write keys and values; as `_allocations_kernel`."""
     out = np.empty(256 * (len(rows) + 1), np.uint8)

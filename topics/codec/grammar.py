@@ -13,6 +13,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from topics.codec.fields import LEXICON_BITS
+from topics.kernels import kernel
 
 PADDING = 32  # bytes
 MAX_DEPTH = 32  # of values nobody reads
@@ -40,9 +41,8 @@ _LEXICON_SHIFT = np.uint64(64 - LEXICON_BITS)
 _TENS = np.array([10.0**power for power in range(23)])  # exact
 _SPLIT = float((1 << 27) + 1)
 
-kernel = njit(cache=True, nogil=True)
 # For what runs once a key or value: left to itself LLVM passes some twenty words of array headers a call, and is 30 % slower.
-inlined = njit(cache=True, nogil=True, forceinline=True)
+inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 
 
 @intrinsic

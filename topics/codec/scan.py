@@ -63,7 +63,6 @@ from topics.codec.grammar import (
     colon_end,
     find_word,
     inlined,
-    kernel,
     read_integer,
     read_number,
     space_end,
@@ -73,6 +72,7 @@ from topics.codec.grammar import (
 )
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, HAS_LINES, PICKUP, URGENT
 from topics.events import MAX_ID, MAX_LINES, MAX_MONEY, MAX_QUANTITY, MAX_TIME
+from topics.kernels import kernel
 from topics.reasons import Kind
 
 # Where the groups of field codes end.
@@ -223,7 +223,7 @@ def _hash(buffer, at, size):
 
 @kernel
 def _distinct(buffer, lines, first, count, hashes_inout):
-    """Tell whether the line ids surely differ; `hashes_inout` (uint64[4 · MAX_LINES]) is an open-addressed set."""
+    """Tell whether the line ids surely differ; `hashes_inout` is an open-addressed set of at least 2 · MAX_LINES."""
     capacity = 4
     while capacity < 2 * count:
         capacity *= 2
@@ -454,8 +454,13 @@ def _fill_click(click_out, present, fields, degrees):
     click_out.kind = kind
 
 
+def workspace() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """What a scan works in: a record's fields by code (place and size, or value), its coordinates, its line ids' hashes."""
+    return np.zeros((len(FIELDS), 2), np.int64), np.zeros(2, np.float64), np.zeros(4 * MAX_LINES, np.uint64)
+
+
 @kernel
-def scan_events(buffer, starts, ends, events_inout, lines_out):
+def scan_events(buffer, starts, ends, events_inout, lines_out, fields, degrees, hashes):
     """Read the surely good records of a batch; the others' rows are left as they are, kind UNDECODED.
 
     Parameters
@@ -468,15 +473,14 @@ def scan_events(buffer, starts, ends, events_inout, lines_out):
         Zeros but for `topic`.
     lines_out : LINE[]
         Room for a row per four bytes of the buffer.
+    fields, degrees, hashes : arrays
+        Room to work in: `workspace()`.
 
     Returns
     -------
     int
         Rows of `lines_out` in use.
     """
-    fields = np.zeros((len(FIELDS), 2), np.int64)
-    degrees = np.zeros(2, np.float64)
-    hashes = np.zeros(4 * MAX_LINES, np.uint64)
     line_row = np.int64(0)
     for row in range(len(starts)):
         topic = np.int64(events_inout[row].topic)
@@ -487,11 +491,8 @@ def scan_events(buffer, starts, ends, events_inout, lines_out):
 
 
 @kernel
-def scan_clicks(buffer, starts, ends, clicks_inout, lines_out):
+def scan_clicks(buffer, starts, ends, clicks_inout, lines_out, fields, degrees, hashes):
     """Read the surely good clicks of a batch; as `scan_events`, with CLICK rows and no lines (LINE[0])."""
-    fields = np.zeros((len(FIELDS), 2), np.int64)
-    degrees = np.zeros(2, np.float64)
-    hashes = np.zeros(0, np.uint64)
     # As int64, or numba would compile the scanner again for these literals.
     topic, line_row = np.int64(CLICKS), np.int64(0)
     for row in range(len(starts)):
