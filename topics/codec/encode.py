@@ -8,7 +8,7 @@ Not here: where records go (streams/), the tables' schemas (topics/columns.py, s
 """
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -18,7 +18,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from topics.events import MAX_ID
-from topics.kernels import allocating_kernel, kernel
+from topics.kernels import kernel
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 POLICY = "nearest"
@@ -95,6 +95,8 @@ _AVAILABLE = _text(',"available":')
 _VERSION = _text(',"version":')
 _UPDATED_AT = _text(',"updated_at":')
 
+_USUAL_DECISION = 768  # bytes, key and value
+_USUAL_CELL = 256
 # Room that surely suffices: a text of MAX_ID characters takes at most 4 bytes a character, escaped or not.
 _TEXT_ROOM = 4 * MAX_ID
 _DECISION_ROOM = 1024 + 2 * _TEXT_ROOM
@@ -102,16 +104,6 @@ _SHIPMENT_ROOM = 256 + _TEXT_ROOM
 _LINE_ROOM = 128 + 2 * _TEXT_ROOM
 _LOSER_ROOM = 128 + _TEXT_ROOM
 _CELL_ROOM = 512 + 4 * _TEXT_ROOM
-
-
-@allocating_kernel
-def _with_room(out, at, room):
-    """Give back `out`, or a larger copy where `room` more bytes fit behind `at`."""
-    if at + room <= len(out):
-        return out
-    larger = np.empty(2 * (at + room), np.uint8)
-    _copy(larger, 0, out, 0, at)
-    return larger
 
 
 @_inlined
@@ -235,8 +227,12 @@ def _decision_room(decision, shipments):
     return room
 
 
-@allocating_kernel
+@kernel
 def _allocations_kernel(
+    first,
+    at,
+    out,
+    spans_out,
     decisions,
     shipments,
     lines,
@@ -250,14 +246,15 @@ def _allocations_kernel(
     topic_ends,
     pool,
     tag,
-    spans_out,
 ):
-    """Write keys and values; `spans_out` (int64[n, 3]) gets begin of key, begin of value, end. Returns the buffer."""
-    out = np.empty(512 * (len(decisions) + 1), np.uint8)
-    at = np.int64(0)
-    for number in range(len(decisions)):
+    """Write keys and values from decision `first` on into `out` from `at`, as long as there surely is room.
+
+    `spans_out` (int64[n, 3]) gets the places of a key, of its value, and of the end. Returns the next decision and place.
+    """
+    for number in range(first, len(decisions)):
         decision = decisions[number]
-        out = _with_room(out, at, _decision_room(decision, shipments) + len(pool) + len(topics))
+        if at + _decision_room(decision, shipments) + len(pool) + len(topics) > len(out):
+            return number, at
         spans_out[number, 0] = at
         at = _put_raw(out, at, heap, decision.order_id_at, decision.order_id_size)
         spans_out[number, 1] = at
@@ -309,19 +306,18 @@ def _allocations_kernel(
         at -= decision.loser_count > 0
         at = _put(out, at, _END)
         spans_out[number, 2] = at
-    return out[:at]
+    return len(decisions), at
 
 
-@allocating_kernel
-def _inventory_kernel(cells, rows, skus, locations, heap, pool, spans_out):
+@kernel
+def _inventory_kernel(first, at, out, spans_out, cells, rows, skus, locations, heap, pool):
     """Write keys and values; as `_allocations_kernel`."""
-    out = np.empty(256 * (len(rows) + 1), np.uint8)
-    at = np.int64(0)
-    for number in range(len(rows)):
+    for number in range(first, len(rows)):
+        if at + _CELL_ROOM + len(pool) > len(out):
+            return number, at
         cell = cells[rows[number]]
         location = locations[cell.location]
         sku = skus[cell.sku]
-        out = _with_room(out, at, _CELL_ROOM + len(pool))
         spans_out[number, 0] = at
         at = _put_raw(out, at, heap, location.id_at, location.id_size)
         out[at] = _SLASH
@@ -347,12 +343,18 @@ def _inventory_kernel(cells, rows, skus, locations, heap, pool, spans_out):
         out[at] = _CLOSE
         at += 1
         spans_out[number, 2] = at
-    return out[:at]
+    return len(rows), at
 
 
-def _messages(out: np.ndarray, spans: np.ndarray) -> list[dict]:
-    """Cut the buffer into messages."""
-    joined = out.tobytes()
+def _messages(write: Callable, count: int, usual_bytes: int, *columns) -> list[dict]:
+    """Let a kernel write `count` records, in a buffer that grows as it asks, and cut that into messages."""
+    out = np.empty(usual_bytes * (count + 1), np.uint8)
+    spans = np.empty((count, 3), np.int64)
+    done, at = write(0, 0, out, spans, *columns)
+    while done < count:
+        out = np.concatenate([out[:at], np.empty(len(out) + _DECISION_ROOM, np.uint8)])
+        done, at = write(done, at, out, spans, *columns)
+    joined = out[:at].tobytes()
     return [{"key": joined[key:value], "value": joined[value:end]} for key, value, end in spans.tolist()]
 
 
@@ -397,8 +399,10 @@ def encode_allocations(
     """
     names = [orjson.dumps(name) for name in topic_names]
     ends = np.cumsum([0, *map(len, names)])
-    spans = np.empty((len(decisions), 3), np.int64)
-    out = _allocations_kernel(
+    return _messages(
+        _allocations_kernel,
+        len(decisions),
+        _USUAL_DECISION,
         decisions,
         shipments,
         lines,
@@ -412,9 +416,7 @@ def encode_allocations(
         ends,
         np.frombuffer(b'","pool_id":' + orjson.dumps(pool_id.decode()) + b',"status":', np.uint8),
         np.frombuffer(tag, np.uint8),
-        spans,
     )
-    return _messages(out, spans)
 
 
 def encode_inventory(
@@ -438,10 +440,8 @@ def encode_inventory(
     list of dict
         `{"key": location_id/sku, "value": JSON}` for each row, in order.
     """
-    spans = np.empty((len(rows), 3), np.int64)
     pool = np.frombuffer(b'{"pool_id":' + orjson.dumps(pool_id.decode()) + b',"location_id":"', np.uint8)
-    out = _inventory_kernel(cells, rows, skus, locations, heap, pool, spans)
-    return _messages(out, spans)
+    return _messages(_inventory_kernel, len(rows), _USUAL_CELL, cells, rows, skus, locations, heap, pool)
 
 
 def encode_dead_letter(
