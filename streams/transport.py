@@ -19,8 +19,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
 from aiokafka.errors import ConsumerStoppedError
+from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecordPy
+from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
+from aiokafka.record.util import decode_varint
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
@@ -104,19 +108,72 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return taken
 
 
+class KeptRecords(MemoryRecords):
+    """A fetch response's records, and their bytes: for what aiokafka's parser won't take."""
+
+    def __init__(self, content: bytes):
+        super().__init__(content)
+        self.content = content
+
+
+aiokafka_fetcher.MemoryRecords = KeptRecords
+
+
 def read(source: PartitionRecords, state: Any) -> Fetched | None:
     """Unpack one fetch response and move the fetch position past it; None if the position was moved meanwhile."""
     start = source.next_fetch_offset
     if not state.has_valid_position or state.position != start:
         return None
-    source._consumer_record = _raw
-    records = list(source._records_iterator)
+    aborted = list(source._aborted_transactions)
+    try:
+        records = _unpack(source)
+    except UnicodeDecodeError:  # a header's name; it would stop the worker for ever
+        source._records, source._aborted_transactions = _LenientRecords(source._records.content), aborted
+        source._aborted_producers.clear()
+        source.next_fetch_offset = start
+        source._records_iterator = source._unpack_records()
+        records = _unpack(source)
     state.consumed_to(source.next_fetch_offset)
     return Fetched(*source._tp, start, source.next_fetch_offset, records, state.highwater)
 
 
+def _unpack(source: PartitionRecords) -> list[Any]:
+    source._consumer_record = _raw
+    return list(source._records_iterator)
+
+
 def _raw(tp: TP, record: Any) -> Any:
     return record
+
+
+class _LenientRecords(_MemoryRecordsPy):
+    """As aiokafka reads them without its extensions, twenty times slower, but headers whose names are no UTF-8 are left out."""
+
+    def next_batch(self) -> Any:
+        content = self._next_slice
+        batch = super().next_batch()
+        return _LenientBatch(content) if content[self.MAGIC_OFFSET] >= 2 else batch
+
+
+class _LenientBatch(_DefaultRecordBatchPy):
+    def _read_msg(self) -> Any:
+        start = self._pos
+        try:
+            return super()._read_msg()
+        except UnicodeDecodeError:
+            size, at = decode_varint(self._buffer, start)
+            self._pos = at + size
+            _, at = decode_varint(self._buffer, at)  # attributes
+            later, at = decode_varint(self._buffer, at)
+            place, at = decode_varint(self._buffer, at)
+            key, at = self._text(at)
+            value, _ = self._text(at)
+            timestamp = self.max_timestamp if self.timestamp_type else self.first_timestamp + later
+            return _DefaultRecordPy(self.base_offset + place, timestamp, self.timestamp_type, key, value, [])
+
+    def _text(self, at: int) -> tuple[bytes | None, int]:
+        size, at = decode_varint(self._buffer, at)
+        return (None, at) if size < 0 else (bytes(self._buffer[at : at + size]), at + size)
 
 
 class Consumer(driver.Consumer):

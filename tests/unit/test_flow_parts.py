@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 from faust.types import TP
 from prometheus_client import CollectorRegistry, generate_latest
@@ -22,23 +22,30 @@ from streams.metrics import Histogram
 from streams.pipeline import ChangelogGap, Outcome
 from streams.recovery import Inconsistent, join, read_positions
 from streams.scheduler import BatchScheduler
-from streams.transport import Fetched, read
+from streams.transport import Fetched, KeptRecords, read
 
 # Fetching
 
 
-def log_batch(first, values, producer=-1, transactional=False, compression=0):
+def log_batch(first, values, producer=-1, transactional=False, compression=0, headers=()):
     builder = DefaultRecordBatchBuilder(2, compression, transactional, producer, 0, 0, 1 << 20)
     for place, value in enumerate(values):
-        builder.append(place, 1_000 + place, b"key", value, [])
+        builder.append(place, 1_000 + place, b"key", value, list(headers))
     written = bytearray(builder.build())
     written[0:8] = first.to_bytes(8, "big")
     return bytes(written)
 
 
+def spoil(batch, name):
+    """Put bytes that are no UTF-8 in place of a header's name."""
+    spoilt = bytearray(batch.replace(name, b"\xff" * len(name)))
+    spoilt[17:21] = calc_crc32c(bytes(spoilt[21:])).to_bytes(4, "big")
+    return bytes(spoilt)
+
+
 def response(offset, *batches, aborted=()):
     """What aiokafka makes of a fetch response, and the partition's state."""
-    records = MemoryRecords(b"".join(batches))
+    records = KeptRecords(b"".join(batches))
     place = TopicPartition("a.v1", 3)
     source = PartitionRecords(place, records, list(aborted), offset, None, None, True, READ_COMMITTED)
     return source, Position(offset)
@@ -78,6 +85,22 @@ def test_aborted_records_are_left_out_and_the_range_goes_over_them():
     source, state = response(5, aborted, log_batch(7, [b"3"]), aborted=[(9, 5)])
     found = read(source, state)
     assert (found.start, found.end, [record.offset for record in found.records]) == (5, 8, [7])
+
+
+def test_a_header_whose_name_is_no_text_is_left_out_and_stops_nothing():
+    aborted = log_batch(5, [b"1", b"2"], producer=9, transactional=True)
+    spoilt = spoil(log_batch(7, [b"3", None], headers=[("name", b"x")]), b"name")
+    whole = log_batch(9, [b"5"], headers=[("name", b"x")])
+    source, state = response(6, aborted, spoilt, whole, aborted=[(9, 5)])
+    found = read(source, state)
+    assert [
+        (record.offset, record.timestamp, record.key, record.value, list(record.headers)) for record in found.records
+    ] == [
+        (7, 1_000, b"key", b"3", []),
+        (8, 1_001, b"key", None, []),
+        (9, 1_000, b"key", b"5", [("name", b"x")]),
+    ]
+    assert (found.start, found.end, state.position) == (6, 10, 10)
 
 
 def test_a_fetch_from_before_a_seek_is_thrown_away():
