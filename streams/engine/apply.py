@@ -23,7 +23,7 @@ from streams.engine.events import (
     find_location,
     place_order,
 )
-from topics.kernels import kernel
+from topics.kernels import inlined, kernel
 from topics.reasons import Kind, Outcome
 
 UNDECODED = int(Kind.UNDECODED)
@@ -72,7 +72,7 @@ def _has_room(t, out, work, line_count):
     )
 
 
-@kernel
+@inlined
 def _expire_due(t, out, event, work):
     order_row = pop_due_hold(t)
     while order_row >= 0:
@@ -81,7 +81,7 @@ def _expire_due(t, out, event, work):
         order_row = pop_due_hold(t)
 
 
-@kernel
+@inlined
 def _apply_one(t, out, e, event, lines, buffer, work, tag):
     if e.kind < FIRST_ORDER_KIND:
         return apply_stock(t, e, buffer)

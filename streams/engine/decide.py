@@ -15,7 +15,7 @@ from state.tables import FREED_COUNT
 from streams.routing.candidates import View, make_scratch
 from streams.routing.kernel import route_order_kernel
 from topics import columns as c
-from topics.kernels import allocating_kernel, kernel
+from topics.kernels import allocating_kernel, inlined, kernel
 from topics.reasons import Status
 
 # Statuses as plain numbers, for the kernels.
@@ -117,7 +117,7 @@ def _refusals(t, order_row, work, n):
     return which, where
 
 
-@allocating_kernel
+@inlined
 def _route(t, order_row, n, work):
     order = t.orders[order_row]
     if order.refusal >= 0:
@@ -320,7 +320,7 @@ def write_decision(t, out, order_row, status, event, work, routed):
             out.counts[N_LOSERS] += 1
 
 
-@kernel
+@inlined
 def serve_order(t, out, order_row, event, work):
     """Try a waiting order for all its waiting lines; a decision is written if it got any."""
     if try_order(t, order_row, work) > 0:

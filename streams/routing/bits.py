@@ -4,7 +4,8 @@ Owner: many.py and covers.py.
 """
 
 import numpy as np
-from numba import njit
+
+from topics.kernels import allocating_kernel, inlined
 
 ONE = np.uint64(1)
 EMPTY = np.uint64(0)
@@ -13,25 +14,25 @@ _SPREAD = np.uint64(0x0101010101010101)
 _S1, _S2, _S4, _S56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def bit(i):
     """The word that holds only line i's bit of its word."""
     return ONE << np.uint64(i & 63)
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def has(words, i):
     """Whether line i is in the set."""
     return words[i >> 6] & bit(i) != EMPTY
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def add(words, i):
     """Put line i into the set."""
     words[i >> 6] |= bit(i)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def count_bits(word):
     """Lines in one word (LLVM makes one instruction of it)."""
     word = word - ((word >> _S1) & _M1)
@@ -40,7 +41,7 @@ def count_bits(word):
     return np.int64((word * _SPREAD) >> _S56)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def size_of(words):
     """Lines in a set."""
     count = 0
@@ -49,7 +50,7 @@ def size_of(words):
     return count
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def within(words, others):
     """Whether every line of one set is in another."""
     for w in range(words.size):  # noqa: SIM110 (numba compiles no generator here)
@@ -58,7 +59,7 @@ def within(words, others):
     return True
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def lowest(words):
     """The first line of a set that is not empty."""
     w = 0

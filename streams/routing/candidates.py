@@ -10,10 +10,10 @@ Not here: choosing among candidates (single.py, few.py, many.py).
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
 from state.columns import ENABLED, PICKS_UP, SHIPS
 from streams.routing.distance import squared_chord
+from topics.kernels import allocating_kernel, inlined
 
 View = namedtuple("View", "cells locations sku_links sku_cells")
 View.__doc__ = (
@@ -88,7 +88,7 @@ def make_scratch(location_count, line_capacity=1000):
     )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def role_of(place, location, pickup_location):
     """What a location may do for this order; `place` is its row."""
     if location == pickup_location:
@@ -96,13 +96,13 @@ def role_of(place, location, pickup_location):
     return SHIPPER if place.flags & ENABLED and place.flags & SHIPS else NONE
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def free_units(cell):
     """Units of a cell that may be promised; below zero when more is reserved or kept than there is."""
     return cell.on_hand - cell.reserved - cell.safety_stock
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot):
     """Make `slot` the candidate for a location met for the first time in this order."""
     places[location].stamp = clock
@@ -119,7 +119,7 @@ def open_slot(locations, location, x, y, z, pickup_location, clock, places, slot
     entry.refused = 0
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def nearer(chord2, location, other_chord2, other_location, locations):
     """Order candidates by distance, co-located ones by id: the same whatever order the cells came in."""
     if chord2 != other_chord2:

@@ -12,9 +12,9 @@ Not here: state, eligibility, which lines are to be served at all (many.py).
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
 from streams.routing.bits import EMPTY, add, bit, count_bits, has, lowest, size_of, within
+from topics.kernels import allocating_kernel
 
 # More metres than a thousand distances add up to.
 SHIPMENT_M = 1e11
@@ -31,7 +31,7 @@ PAIR_LIMIT = 40
 Covers = namedtuple("Covers", "line_count bits price_m quantity group_start group_line free")
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def choose_takers(covers, line_taker_out):
     """Choose takers for all lines and say which line goes where.
 
@@ -55,7 +55,7 @@ def choose_takers(covers, line_taker_out):
     return proven
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _everything(covers):
     words = np.zeros(covers.bits.shape[1], np.uint64)
     for i in range(covers.line_count):
@@ -63,7 +63,7 @@ def _everything(covers):
     return words
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _greedy(covers, takers):
     """Take the location that covers most of what is left, the nearest of equals; return how many were taken."""
     bits = covers.bits
@@ -93,7 +93,7 @@ def _greedy(covers, takers):
             left[w] &= ~bits[best, w]
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _roomiest(covers, group, chosen):
     """The taker with most units for a group's lines that is not chosen yet, -1 = none."""
     best = -1
@@ -103,7 +103,7 @@ def _roomiest(covers, group, chosen):
     return best
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _pack(covers, takers, count, line_taker_out):
     """Place the lines of each shared SKU at the takers; return the first group that does not fit, -1 = all do.
 
@@ -116,7 +116,7 @@ def _pack(covers, takers, count, line_taker_out):
     return failed
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _pack_group(covers, group, takers, count, line_taker_out):
     """Place one group's lines, most units first, going back where it gets stuck, for at most PACK_STEPS steps."""
     start, stop = covers.group_start[group], covers.group_start[group + 1]
@@ -152,7 +152,7 @@ def _pack_group(covers, group, takers, count, line_taker_out):
     return False
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _left_by(covers, takers, count, without, also_without):
     """The lines that no taker but two given ones covers."""
     left = _everything(covers)
@@ -163,7 +163,7 @@ def _left_by(covers, takers, count, without, also_without):
     return left
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _improve(covers, takers, count, placed):
     """Repeat the first step that helps, until none does; return how many takers are left."""
     while True:
@@ -173,7 +173,7 @@ def _improve(covers, takers, count, placed):
         count = fewer
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _step(covers, takers, count, placed):
     """Drop a taker, put one in the place of two, or a nearer one in the place of one; -1 = nothing helps."""
     trial = np.empty(count, np.int32)
@@ -198,7 +198,7 @@ def _step(covers, takers, count, placed):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _replace(covers, takers, count, i, k, j, trial, placed):
     """Put taker j (-1 = nobody) in the place of the i-th and the k-th, if everything still packs."""
     size = 0
@@ -217,7 +217,7 @@ def _replace(covers, takers, count, i, k, j, trial, placed):
     return True
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _price(covers, takers, count):
     total = 0.0
     for i in range(count):
@@ -225,7 +225,7 @@ def _price(covers, takers, count):
     return total
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _search(covers, takers, count, placed):
     """Branch and bound from the answer in `takers`; return (takers of the best answer, whether it is proven best)."""
     bits, price_m = covers.bits, covers.price_m
@@ -283,7 +283,7 @@ def _search(covers, takers, count, placed):
     return best_count, False
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _next_pick(covers, picks, depth, serves):
     """The next taker after the last one tried at this depth that serves a line, or a group and is not picked; -1 = none."""
     for j in range(picks[depth] + 1, covers.price_m.size):
@@ -299,7 +299,7 @@ def _next_pick(covers, picks, depth, serves):
     return -1
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _hand_out(covers, takers, count, line_taker_out):
     """Give each line to the nearest of the takers that covers it, lines that share a SKU as they were packed."""
     order = np.sort(takers[:count])

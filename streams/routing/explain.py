@@ -5,14 +5,14 @@ Not here: which slot takes which line.
 """
 
 import numpy as np
-from numba import njit
 
 from streams.routing.candidates import LOSERS, NONE, OWN, SHIPPER, nearer
 from streams.routing.distance import EQUAL_M, metres, window
+from topics.kernels import allocating_kernel
 from topics.reasons import Lost, ShipmentKind, Won
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def pick_single(view, slots, slot_count):
     """Choose among the slots marked `whole`: the nearest; within a metre of it, lowest priority, then smallest id.
 
@@ -49,7 +49,7 @@ def pick_single(view, slots, slot_count):
     return winner, won
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def write_promises(line_count, pickup_location, scratch, out):
     """Write the lines that have a slot; return (lines promised, shipments)."""
     slots = scratch.slots
@@ -72,7 +72,7 @@ def write_promises(line_count, pickup_location, scratch, out):
     return lines, shipments
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def find_losers(view, slot_count, scratch):
     """Put the nearest slots that were not chosen into `scratch.near`; return how many."""
     slots, near = scratch.slots, scratch.near
@@ -99,7 +99,7 @@ def find_losers(view, slot_count, scratch):
     return count
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def write_losers(view, loser_count, winner, won, needed_units, scratch, out):
     """Write why each slot in `scratch.near` lost.
 
@@ -129,7 +129,7 @@ def write_losers(view, loser_count, winner, won, needed_units, scratch, out):
     out.explanation[2] = loser_count
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _tie_reason(view, slots, entry, winner):
     """Why a slot lost that could have been the answer, when the answer was found by a tie-break."""
     if not entry.whole or metres(entry.chord2) > metres(slots[winner].chord2) + EQUAL_M:

@@ -14,11 +14,11 @@ Not here: one delivered line (single.py), more than 8 (many.py).
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
 from streams.routing.candidates import EXACT_LINES, NONE, OWN, SHIPPER, free_units, open_slot
 from streams.routing.distance import metres
 from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
+from topics.kernels import allocating_kernel
 from topics.reasons import Unallocated, Won
 
 # More metres than any 8 distances add up to.
@@ -29,7 +29,7 @@ SHIPMENT_M = 1e9
 Lines = namedtuple("Lines", "count group_count shared sums group_mask")
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def route_few(
     view,
     sku_rows,
@@ -97,7 +97,7 @@ def route_few(
     return line_count
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _group_lines(sku_rows, quantities, scratch):
     """Group lines by SKU. A line whose SKU nobody stocks is in no group."""
     count = sku_rows.size
@@ -127,7 +127,7 @@ def _group_lines(sku_rows, quantities, scratch):
     return Lines(count, group_count, known > group_count, sums, scratch.group_mask)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _gather(view, quantities, refused_lines, refused_locations, x, y, z, pickup_location, lines, scratch):
     """Give each location with a cell of an ordered SKU a slot, and note what it has; return the number of slots."""
     scratch.clock[0] += 1
@@ -171,7 +171,7 @@ def _gather(view, quantities, refused_lines, refused_locations, x, y, z, pickup_
     return slot_count
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _takes(lines, slot, part, scratch):
     """Whether a slot can take a whole set of lines at once."""
     if part & scratch.slots[slot].cover != part:
@@ -183,7 +183,7 @@ def _takes(lines, slot, part, scratch):
     return True
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _most(lines, slot, ask, scratch):
     """Of a set of lines, the subset of most units that a slot can take."""
     part = ask & scratch.slots[slot].cover
@@ -197,14 +197,14 @@ def _most(lines, slot, ask, scratch):
     return best
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _assign(part, slot, scratch):
     for i in range(EXACT_LINES):
         if part >> i & 1:
             scratch.line_slot[i] = slot
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _single(view, lines, ask, units, slot_count, scratch):
     """Assign lines of `ask` worth `units` to the best location that can take as many alone; (slot or -1, reasons.Won)."""
     slots = scratch.slots
@@ -222,7 +222,7 @@ def _single(view, lines, ask, units, slot_count, scratch):
     return winner, won
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _combine(view, lines, ask, slot_count, scratch):
     """Assign the lines of `ask`, no two of one SKU; return (set promised, single winner or -1, reasons.Won)."""
     slots, nearest, nearest_slot = scratch.slots, scratch.nearest, scratch.nearest_slot
@@ -245,7 +245,7 @@ def _combine(view, lines, ask, slot_count, scratch):
     return reachable, -1, Won.FEWEST_SHIPMENTS
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _price_covers(reachable, nearest, nearest_slot):
     """Turn squared chords per exact cover into costs of the nearest location that covers at least the set."""
     for part in range(1, reachable + 1):
@@ -261,7 +261,7 @@ def _price_covers(reachable, nearest, nearest_slot):
         bit <<= 1
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _split(reachable, nearest, nearest_slot, scratch):
     """Cover a set by the cheapest partition: the part that holds the set's lowest line, and the rest."""
     cost, taken = scratch.cost, scratch.taken
@@ -290,7 +290,7 @@ def _split(reachable, nearest, nearest_slot, scratch):
         left ^= part
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _share(view, lines, own, slot_count, scratch):
     """Assign lines of which some share a SKU; return (own location's set, the others', single winner or -1, Won)."""
     cost, used, parts, step_count = combine_families(lines, slot_count, scratch)
@@ -325,7 +325,7 @@ def _share(view, lines, own, slot_count, scratch):
     return best_own, best_rest, -1, Won.FEWEST_SHIPMENTS
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def combine_families(lines, slot_count, scratch):
     """Find the cheapest way to serve each set of lines from distinct shippers.
 
@@ -378,7 +378,7 @@ def combine_families(lines, slot_count, scratch):
     return cost, used, parts, steps
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _extend(part, price, before, cost, part_of):
     """Serve `part` from a further location, on top of every set served without it."""
     others = (before.size - 1) ^ part
@@ -393,7 +393,7 @@ def _extend(part, price, before, cost, part_of):
         subset = (subset - 1) & others
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _why_waiting(line, quantities, allow_split, slot_count, scratch):
     """Why a line got no promise, after what the order's other lines took; reasons.Unallocated."""
     if not allow_split:
@@ -418,7 +418,7 @@ def _why_waiting(line, quantities, allow_split, slot_count, scratch):
     return reason
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _units_alone(lines, quantities, slot, scratch):
     """Most units of the order that a slot could take alone; -1 if it has units only for lines it refused."""
     units = lines.sums[_most(lines, slot, len(lines.sums) - 1, scratch)]

@@ -8,17 +8,17 @@ Not here: state (state/), pickups that can never be met (rejected before routing
 """
 
 import numpy as np
-from numba import njit
 
 from state.columns import ENABLED
 from streams.routing.candidates import EXACT_LINES, Answer
 from streams.routing.few import route_few
 from streams.routing.many import route_many
 from streams.routing.single import route_line
+from topics.kernels import allocating_kernel
 from topics.reasons import Unallocated
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def route_order_kernel(
     view,
     sku_rows,
@@ -141,7 +141,7 @@ def route_order_kernel(
     )
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def reserve(view, quantities, cell):
     """Reserve an order's promised lines; `cell` int32[n] as the kernel wrote it."""
     for i in range(quantities.size):
@@ -149,7 +149,7 @@ def reserve(view, quantities, cell):
             view.cells[cell[i]].reserved += quantities[i]
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def route_orders_kernel(
     view,
     first_line,

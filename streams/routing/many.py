@@ -12,7 +12,6 @@ Not here: the search itself (covers.py), 8 lines and fewer (few.py).
 from collections import namedtuple
 
 import numpy as np
-from numba import njit
 
 from streams.routing.bits import EMPTY, add, has, size_of, within
 from streams.routing.candidates import EXACT_LINES, NONE, OWN, SHIPPER, free_units, open_slot
@@ -20,6 +19,7 @@ from streams.routing.covers import Covers, choose_takers
 from streams.routing.distance import metres
 from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
 from streams.routing.few import Lines, combine_families
+from topics.kernels import allocating_kernel
 from topics.reasons import Unallocated, Won
 
 # One order's lines by SKU: group g's lines are lines[start[g]:start[g + 1]], most units first; group: int32[n], -1 = nobody
@@ -27,7 +27,7 @@ from topics.reasons import Unallocated, Won
 Order = namedtuple("Order", "count group_count start lines group sku quantity words covers")
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def route_many(
     view,
     sku_rows,
@@ -102,7 +102,7 @@ def route_many(
     return lines
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _group_lines(sku_rows, quantities, scratch):
     """Sort lines by SKU, within a SKU by falling quantity, then by place in the order."""
     count = sku_rows.size
@@ -129,14 +129,14 @@ def _group_lines(sku_rows, quantities, scratch):
     return Order(count, group_count, start, lines, group, sku, quantity, words, covers)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _block(view, order, group):
     """The cells of a group's SKU, as a range of `view.sku_cells`."""
     link = view.sku_links[order.sku[group]]
     return link.block_at, link.block_at + link.block_count
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _gather(view, order, refused_lines, refused_locations, x, y, z, pickup_location, scratch):
     """Give each location with a cell of an ordered SKU a slot, and note which lines it covers; return their number."""
     scratch.clock[0] += 1
@@ -173,7 +173,7 @@ def _gather(view, order, refused_lines, refused_locations, x, y, z, pickup_locat
     return slot_count
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _units_at(view, order, group, location):
     """Units of a group's SKU that may be promised at a location."""
     block_at, block_end = _block(view, order, group)
@@ -184,7 +184,7 @@ def _units_at(view, order, group, location):
     return np.int64(0)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _most(order, group, cover, ask, free):
     """Of a group's lines in both sets, a subset of most units that fits; a set over the group's lines, as bits of an int.
 
@@ -217,7 +217,7 @@ def _most(order, group, cover, ask, free):
     return best
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _serve_own(view, order, own, ask, scratch):
     """Serve from a pickup's own location what it can; take it from `ask`."""
     location = scratch.slots[own].location
@@ -236,7 +236,7 @@ def _serve_own(view, order, own, ask, scratch):
                 ask[line >> 6] &= ~(np.uint64(1) << np.uint64(line & 63))
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _asked(order, group, ask):
     """A group's lines in a set, most units first."""
     lines = np.empty(order.start[group + 1] - order.start[group], np.int32)
@@ -248,7 +248,7 @@ def _asked(order, group, ask):
     return lines[:count]
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _settle(view, order, ask, slot_count, scratch):
     """Take from `ask` the lines that cannot be served by any shipper, alone or together with the others of their SKU."""
     slots, covers = scratch.slots, order.covers
@@ -269,7 +269,7 @@ def _settle(view, order, ask, slot_count, scratch):
                 _settle_tightest(view, order, group, lines, ask, scratch)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _fits_somewhere(view, order, group, lines, scratch):
     """Whether one shipper can take all of a group's asked lines."""
     units = order.quantity[lines].sum()
@@ -286,7 +286,7 @@ def _fits_somewhere(view, order, group, lines, scratch):
     return False
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _settle_exactly(view, order, group, lines, ask, slot_count, scratch):
     """Keep in `ask` the subset of a group's lines of most units that shippers can take, by few.py's exact method."""
     slots = scratch.slots
@@ -315,7 +315,7 @@ def _settle_exactly(view, order, group, lines, ask, slot_count, scratch):
             ask[lines[i] >> 6] &= ~(np.uint64(1) << np.uint64(lines[i] & 63))
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _settle_tightest(view, order, group, lines, ask, scratch):
     """Place a group's lines, most units first, where they leave least; take from `ask` those that fit nowhere."""
     block_at, block_end = _block(view, order, group)
@@ -337,7 +337,7 @@ def _settle_tightest(view, order, group, lines, ask, scratch):
             ask[lines[i] >> 6] &= ~(np.uint64(1) << np.uint64(lines[i] & 63))
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _single(view, order, ask, slot_count, scratch):
     """Assign all lines of `ask` to the best location that can take them; return (slot or -1, reasons.Won)."""
     slots = scratch.slots
@@ -363,7 +363,7 @@ def _single(view, order, ask, slot_count, scratch):
     return winner, won
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _spread(view, order, ask, slot_count, scratch):
     """Assign the lines of `ask` to several locations."""
     takers = _undominated(order, ask, slot_count, scratch)
@@ -376,7 +376,7 @@ def _spread(view, order, ask, slot_count, scratch):
             scratch.line_slot[lines[i]] = takers[line_taker[i]]
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _undominated(order, ask, slot_count, scratch):
     """Shippers of any asked line, nearest first, without those whose lines a nearer one covers with stock for all of them."""
     slots, covers = scratch.slots, order.covers
@@ -410,7 +410,7 @@ def _undominated(order, ask, slot_count, scratch):
     return kept[:kept_count]
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _rarest_first(order, ask, takers):
     """The asked lines, those with the fewest takers first."""
     lines = np.empty(order.count, np.int32)
@@ -425,7 +425,7 @@ def _rarest_first(order, ask, takers):
     return lines[:count][np.argsort(rarity[:count], kind="mergesort")]
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _pose(view, order, lines, takers, slot_count, scratch):
     """Write down the set-cover problem of some lines and takers."""
     bits = np.zeros((takers.size, (lines.size + 63) >> 6), np.uint64)
@@ -469,7 +469,7 @@ def _pose(view, order, lines, takers, slot_count, scratch):
     return Covers(lines.size, bits, price_m, order.quantity[lines], group_start[: shared + 1], group_line[:size], free)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _left_at(order, group, free, slot, scratch):
     """Units left of a group's SKU at a slot after what this order takes there."""
     left = np.int64(free)
@@ -479,7 +479,7 @@ def _left_at(order, group, free, slot, scratch):
     return left
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _complete(view, order, refused_lines, refused_locations, slot_count, scratch):
     """Give lines that still wait to the nearest shipper with units left: what a bounded packing may have missed."""
     for line in range(order.count):
@@ -501,7 +501,7 @@ def _complete(view, order, refused_lines, refused_locations, slot_count, scratch
         scratch.line_slot[line] = best
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _find_cells(view, order, scratch):
     """Find the cell of each promised line."""
     cells, sku_cells, places = view.cells, view.sku_cells, scratch.places
@@ -521,7 +521,7 @@ def _find_cells(view, order, scratch):
             at += 1
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _refused(line, location, refused_lines, refused_locations):
     for i in range(refused_lines.size):  # noqa: SIM110 (numba compiles no generator here)
         if refused_lines[i] == line and refused_locations[i] == location:
@@ -529,7 +529,7 @@ def _refused(line, location, refused_lines, refused_locations):
     return False
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _why_waiting(view, order, refused_lines, refused_locations, allow_split, scratch, out):
     """Write why each waiting line got no promise, after what the order's other lines took."""
     for line in range(order.count):
@@ -552,7 +552,7 @@ def _why_waiting(view, order, refused_lines, refused_locations, allow_split, scr
         out.reason[line] = reason
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _units_alone(view, order, slot, refused_lines, refused_locations, scratch):
     """Most units of the order that a slot could take alone; -1 if it has units only for lines it refused."""
     location = scratch.slots[slot].location

@@ -7,14 +7,14 @@ Not here: several lines, pickups (few.py).
 """
 
 import numpy as np
-from numba import njit
 
 from streams.routing.candidates import LOSERS, NEAR, SHIPPER, free_units, nearer, role_of
 from streams.routing.distance import EQUAL_M, metres, squared_chord, window
+from topics.kernels import allocating_kernel, inlined
 from topics.reasons import Lost, ShipmentKind, Unallocated, Won
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, scratch, out):
     """Route an order of one delivered line; arguments and result as for `route_order_kernel`."""
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
@@ -65,7 +65,7 @@ def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, scr
     return 1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@inlined
 def _keep_near(near, near_chord2, count, row, chord2, view):
     """Insert a cell into the list of the nearest; return the list's length."""
     location = view.cells[row].location
@@ -83,14 +83,14 @@ def _keep_near(near, near_chord2, count, row, chord2, view):
     return min(count + 1, NEAR)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _ships(view, row, quantity, refused_locations):
     """Whether a cell's location may ship, has not refused, and has the units."""
     cell = view.cells[row]
     return free_units(cell) >= quantity and _eligible(view, cell.location, refused_locations)
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _eligible(view, location, refused_locations):
     if role_of(view.locations[location], location, -1) != SHIPPER:
         return False
@@ -100,7 +100,7 @@ def _eligible(view, location, refused_locations):
     return True
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _another(view, start, stop, quantity, refused_locations, winner):
     """Whether a cell besides the winner could have served; the scan may have left it unseen as too far."""
     for at in range(start, stop):
@@ -110,7 +110,7 @@ def _another(view, start, stop, quantity, refused_locations, winner):
     return False
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _break_tie(view, start, stop, quantity, refused_locations, x, y, z, nearest, shortest, reach):
     """Of the cells that serve within a metre of the nearest: the lowest priority, then the smallest id."""
     winner, won = nearest, Won.NEAREST
@@ -136,7 +136,7 @@ def _break_tie(view, start, stop, quantity, refused_locations, x, y, z, nearest,
     return winner, won
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _why_not(view, start, stop, quantity, allow_split):
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
@@ -146,7 +146,7 @@ def _why_not(view, start, stop, quantity, allow_split):
     return Unallocated.NO_STOCK
 
 
-@njit(cache=True, nogil=True)
+@allocating_kernel
 def _explain(view, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out):
     """Name the nearest three besides the winner, and why they lost."""
     losers = 0
