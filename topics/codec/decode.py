@@ -6,7 +6,7 @@ filled it; a record that can't be read is a row of kind UNDECODED with a reason,
 Not here: the JSON scanner (scan.py), what a record must be (topics/events.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -121,14 +121,8 @@ def decode(
     lines = np.empty(len(buffer) // _SHORTEST_LINE, LINE)
     line_count = scan_events(buffer, starts, ends, events, lines, *workspace())
     lines = lines[:line_count]
-    doubtful = np.flatnonzero(events["kind"] == Kind.UNDECODED)
-    if not len(doubtful):
-        return Batch(events, lines, buffer, {})
     tail = _Tail(len(buffer), line_count)
-    details = {}
-    for row in doubtful.tolist():
-        event = events[row]
-        _judge_into(event, INVENTORY_TOPICS[event["topic"]], values[row], row, details, tail, _fill_event)
+    details = _judge_rows(events, INVENTORY_TOPICS, values, tail, _fill_event)
     if tail.lines:
         lines = np.concatenate([lines, np.array(tail.lines, LINE)])
     return Batch(events, lines, tail.grown(buffer), details)
@@ -154,9 +148,7 @@ def decode_clicks(
     clicks["timestamp"] = timestamps
     scan_clicks(buffer, starts, ends, clicks, np.empty(0, LINE), *workspace())
     tail = _Tail(len(buffer), 0)
-    details = {}
-    for row in np.flatnonzero(clicks["kind"] == Kind.UNDECODED).tolist():
-        _judge_into(clicks[row], "clicks.v1", values[row], row, details, tail, _fill_click)
+    details = _judge_rows(clicks, ("clicks.v1",), values, tail, _fill_click)
     return ClickBatch(clicks, tail.grown(buffer), details)
 
 
@@ -177,21 +169,29 @@ def _join(values: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.nd
     return np.frombuffer(joined, np.uint8), starts, ends
 
 
-def _judge_into(row_out, topic, value, row, details, tail, fill) -> None:
-    """Let the models decide on a record: fill its row, or note why not."""
-    judged = judge(topic, value)
-    if isinstance(judged, Refusal):
-        row_out["reason"] = judged.reason
-        details[row] = judged.detail
-    else:
-        fill(row_out, judged, tail)
+def _judge_rows(
+    table_inout: np.ndarray, topics: Sequence[str], values: Sequence[bytes | None], tail: _Tail, fill: Callable
+) -> dict[int, str]:
+    """Let the models decide on each record that the scanner left: fill its row, or note why not."""
+    details = {}
+    for number in np.flatnonzero(table_inout["kind"] == Kind.UNDECODED).tolist():
+        judged = judge(topics[table_inout["topic"][number]], values[number])
+        if isinstance(judged, Refusal):
+            table_inout["reason"][number] = judged.reason
+            details[number] = judged.detail
+            continue
+        # By way of a dict, since each assignment to a field of an array's row costs as much as five.
+        row = dict(zip(table_inout.dtype.names, table_inout[number].item(), strict=True))
+        fill(row, judged, tail)
+        table_inout[number] = tuple(row.values())
+    return details
 
 
-def _fill_text(row_out, column: str, text: str | None, tail: _Tail) -> None:
+def _fill_text(row_out: dict, column: str, text: str | None, tail: _Tail) -> None:
     row_out[f"{column}_at"], row_out[f"{column}_size"] = tail.text(text)
 
 
-def _fill_event(event_out: np.void, record: Record, tail: _Tail) -> None:
+def _fill_event(event_out: dict, record: Record, tail: _Tail) -> None:
     """Write a model's fields into its EVENT row; the twin of the scanner's `_fill_event`."""
     kind = Kind[getattr(record, "kind", "tick").upper()]
     event_out["kind"] = kind
@@ -217,7 +217,7 @@ def _fill_event(event_out: np.void, record: Record, tail: _Tail) -> None:
             tail.line(line.line_id, getattr(line, "sku", None), line.quantity)
 
 
-def _fill_request(event_out: np.void, record: Record, tail: _Tail) -> None:
+def _fill_request(event_out: dict, record: Record, tail: _Tail) -> None:
     """Write what only a placed or held order has: flags, and the place its mode asks for."""
     pickup = record.mode == "pickup"
     event_out["flags"] = (
@@ -233,7 +233,7 @@ def _fill_request(event_out: np.void, record: Record, tail: _Tail) -> None:
     event_out["longitude"] = record.destination.longitude
 
 
-def _fill_click(click_out: np.void, record: Record, tail: _Tail) -> None:
+def _fill_click(click_out: dict, record: Record, tail: _Tail) -> None:
     """Write a click's fields into its CLICK row."""
     click_out["kind"] = Kind[record.kind.upper()]
     click_out["event_time"] = record.event_time
