@@ -129,14 +129,13 @@ class Chain:
         if "heap" in tables:
             names.write(tables["heap"], blobs)
         for name, known in (("skus", names.skus), ("locations", names.locations)):
-            for row, fields in _table(tables.get(name), blobs):
-                known[row] = names.text(int(fields["id_at"]), int(fields["id_size"]))
+            for row, at, size in _table(tables.get(name), blobs, "id_at", "id_size"):
+                known[row] = names.text(at, size)
         rows = PoolRows()
-        for _, fields in _table(tables.get("pool"), blobs):
-            rows.now, rows.sequence = int(fields["now"]), int(fields["sequence"])
-        for _, fields in _table(tables.get("cells"), blobs):
-            name = names.locations[int(fields["location"])], names.skus[int(fields["sku"])]
-            rows.cells[name] = CellRow(*(int(fields[column]) for column in CellRow._fields))
+        for _, rows.now, rows.sequence in _table(tables.get("pool"), blobs, "now", "sequence"):
+            pass
+        for _, location, sku, *cell in _table(tables.get("cells"), blobs, "location", "sku", *CellRow._fields):
+            rows.cells[names.locations[location], names.skus[sku]] = CellRow(*cell)
         return rows
 
 
@@ -170,8 +169,10 @@ def _header(record: Record) -> tuple[int, int, int]:
         raise BrokenChain(record.offset, "headers `batch` and `part` (i/n)", str(record.headers)) from None
 
 
-def _table(table: dict | None, blobs: memoryview) -> Iterator[tuple[int, np.void]]:
+def _table(table: dict | None, blobs: memoryview, *columns: str) -> Iterator[tuple[int, ...]]:
+    """Give the rows a batch changed of a table: row number, then the columns asked for."""
     if table is None:
         return
-    rows = np.frombuffer(blobs, "<i4", table["count"], table["rows_at"]).tolist()
-    yield from zip(rows, np.frombuffer(blobs, np.dtype(table["columns"]), table["count"], table["at"]), strict=True)
+    numbers = np.frombuffer(blobs, "<i4", table["count"], table["rows_at"]).tolist()
+    values = np.frombuffer(blobs, np.dtype(table["columns"]), table["count"], table["at"])
+    yield from zip(numbers, *(values[column].tolist() for column in columns), strict=True)

@@ -18,6 +18,9 @@ from topics.events import Shipment as PublishedShipment
 EARTH_RADIUS_KM = 6371.0088
 DISTANCE_TOLERANCE_KM = 0.0021  # distances are rounded to a metre, from unit vectors
 
+Line = tuple[str, str, int]
+"""Line id, SKU, units."""
+
 
 class Problem(NamedTuple):
     """What is wrong with a decision; `kind` is one of report.FAULTS."""
@@ -38,12 +41,13 @@ def follow(pool: Pool, order: Order, decision: Allocation, status: str) -> Itera
         yield Problem("decision", "each shipment once", f"ids {[each.shipment_id for each in decision.shipments]}")
     for shipment in order.open_shipments:
         yield from _kept(shipment, published.pop(shipment.id, None))
-    waiting_before = len(order.waiting)
-    new = []
+    waited = order.waiting
+    by_line: dict[Line, list[Part]] = defaultdict(list)
+    for part in waited:
+        by_line[part.line_id, part.sku, part.quantity].append(part)
     for shipment in published.values():
-        yield from _new_shipment(pool, order, decision, shipment, new)
-    if new:
-        yield from _flags(order, new, waiting_before)
+        yield from _new_shipment(pool, order, decision, shipment, by_line)
+    yield from _flags(order, waited)
     pool.queue(order)
     yield from _rest(pool, order, decision, status)
 
@@ -75,13 +79,14 @@ def _shown(location_id: str, kind: str, distance_km: float, lines: list[tuple]) 
     return f"{kind} by {location_id} over {distance_km} km, lines {sorted(lines)}"
 
 
-def _lines(lines: list) -> list[tuple[str, str, int]]:
+def _lines(lines: list) -> list[Line]:
     return [(line.line_id, line.sku, line.quantity) for line in lines]
 
 
 def _new_shipment(
-    pool: Pool, order: Order, decision: Allocation, published: PublishedShipment, new: list[tuple[Part, Shipment]]
+    pool: Pool, order: Order, decision: Allocation, published: PublishedShipment, by_line: dict[Line, list[Part]]
 ) -> Iterator[Problem]:
+    """Judge a shipment that was not there before, and take its lines from those that wait."""
     shipment = Shipment(published.shipment_id, published.location_id, published.kind, published.distance_km)
     if not published.shipment_id.startswith(decision.allocation_id + "-"):
         yield Problem("decision", f"a shipment_id that begins with {decision.allocation_id}-", published.shipment_id)
@@ -92,12 +97,11 @@ def _new_shipment(
         yield Problem("promise", "a location of the pool", published.location_id)
     else:
         yield from _capable(pool, order, shipment, location)
-    for line in published.lines:
-        part = _matching(order, line)
-        if part is None:
-            waiting = _lines(order.waiting)
-            yield Problem("promise", f"one of the lines that wait, whole: {waiting}", str(_lines([line])))
+    for line in _lines(published.lines):
+        if not by_line[line]:
+            yield Problem("promise", f"one of the lines that wait, whole: {_lines(order.waiting)}", str(line))
             continue
+        part = by_line[line].pop()
         if (part.line_id, shipment.location_id) in order.refusals:
             yield Problem("promise", f"line {part.line_id} elsewhere than where it was refused", shipment.location_id)
         cell = pool.cells.get((shipment.location_id, part.sku))
@@ -106,14 +110,6 @@ def _new_shipment(
             cell_name = f"{shipment.location_id}/{part.sku}"
             yield Problem("promise", f"at most {available} units of {cell_name}, all that is available", f"{part.quantity}")
         pool.promise(order, part, shipment)
-        new.append((part, shipment))
-
-
-def _matching(order: Order, line) -> Part | None:
-    for part in order.parts:
-        if part.waiting and (part.line_id, part.sku, part.quantity) == (line.line_id, line.sku, line.quantity):
-            return part
-    return None
 
 
 def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRecord) -> Iterator[Problem]:
@@ -146,13 +142,14 @@ def kind_of(order: Order, location_id: str) -> str:
     return "pickup" if location_id == order.request.pickup_location_id else "transfer"
 
 
-def _flags(order: Order, new: list[tuple[Part, Shipment]], waiting_before: int) -> Iterator[Problem]:
-    whole = len(new) == waiting_before
-    locations = sorted({shipment.location_id for _, shipment in new})
-    if not order.request.allow_partial and not whole:
-        yield Problem("promise", f"all {waiting_before} waiting lines or none (allow_partial=false)", f"{len(new)}")
-    if not order.request.allow_split and (len(locations) > 1 or not whole):
-        found = f"{len(new)} of {waiting_before} lines from {locations}"
+def _flags(order: Order, waited: list[Part]) -> Iterator[Problem]:
+    """Check what was promised of the lines that waited against what the customer allows."""
+    new = [part for part in waited if not part.waiting]
+    locations = sorted({part.shipment.location_id for part in new})
+    if not order.request.allow_partial and 0 < len(new) < len(waited):
+        yield Problem("promise", f"all {len(waited)} waiting lines or none (allow_partial=false)", f"{len(new)}")
+    if not order.request.allow_split and new and (len(locations) > 1 or len(new) < len(waited)):
+        found = f"{len(new)} of {len(waited)} lines from {locations}"
         yield Problem("promise", "all lines from one location (allow_split=false)", found)
 
 
@@ -246,10 +243,14 @@ def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
         same = published.pop(kept.id, None)
         if same is None or sum(line.quantity for line in same.lines) != kept.open_units:
             return False
+    lines = _lines(decision.unallocated)
     units: dict[tuple[str, str], int] = defaultdict(int)
     for shipment in published.values():
+        lines += _lines(shipment.lines)
         for line in shipment.lines:
             units[shipment.location_id, line.sku] += line.quantity
+    if sorted(lines) != sorted(_lines(order.waiting)):
+        return False
     return bool(units) and all(key in pool.cells and pool.cells[key].available >= n for key, n in units.items())
 
 

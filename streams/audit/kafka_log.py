@@ -9,7 +9,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from config.settings import Settings
@@ -25,6 +32,12 @@ CUTS = 5
 SETTLE_S = 5.0
 """How long open transactions may take to end before the audit begins all the same."""
 FETCH_RECORDS = 1_000
+COORDINATOR_COMES = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
+"""What a broker that has just started answers; another try helps."""
 
 Place = tuple[str, int]
 
@@ -40,7 +53,7 @@ class KafkaLog:
         self._timeout_s = settings.request_timeout_ms / 1000
         self._config = {
             "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": settings.app_id,  # its committed offsets are read; it is never joined
+            "group.id": settings.app_id,  # never joined
             "enable.auto.commit": False,
             "auto.offset.reset": "error",
             "isolation.level": "read_committed",
@@ -119,12 +132,17 @@ class KafkaLog:
 
     def _group_offsets(self) -> dict[Place, int]:
         places = [TopicPartition(topic, p) for topic in INVENTORY_TOPICS for p in range(self._counts[topic])]
-        consumer = Consumer(self._config)
-        try:
-            found = consumer.committed(places, timeout=self._timeout_s)
-        finally:
-            consumer.close()
-        return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
+        request = [ConsumerGroupTopicPartitions(self._config["group.id"], places)]
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            futures = self._admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=self._timeout_s)
+            try:
+                (found,) = (future.result().topic_partitions for future in futures.values())
+                return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
+            except KafkaException as failure:
+                if failure.args[0].code() not in COORDINATOR_COMES or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.1)
 
 
 def _record(message: Any) -> Record:

@@ -12,6 +12,7 @@ import json
 from base64 import b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from itertools import chain as chained
 
 from streams.audit.chain import Batch, BrokenChain, CellRow, Chain, Input, PoolRows
@@ -494,6 +495,7 @@ def _base64(data: bytes | None) -> str | None:
     return None if data is None else b64encode(data).decode()
 
 
+@cache
 def _murmur2(data: bytes) -> int:
     """Hash a key as Kafka's Java client does (MurmurHash2, seed 0x9747b28c)."""
     m, mask = 0x5BD1E995, 0xFFFFFFFF

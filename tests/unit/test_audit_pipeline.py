@@ -177,7 +177,7 @@ class Shop:
 
     def request(self, pool: str) -> dict:
         rng = self.random
-        count = rng.choice([1, 1, 1, 2, 2, 3, 5, 8])
+        count = rng.choice([1, 1, 1, 2, 2, 3, 5, 8, 12])
         lines = [{"line_id": f"l{i}", "sku": self.sku(), "quantity": rng.randint(1, 5)} for i in range(count)]
         fields: dict = {"lines": lines, "allow_split": rng.random() < 0.8, "allow_partial": rng.random() < 0.8}
         if rng.random() < 0.3:
