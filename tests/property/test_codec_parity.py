@@ -343,6 +343,25 @@ def test_an_odd_value_in_any_field_reads_alike(topic):
     assert_parity(values, topic)
 
 
+@every_topic
+def test_a_repeated_key_reads_alike(topic):
+    rng = random.Random(f"repeated {topic}")
+    values = []
+    for _ in range(10):
+        value = good(rng, TOPICS[topic])
+        inner = [value, *value.get("lines", [])[:1]] if isinstance(value.get("lines", []), list) else [value]
+        inner += [value["destination"]] if value.get("destination") else []
+        whole = json.dumps(value)
+        for repeated in inner:
+            text = json.dumps(repeated)
+            for name in repeated:
+                for again in ("null", json.dumps(repeated[name]), '"other"', "1"):
+                    member = f'"{name}": {again}'
+                    for twice in (f"{{{member}, {text[1:]}", f"{text[:-1]}, {member}}}"):
+                        values.append(whole.replace(text, twice, 1).encode())
+    assert_parity(values, topic)
+
+
 def json_values() -> st.SearchStrategy:
     leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
     return st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=20)
