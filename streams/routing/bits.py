@@ -5,7 +5,7 @@ Owner: many.py and covers.py.
 
 import numpy as np
 
-from topics.kernels import allocating_kernel, inlined
+from streams.routing.inner import inner_kernel
 
 ONE = np.uint64(1)
 EMPTY = np.uint64(0)
@@ -14,25 +14,40 @@ _SPREAD = np.uint64(0x0101010101010101)
 _S1, _S2, _S4, _S56 = np.uint64(1), np.uint64(2), np.uint64(4), np.uint64(56)
 
 
-@inlined
+@inner_kernel
 def bit(i):
     """The word that holds only line i's bit of its word."""
     return ONE << np.uint64(i & 63)
 
 
-@inlined
+@inner_kernel
 def has(words, i):
     """Whether line i is in the set."""
     return words[i >> 6] & bit(i) != EMPTY
 
 
-@inlined
+@inner_kernel
 def add(words, i):
     """Put line i into the set."""
     words[i >> 6] |= bit(i)
 
 
-@allocating_kernel
+@inner_kernel
+def drop(words, i):
+    """Take line i out of the set."""
+    words[i >> 6] &= ~bit(i)
+
+
+@inner_kernel
+def fill(words, count):
+    """Make the set that of lines 0 to count - 1."""
+    for w in range(words.size):
+        words[w] = EMPTY
+    for i in range(count):
+        add(words, i)
+
+
+@inner_kernel
 def count_bits(word):
     """Lines in one word (LLVM makes one instruction of it)."""
     word = word - ((word >> _S1) & _M1)
@@ -41,7 +56,7 @@ def count_bits(word):
     return np.int64((word * _SPREAD) >> _S56)
 
 
-@allocating_kernel
+@inner_kernel
 def size_of(words):
     """Lines in a set."""
     count = 0
@@ -50,7 +65,7 @@ def size_of(words):
     return count
 
 
-@allocating_kernel
+@inner_kernel
 def within(words, others):
     """Whether every line of one set is in another."""
     for w in range(words.size):  # noqa: SIM110 (numba compiles no generator here)
@@ -59,7 +74,7 @@ def within(words, others):
     return True
 
 
-@allocating_kernel
+@inner_kernel
 def lowest(words):
     """The first line of a set that is not empty."""
     w = 0

@@ -1,8 +1,8 @@
 """The locations an order could come from: what each has of the order's SKUs, how far it is, what it may do.
 
-A candidate is a location with a cell of an ordered SKU, eligible or not; its slot is its row in the tables of `Scratch`,
-in the order in which the SKUs' cells name it. The tables are preallocated and never cleared: a location's slot counts
-only if its stamp is this order's.
+A candidate is a location with a cell of an ordered SKU, eligible or not; its slot is its row in the tables of `Work`, in
+the order in which the SKUs' cells name it. The tables are preallocated and never cleared: a location's slot counts only
+if its stamp is this order's.
 Owner: the thread that routes; a Scratch serves one order at a time.
 Not here: choosing among candidates (single.py, few.py, many.py).
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from state.columns import ENABLED, PICKS_UP, SHIPS
 from streams.routing.distance import squared_chord
-from topics.kernels import allocating_kernel, inlined
+from streams.routing.inner import inner_kernel
 
 View = namedtuple("View", "cells locations sku_links sku_cells")
 View.__doc__ = (
@@ -23,6 +23,8 @@ View.__doc__ = (
 # Up to this many lines an order is routed exactly, over all subsets of its lines.
 EXACT_LINES = 8
 SUBSETS = 1 << EXACT_LINES
+NEAR = 4  # nearest candidates kept: the winner may be one of them, and an explanation names three others
+LOSERS = 3
 
 PLACE = np.dtype([("stamp", "i8"), ("slot", "i4")], align=True)
 SLOT = np.dtype(
@@ -30,6 +32,7 @@ SLOT = np.dtype(
         ("chord2", "f8"),  # squared chord to the destination
         ("units", "i8"),  # most units it could take alone
         ("location", "i4"),
+        ("taker", "i4"),  # many.py: its number in the set-cover problem, -1 = not in it
         ("role", "u1"),  # NONE | SHIPPER | OWN
         ("short", "u1"),  # many.py: it has too little of a SKU for all the lines that share it
         ("whole", "u1"),  # 1: it could be the single answer
@@ -41,15 +44,102 @@ SLOT = np.dtype(
 )
 NONE, SHIPPER, OWN = range(3)
 
-Scratch = namedtuple(
-    "Scratch",
-    "clock places slots cells available covers near near_chord2 sums group_mask nearest nearest_slot cost taken "
-    "group_sku group_head line_group line_next line_slot line_cell",
-)
 Answer = namedtuple("Answer", "location cell distance_m kind reason explanation loser_location loser_distance_m loser_reason")
 Answer.__doc__ = """The output arrays of `route_order_kernel`, bundled for the functions that fill them."""
-NEAR = 4  # nearest candidates kept: the winner may be one of them, and an explanation names three others
-LOSERS = 3
+
+# The working memory, by length: one, per location, per location and line, per subset of few lines, per line, per word.
+Work = namedtuple(
+    "Work",
+    "clock near near_chord2 group_mask "
+    "places slots takers taker_key chosen trial room price_m "
+    "cells available covers bits free "
+    "sums nearest nearest_slot cost taken before wanted parts used "
+    "line_sku line_quantity line_group line_next line_slot line_cell line_key line_number line_taker quantity nearest_m "
+    "group_sku group_head group_start shared_start shared_line lines asked at placed picks serves price left "
+    "ask trial_left out",
+)
+# Locations that few.py may have to combine: all sets of 8 lines keep 9 - size takers.
+MOST_STEPS = 1271
+# Units of shared SKUs at takers that many.py can hold; orders that need more use the nearest takers only.
+MOST_FREE = 1 << 22
+Scratch = namedtuple("Scratch", "work route_lines")
+Scratch.__doc__ = """One routing thread's working memory, and the compiled function for several lines (lines.py)."""
+
+
+def make_work(location_count, line_capacity):
+    """Allocate the working memory; see `make_scratch`."""
+    words = (line_capacity + 63) >> 6
+
+    def of_lines(dtype=np.int32):
+        return np.zeros(line_capacity + 1, dtype)
+
+    def of_subsets(dtype=np.float64):
+        return np.zeros(SUBSETS, dtype)
+
+    out = Answer(
+        *(of_lines() for _ in range(3)),
+        of_lines(np.uint8),
+        of_lines(np.uint8),
+        np.zeros(4, np.int64),
+        np.zeros(LOSERS, np.int32),
+        np.zeros(LOSERS, np.int32),
+        np.zeros(LOSERS, np.uint8),
+    )
+    return Work(
+        clock=np.zeros(1, np.int64),
+        near=np.zeros(NEAR, np.int32),
+        near_chord2=np.zeros(NEAR, np.float64),
+        group_mask=np.zeros(EXACT_LINES, np.int64),
+        places=np.zeros(location_count, PLACE),
+        slots=np.zeros(location_count, SLOT),
+        takers=np.zeros(location_count, np.int32),
+        taker_key=np.zeros(location_count, np.int64),
+        chosen=np.zeros(location_count, np.int32),
+        trial=np.zeros(location_count, np.int32),
+        room=np.zeros(location_count, np.int64),
+        price_m=np.zeros(location_count, np.float64),
+        cells=np.zeros(location_count * EXACT_LINES, np.int32),
+        available=np.zeros(location_count * EXACT_LINES, np.int32),
+        covers=np.zeros((location_count, words), np.uint64),
+        bits=np.zeros((location_count, words), np.uint64),
+        free=np.zeros(min(MOST_FREE, location_count * (line_capacity // 2 + 1)), np.int32),
+        sums=of_subsets(np.int64),
+        nearest=of_subsets(),
+        nearest_slot=of_subsets(np.int64),
+        cost=of_subsets(),
+        taken=of_subsets(np.int64),
+        before=of_subsets(),
+        wanted=of_subsets(np.int64),
+        parts=np.zeros((MOST_STEPS, SUBSETS), np.uint8),
+        used=np.zeros(MOST_STEPS, np.int32),
+        line_sku=of_lines(),
+        line_quantity=of_lines(np.int64),
+        line_group=of_lines(),
+        line_next=of_lines(),
+        line_slot=of_lines(),
+        line_cell=of_lines(),
+        line_key=of_lines(np.int64),
+        line_number=of_lines(),
+        line_taker=of_lines(),
+        quantity=of_lines(np.int64),
+        nearest_m=of_lines(np.float64),
+        group_sku=of_lines(),
+        group_head=of_lines(),
+        group_start=of_lines(),
+        shared_start=of_lines(),
+        shared_line=of_lines(),
+        lines=of_lines(),
+        asked=of_lines(),
+        at=of_lines(),
+        placed=of_lines(),
+        picks=of_lines(),
+        serves=of_lines(),
+        price=of_lines(np.float64),
+        left=np.zeros((line_capacity + 1, words), np.uint64),
+        ask=np.zeros(words, np.uint64),
+        trial_left=np.zeros(words, np.uint64),
+        out=out,
+    )
 
 
 def make_scratch(location_count, line_capacity=1000):
@@ -65,30 +155,15 @@ def make_scratch(location_count, line_capacity=1000):
     Returns
     -------
     Scratch
-        About `60 + 64 + line_capacity / 8` bytes per location.
+        Up to `250 + line_capacity / 4` bytes per location, and 2 per location and line for orders that repeat SKUs; the
+        operating system gives them as they are first used.
     """
-    words = (line_capacity + 63) // 64
-    lines = (np.empty(line_capacity, np.int32) for _ in range(6))
-    return Scratch(
-        np.zeros(1, np.int64),
-        np.zeros(location_count, PLACE),
-        np.zeros(location_count, SLOT),
-        np.zeros(location_count * EXACT_LINES, np.int32),
-        np.zeros(location_count * EXACT_LINES, np.int32),
-        np.zeros(location_count * words, np.uint64),
-        np.zeros(NEAR, np.int32),
-        np.zeros(NEAR, np.float64),
-        np.zeros(SUBSETS, np.int64),
-        np.zeros(EXACT_LINES, np.int64),
-        np.zeros(SUBSETS, np.float64),
-        np.zeros(SUBSETS, np.int32),
-        np.zeros(SUBSETS, np.float64),
-        np.zeros(SUBSETS, np.int32),
-        *lines,
-    )
+    from streams.routing.lines import compile_route_lines  # which is made of modules that import this one
+
+    return Scratch(make_work(location_count, line_capacity), compile_route_lines())
 
 
-@inlined
+@inner_kernel
 def role_of(place, location, pickup_location):
     """What a location may do for this order; `place` is its row."""
     if location == pickup_location:
@@ -96,13 +171,13 @@ def role_of(place, location, pickup_location):
     return SHIPPER if place.flags & ENABLED and place.flags & SHIPS else NONE
 
 
-@inlined
+@inner_kernel
 def free_units(cell):
     """Units of a cell that may be promised; below zero when more is reserved or kept than there is."""
-    return cell.on_hand - cell.reserved - cell.safety_stock
+    return np.int64(cell.on_hand) - cell.reserved - cell.safety_stock
 
 
-@inlined
+@inner_kernel
 def open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot):
     """Make `slot` the candidate for a location met for the first time in this order."""
     places[location].stamp = clock
@@ -112,6 +187,7 @@ def open_slot(locations, location, x, y, z, pickup_location, clock, places, slot
     entry.chord2 = squared_chord(place, x, y, z)
     entry.location = location
     entry.role = role_of(place, location, pickup_location)
+    entry.taker = -1
     entry.short = 0
     entry.whole = 0
     entry.chosen = 0
@@ -119,7 +195,7 @@ def open_slot(locations, location, x, y, z, pickup_location, clock, places, slot
     entry.refused = 0
 
 
-@allocating_kernel
+@inner_kernel
 def nearer(chord2, location, other_chord2, other_location, locations):
     """Order candidates by distance, co-located ones by id: the same whatever order the cells came in."""
     if chord2 != other_chord2:

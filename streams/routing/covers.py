@@ -1,7 +1,7 @@
 """Serving a set of lines from as few locations as can be found, then as near ones: set cover with prices.
 
-Greedy gives an answer, local steps improve it (drop what is redundant, take a nearer one instead, one instead of two), and a
-branch and bound looks for a better one until it has proven that there is none or has used up its steps. It branches over
+Greedy gives an answer, local steps improve it (drop what is redundant, take one instead of two, a nearer one instead), and
+a branch and bound looks for a better one until it has proven that there is none or has used up its steps. It branches over
 the takers of the line that has the fewest; steps are counted, not timed, so the same order always gets the same answer.
 Lines that share a SKU are covered like others, and what they take from one location is then packed; a set of locations
 that covers but does not pack gets one more.
@@ -13,8 +13,8 @@ from collections import namedtuple
 
 import numpy as np
 
-from streams.routing.bits import EMPTY, add, bit, count_bits, has, lowest, size_of, within
-from topics.kernels import allocating_kernel
+from streams.routing.bits import EMPTY, ONE, add, bit, count_bits
+from streams.routing.inner import inner_kernel
 
 # More metres than a thousand distances add up to.
 SHIPMENT_M = 1e11
@@ -22,23 +22,32 @@ SEARCH_STEPS = 50_000
 PACK_STEPS = 2_000
 # Pairs of locations are tried against one in their stead up to this many locations.
 PAIR_LIMIT = 40
+# No index; typed, since numba compiles a function once more for each constant.
+NOBODY = np.int64(-1)
 
 # A problem: lines are numbered from the one with the fewest takers, takers from the nearest.
 #   bits: uint64[takers, words], the lines a taker could take alone; price_m: float64[takers], distances
 #   quantity: int64[lines]
 #   group_start: int32[groups + 1], group_line: int32[...], lines that share a SKU, most units first
-#   free: int64[groups, takers], units a taker has for the group's lines
-Covers = namedtuple("Covers", "line_count bits price_m quantity group_start group_line free")
+#   free: int32[groups * takers], units a taker has for the group's lines
+# The rest is working memory. Arrays may be longer than the problem.
+Covers = namedtuple(
+    "Covers",
+    "line_count taker_count words group_count bits price_m quantity group_start group_line free "
+    "left trial room at placed nearest_m lefts prices picks serves",
+)
 
 
-@allocating_kernel
-def choose_takers(covers, line_taker_out):
+@inner_kernel
+def choose_takers(covers, takers_out, line_taker_out):
     """Choose takers for all lines and say which line goes where.
 
     Parameters
     ----------
     covers : Covers
-        Each line has at least one taker.
+        A line without a taker stays without.
+    takers_out : int32[takers]
+        The takers chosen.
     line_taker_out : int32[lines]
         The line's taker; -1 = no packing was found for the lines of its SKU.
 
@@ -47,160 +56,167 @@ def choose_takers(covers, line_taker_out):
     bool
         Whether the answer is proven to be the best one.
     """
-    takers = np.empty(covers.price_m.size, np.int32)
-    count = _greedy(covers, takers)
-    count = _improve(covers, takers, count, line_taker_out)
-    count, proven = _search(covers, takers, count, line_taker_out)
-    _hand_out(covers, takers, count, line_taker_out)
+    count = _greedy(covers, takers_out)
+    fewer = count
+    while fewer >= 0:
+        count = fewer
+        fewer = _step(covers, takers_out, count)
+    count, proven = _search(covers, takers_out, count)
+    _hand_out(covers, takers_out, count, line_taker_out)
     return proven
 
 
-@allocating_kernel
-def _everything(covers):
-    words = np.zeros(covers.bits.shape[1], np.uint64)
-    for i in range(covers.line_count):
-        add(words, i)
-    return words
-
-
-@allocating_kernel
+@inner_kernel
 def _greedy(covers, takers):
     """Take the location that covers most of what is left, the nearest of equals; return how many were taken."""
-    bits = covers.bits
-    left = _everything(covers)
-    placed = np.empty(covers.line_count, np.int32)
-    chosen = np.zeros(takers.size, np.bool_)
-    count = 0
-    while True:
-        best, best_gain = -1, 0
-        for j in range(takers.size):
+    count = np.int64(0)
+    while count < covers.taker_count:
+        left = _find_left(covers, takers, count, NOBODY, NOBODY)
+        best, best_gain = NOBODY, 0
+        for j in range(covers.taker_count):
             gain = 0
-            for w in range(left.size):
-                gain += count_bits(bits[j, w] & left[w])
+            for w in range(covers.words):
+                gain += count_bits(covers.bits[j, w] & covers.left[w])
             if gain > best_gain:
                 best, best_gain = j, gain
+        if left == 0:
+            group = _pack(covers, takers, count)
+            if group >= 0:
+                best = _roomiest(covers, takers, count, group)
         if best < 0:
-            group = _pack(covers, takers, count, placed)
-            if group < 0:
-                return count
-            best = _roomiest(covers, group, chosen)
-            if best < 0:
-                return count
+            break
         takers[count] = best
-        chosen[best] = True
         count += 1
-        for w in range(left.size):
-            left[w] &= ~bits[best, w]
+    return count
 
 
-@allocating_kernel
-def _roomiest(covers, group, chosen):
+@inner_kernel
+def _find_left(covers, takers, count, i, k):
+    """Put the lines that no taker but the i-th and the k-th covers into `covers.left`; return how many."""
+    left = covers.left
+    for w in range(covers.words):
+        left[w] = EMPTY
+    for line in range(covers.line_count):
+        add(left, line)
+    for other in range(count):
+        if other != i and other != k:
+            for w in range(covers.words):
+                left[w] &= ~covers.bits[takers[other], w]
+    lines = 0
+    for w in range(covers.words):
+        lines += count_bits(left[w])
+    return lines
+
+
+@inner_kernel
+def _free(covers, group, taker):
+    return covers.free[group * covers.taker_count + taker]
+
+
+@inner_kernel
+def _covers_left(covers, j):
+    """Whether taker j covers all of `covers.left`."""
+    for w in range(covers.words):  # noqa: SIM110 (numba compiles no generator here)
+        if covers.left[w] & ~covers.bits[j, w] != EMPTY:
+            return False
+    return True
+
+
+@inner_kernel
+def _is_chosen(takers, count, j):
+    for i in range(count):  # noqa: SIM110 (numba compiles no generator here)
+        if takers[i] == j:
+            return True
+    return False
+
+
+@inner_kernel
+def _roomiest(covers, takers, count, group):
     """The taker with most units for a group's lines that is not chosen yet, -1 = none."""
-    best = -1
-    for j in range(chosen.size):
-        if not chosen[j] and covers.free[group, j] > 0 and (best < 0 or covers.free[group, j] > covers.free[group, best]):
+    best = NOBODY
+    for j in range(covers.taker_count):
+        more = _free(covers, group, j) > (_free(covers, group, best) if best >= 0 else 0)
+        if more and not _is_chosen(takers, count, j):
             best = j
     return best
 
 
-@allocating_kernel
-def _pack(covers, takers, count, line_taker_out):
-    """Place the lines of each shared SKU at the takers; return the first group that does not fit, -1 = all do.
-
-    A group that does not fit has -1 in `line_taker_out`.
-    """
-    failed = -1
-    for group in range(covers.group_start.size - 1):
-        if not _pack_group(covers, group, takers, count, line_taker_out) and failed < 0:
+@inner_kernel
+def _pack(covers, takers, count):
+    """Place the lines of each shared SKU at the takers, in `covers.placed`; return the first group that fails, or -1."""
+    failed = NOBODY
+    for group in range(covers.group_count):
+        if not _pack_group(covers, group, takers, count) and failed < 0:
             failed = group
     return failed
 
 
-@allocating_kernel
-def _pack_group(covers, group, takers, count, line_taker_out):
-    """Place one group's lines, most units first, going back where it gets stuck, for at most PACK_STEPS steps."""
+@inner_kernel
+def _pack_group(covers, group, takers, count):
+    """Place one group's lines, most units first, going back where it gets stuck, for at most PACK_STEPS steps.
+
+    If that fails, the lines' `covers.placed` is -1.
+    """
     start, stop = covers.group_start[group], covers.group_start[group + 1]
     size = stop - start
-    left = np.empty(count, np.int64)
+    room, at = covers.room, covers.at
     for i in range(count):
-        left[i] = covers.free[group, takers[i]]
-    at = np.full(size, -1, np.int32)
+        room[i] = _free(covers, group, np.int64(takers[i]))
+    at[0] = -1
     depth = 0
     for _ in range(PACK_STEPS):
-        line = covers.group_line[start + depth]
+        line = np.int64(covers.group_line[start + depth])
         units = covers.quantity[line]
         if at[depth] >= 0:
-            left[at[depth]] += units
+            room[at[depth]] += units
         i = at[depth] + 1
-        while i < count and not (left[i] >= units and has(covers.bits[takers[i]], line)):
+        while i < count and (room[i] < units or covers.bits[takers[i], line >> 6] & bit(line) == EMPTY):
             i += 1
         if i == count:
-            at[depth] = -1
             depth -= 1
             if depth < 0:
                 break
             continue
         at[depth] = i
-        left[i] -= units
+        room[i] -= units
         depth += 1
         if depth == size:
             for k in range(size):
-                line_taker_out[covers.group_line[start + k]] = takers[at[k]]
+                covers.placed[covers.group_line[start + k]] = takers[at[k]]
             return True
+        at[depth] = -1
     for k in range(start, stop):
-        line_taker_out[covers.group_line[k]] = -1
+        covers.placed[covers.group_line[k]] = -1
     return False
 
 
-@allocating_kernel
-def _left_by(covers, takers, count, without, also_without):
-    """The lines that no taker but two given ones covers."""
-    left = _everything(covers)
+@inner_kernel
+def _step(covers, takers, count):
+    """Drop a taker, put one in the place of two, or a nearer one in the place of one; how many are left, -1 = no change."""
     for i in range(count):
-        if i != without and i != also_without:
-            for w in range(left.size):
-                left[w] &= ~covers.bits[takers[i], w]
-    return left
-
-
-@allocating_kernel
-def _improve(covers, takers, count, placed):
-    """Repeat the first step that helps, until none does; return how many takers are left."""
-    while True:
-        fewer = _step(covers, takers, count, placed)
-        if fewer < 0:
-            return count
-        count = fewer
-
-
-@allocating_kernel
-def _step(covers, takers, count, placed):
-    """Drop a taker, put one in the place of two, or a nearer one in the place of one; -1 = nothing helps."""
-    trial = np.empty(count, np.int32)
-    for i in range(count):
-        left = _left_by(covers, takers, count, i, i)
-        if size_of(left) == 0 and _replace(covers, takers, count, i, i, -1, trial, placed):
+        if _find_left(covers, takers, count, i, i) == 0 and _replace(covers, takers, count, i, i, NOBODY):
             return count - 1
     if count <= PAIR_LIMIT:
         for i in range(count):
             for k in range(i):
-                left = _left_by(covers, takers, count, i, k)
-                for j in range(covers.price_m.size):
-                    if within(left, covers.bits[j]) and _replace(covers, takers, count, i, k, j, trial, placed):
+                _find_left(covers, takers, count, i, k)
+                for j in range(covers.taker_count):
+                    if _covers_left(covers, j) and _replace(covers, takers, count, i, k, j):
                         return count - 1
     for i in range(count):
-        left = _left_by(covers, takers, count, i, i)
-        for j in range(takers[i]):
+        _find_left(covers, takers, count, i, i)
+        for j in range(np.int64(takers[i])):
             if covers.price_m[j] >= covers.price_m[takers[i]]:
                 break
-            if within(left, covers.bits[j]) and _replace(covers, takers, count, i, i, j, trial, placed):
+            if _covers_left(covers, j) and _replace(covers, takers, count, i, i, j):
                 return count
     return -1
 
 
-@allocating_kernel
-def _replace(covers, takers, count, i, k, j, trial, placed):
-    """Put taker j (-1 = nobody) in the place of the i-th and the k-th, if everything still packs."""
+@inner_kernel
+def _replace(covers, takers, count, i, k, j):
+    """Put taker j (-1 = nobody) in the place of the i-th and the k-th, if it is new and everything still packs."""
+    trial = covers.trial
     size = 0
     for other in range(count):
         if other != i and other != k:
@@ -211,45 +227,42 @@ def _replace(covers, takers, count, i, k, j, trial, placed):
     if j >= 0:
         trial[size] = j
         size += 1
-    if _pack(covers, trial, size, placed) >= 0:
+    if _pack(covers, trial, size) >= 0:
         return False
-    takers[:size] = trial[:size]
+    for other in range(size):
+        takers[other] = trial[other]
     return True
 
 
-@allocating_kernel
-def _price(covers, takers, count):
-    total = 0.0
-    for i in range(count):
-        total += SHIPMENT_M + covers.price_m[takers[i]]
-    return total
-
-
-@allocating_kernel
-def _search(covers, takers, count, placed):
+@inner_kernel
+def _search(covers, takers, count):
     """Branch and bound from the answer in `takers`; return (takers of the best answer, whether it is proven best)."""
-    bits, price_m = covers.bits, covers.price_m
-    words = bits.shape[1]
-    nearest_m = np.empty(covers.line_count, np.float64)
+    bits, price_m, words = covers.bits, covers.price_m, covers.words
+    nearest_m = covers.nearest_m
+    for i in range(covers.line_count):
+        nearest_m[i] = 0.0
     widest = 1
-    for j in range(price_m.size - 1, -1, -1):
-        widest = max(widest, size_of(bits[j]))
+    for j in range(covers.taker_count - 1, -1, -1):
+        width = 0
         for i in range(covers.line_count):
-            if has(bits[j], i):
+            if bits[j, i >> 6] & bit(i) != EMPTY:
+                width += 1
                 nearest_m[i] = price_m[j]
-    best = _price(covers, takers, count)
-    if _pack(covers, takers, count, placed) >= 0:
+        widest = max(widest, width)
+    best = 0.0
+    for i in range(count):
+        best += SHIPMENT_M + price_m[takers[i]]
+    if _pack(covers, takers, count) >= 0:
         best = np.inf
     # Per depth: the lines left, the price so far, the taker picked, what the pick must serve (a line, or -1 - group).
-    left = np.empty((count + 1, words), np.uint64)
-    left[0] = _everything(covers)
-    price = np.zeros(count + 1)
-    picks = np.full(count + 1, -1, np.int32)
-    serves = np.zeros(count + 1, np.int32)
-    depth = 0
-    best_count = count
+    left, price, picks, serves = covers.lefts, covers.prices, covers.picks, covers.serves
+    _find_left(covers, takers, NOBODY, NOBODY, NOBODY)
+    for w in range(words):
+        left[0, w] = covers.left[w]
+    price[0], picks[0], serves[0] = 0.0, -1, 0
+    depth, best_count = np.int64(0), count
     for _ in range(SEARCH_STEPS):
-        j = _next_pick(covers, picks, depth, serves[depth])
+        j = _next_pick(covers, picks, depth, np.int64(serves[depth]))
         picks[depth] = j
         if j < 0:
             depth -= 1
@@ -258,55 +271,53 @@ def _search(covers, takers, count, placed):
             continue
         spent = price[depth] + SHIPMENT_M + price_m[j]
         lines_left = 0
+        serve = -1
         for w in range(words):
             word = left[depth, w] & ~bits[j, w]
             left[depth + 1, w] = word
+            if serve < 0 and word != EMPTY:
+                serve = (w << 6) + count_bits((word & (~word + ONE)) - ONE)
             lines_left += count_bits(word)
         if lines_left == 0:
             if spent >= best:
                 continue
-            group = _pack(covers, picks, depth + 1, placed)
+            group = _pack(covers, picks, depth + 1)
             if group < 0:
                 best, best_count = spent, depth + 1
-                takers[:best_count] = picks[:best_count]
+                for i in range(best_count):
+                    takers[i] = picks[i]
                 continue
             bound, serve = spent + SHIPMENT_M, -1 - group
         else:
-            serve = lowest(left[depth + 1])
             bound = spent + (lines_left + widest - 1) // widest * SHIPMENT_M + nearest_m[serve]
         if bound >= best or depth + 1 == count:
             continue
         depth += 1
-        price[depth] = spent
-        serves[depth] = serve
-        picks[depth] = -1
+        price[depth], picks[depth], serves[depth] = spent, -1, serve
     return best_count, False
 
 
-@allocating_kernel
+@inner_kernel
 def _next_pick(covers, picks, depth, serves):
     """The next taker after the last one tried at this depth that serves a line, or a group and is not picked; -1 = none."""
-    for j in range(picks[depth] + 1, covers.price_m.size):
+    for j in range(picks[depth] + 1, covers.taker_count):
         if serves >= 0:
             if covers.bits[j, serves >> 6] & bit(serves) != EMPTY:
                 return j
-        elif covers.free[-1 - serves, j] > 0:
-            picked = False
-            for i in range(depth):
-                picked = picked or picks[i] == j
-            if not picked:
-                return j
+        elif _free(covers, -1 - serves, j) > 0 and not _is_chosen(picks, depth, j):
+            return j
     return -1
 
 
-@allocating_kernel
-def _hand_out(covers, takers, count, line_taker_out):
-    """Give each line to the nearest of the takers that covers it, lines that share a SKU as they were packed."""
-    order = np.sort(takers[:count])
+@inner_kernel
+def _hand_out(covers, takers, count, line_taker):
+    """Give each line to the nearest of the takers that covers it, lines that share a SKU as they are packed."""
     for line in range(covers.line_count):
-        line_taker_out[line] = -1
+        best = -1
         for i in range(count):
-            if has(covers.bits[order[i]], line):
-                line_taker_out[line] = order[i]
-                break
-    _pack(covers, order, count, line_taker_out)
+            if covers.bits[takers[i], line >> 6] & bit(line) != EMPTY and (best < 0 or takers[i] < best):
+                best = takers[i]
+        line_taker[line] = best
+    _pack(covers, takers, count)
+    for k in range(covers.group_start[covers.group_count]):
+        line_taker[covers.group_line[k]] = covers.placed[covers.group_line[k]]

@@ -8,14 +8,14 @@ Not here: who may ship (candidates.py).
 
 import math
 
-from topics.kernels import allocating_kernel, inlined
+from topics.kernels import kernel
 
 EARTH_RADIUS_M = 6_371_008.8
 # Two sums of distances this close are equal (contract, section 6).
 EQUAL_M = 1.0
 
 
-@allocating_kernel
+@kernel
 def unit_vector(latitude, longitude):
     """Place a point on the unit sphere.
 
@@ -38,14 +38,14 @@ def unit_vector(latitude, longitude):
     return math.cos(phi) * math.cos(theta), math.cos(phi) * math.sin(theta), math.sin(phi)
 
 
-@inlined
+@kernel
 def squared_chord(place, x, y, z):
     """Squared straight line through the unit sphere between a location row and a unit vector (0 to 4)."""
     u, v, w = place.x - x, place.y - y, place.z - z
     return u * u + v * v + w * w
 
 
-@allocating_kernel
+@kernel
 def metres(chord2):
     """Great circle of a squared chord, in metres.
 
@@ -57,7 +57,7 @@ def metres(chord2):
     return 2.0 * EARTH_RADIUS_M * math.asin(min(1.0, 0.5 * math.sqrt(chord2)))
 
 
-@allocating_kernel
+@kernel
 def window(chord2):
     """Squared chord that surely reaches past all places within `EQUAL_M` of one at `chord2`; metres() decides exactly."""
     reach = math.sqrt(chord2) + 1.1 * EQUAL_M / EARTH_RADIUS_M

@@ -4,10 +4,10 @@ Without a SKU on two lines, any part of a location's cover is open to it: the ne
 over supersets, then a subset sum over sets of lines. The answer never uses a location twice, since its two parts together
 are one shipment less.
 Lines that share a SKU compete for the same units: what a location can take is then a family of sets, closed downward, and
-a location used twice would be promised twice. So each set of lines keeps its `8 - size + 1` nearest takers (the other lines
+a location used twice would be promised twice. So each set of lines keeps its `n - size + 1` nearest takers (the other lines
 cannot occupy more locations than that leaves) and sets are combined over distinct locations.
 Units decide first, then a cost in metres to which each shipment adds more than any distances can.
-Owner: kernel.py.
+Owner: lines.py.
 Not here: one delivered line (single.py), more than 8 (many.py).
 """
 
@@ -18,136 +18,132 @@ import numpy as np
 from streams.routing.candidates import EXACT_LINES, NONE, OWN, SHIPPER, free_units, open_slot
 from streams.routing.distance import metres
 from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
-from topics.kernels import allocating_kernel
+from streams.routing.inner import inner_kernel
+from streams.routing.sorting import sort_rows
 from topics.reasons import Unallocated, Won
+
+NOTHING, OWN_STOCK, FEWEST_SHIPMENTS = int(Won.NOTHING), int(Won.OWN_STOCK), int(Won.FEWEST_SHIPMENTS)
 
 # More metres than any 8 distances add up to.
 SHIPMENT_M = 1e9
 
-# One order's lines as sets: bit i of a set is line i.
+# One order's lines as sets: bit i of a set is line i, `full` is all of them.
 #   sums: int64[2^lines], units of a set; group_mask: int64[groups], lines of a SKU
-Lines = namedtuple("Lines", "count group_count shared sums group_mask")
+Lines = namedtuple("Lines", "count full group_count shared sums group_mask")
 
 
-@allocating_kernel
-def route_few(
-    view,
-    sku_rows,
-    quantities,
-    refused_lines,
-    refused_locations,
-    x,
-    y,
-    z,
-    pickup_location,
-    allow_split,
-    allow_partial,
-    scratch,
-    out,
-):
-    """Route an order of 1 to 8 lines; arguments and result as for `route_order_kernel`."""
-    lines = _group_lines(sku_rows, quantities, scratch)
-    slot_count = _gather(view, quantities, refused_lines, refused_locations, x, y, z, pickup_location, lines, scratch)
-    slots = scratch.slots
-    full = len(lines.sums) - 1
-    own = -1
+@inner_kernel
+def route_few(view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, work):
+    """Route an order of 1 to 8 lines; arguments as for `route_lines`."""
+    lines = _group_lines(line_count, work)
+    slot_count = _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_location, work)
+    slots, locations = work.slots, view.locations
+    own = np.int64(-1)
     if pickup_location >= 0:
         for slot in range(slot_count):
             if slots[slot].role == OWN:
                 own = slot
-    for i in range(lines.count):
-        scratch.line_slot[i] = -1
+    for i in range(line_count):
+        work.line_slot[i] = -1
 
-    own_set = rest = 0
-    winner, won = -1, Won.FEWEST_SHIPMENTS
-    if own >= 0 and _takes(lines, own, full, scratch):
+    full = lines.full
+    own_set = rest = np.int64(0)
+    winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
+    if own >= 0 and _takes(lines, own, full, work):
         own_set = full
     elif not allow_split:
-        winner, won = _single(view, lines, full, lines.sums[full], slot_count, scratch)
-        rest = full if winner >= 0 else 0
+        winner, won = _single(locations, lines, full, lines.sums[full], slot_count, work)
+        if winner >= 0:
+            rest = full
     elif lines.shared:
-        own_set, rest, winner, won = _share(view, lines, own, slot_count, scratch)
+        own_set, rest, winner, won = _share(locations, lines, own, slot_count, work)
     else:
-        own_set = np.int64(slots[own].cover) if own >= 0 else 0
-        rest, winner, won = _combine(view, lines, full & ~own_set, slot_count, scratch)
+        if own >= 0:
+            own_set = np.int64(slots[own].cover)
+        rest, winner, won = _combine(locations, lines, full & ~own_set, slot_count, work)
     if own_set:
-        _assign(own_set, own, scratch)
-        won = Won.OWN_STOCK
+        _assign(own_set, own, work)
+        won = np.int64(OWN_STOCK)
 
     promised = own_set | rest
     if promised != full and not allow_partial:
-        promised = 0
-        for i in range(lines.count):
-            scratch.line_slot[i] = -1
+        promised = np.int64(0)
+        for i in range(line_count):
+            work.line_slot[i] = -1
     if promised == 0:
-        won = Won.NOTHING
-    for i in range(lines.count):
-        if scratch.line_slot[i] >= 0:
-            scratch.line_cell[i] = scratch.cells[scratch.line_slot[i] * EXACT_LINES + scratch.line_group[i]]
+        won = np.int64(NOTHING)
+    for i in range(line_count):
+        if work.line_slot[i] >= 0:
+            work.line_cell[i] = work.cells[work.line_slot[i] * EXACT_LINES + work.line_group[i]]
         else:
-            out.reason[i] = _why_waiting(i, quantities, allow_split, slot_count, scratch)
-    line_count, shipments = write_promises(lines.count, pickup_location, scratch, out)
-    out.explanation[0] = slot_count
-    out.explanation[1] = won
-    out.explanation[3] = shipments
-    loser_count = find_losers(view, slot_count, scratch)
+            work.out.reason[i] = _why_waiting(i, allow_split, slot_count, work)
+    promised_lines, shipments = write_promises(line_count, pickup_location, work)
+    explanation = work.out.explanation
+    explanation[0] = slot_count
+    explanation[1] = won
+    explanation[3] = shipments
+    loser_count = find_losers(locations, slot_count, slots, work.near)
     for i in range(loser_count):
-        slots[scratch.near[i]].units = _units_alone(lines, quantities, scratch.near[i], scratch)
-    write_losers(view, loser_count, winner, won, lines.sums[promised if promised else full], scratch, out)
-    return line_count
+        slots[work.near[i]].units = _units_alone(lines, np.int64(work.near[i]), work)
+    needed = lines.sums[promised] if promised else lines.sums[full]
+    write_losers(locations, slot_count, loser_count, winner, won, needed, work)
+    return promised_lines
 
 
-@allocating_kernel
-def _group_lines(sku_rows, quantities, scratch):
+@inner_kernel
+def _group_lines(line_count, work):
     """Group lines by SKU. A line whose SKU nobody stocks is in no group."""
-    count = sku_rows.size
-    group_count, known = 0, 0
-    for i in range(count):
-        scratch.line_group[i] = scratch.line_next[i] = -1
-        if sku_rows[i] < 0:
+    line_sku, quantity, group_sku, group_mask = work.line_sku, work.line_quantity, work.group_sku, work.group_mask
+    group_count = known = 0
+    for i in range(line_count):
+        work.line_group[i] = work.line_next[i] = -1
+        if line_sku[i] < 0:
             continue
         known += 1
         group = 0
-        while group < group_count and scratch.group_sku[group] != sku_rows[i]:
+        while group < group_count and group_sku[group] != line_sku[i]:
             group += 1
         if group == group_count:
-            scratch.group_sku[group] = sku_rows[i]
-            scratch.group_head[group] = -1
-            scratch.group_mask[group] = 0
+            group_sku[group] = line_sku[i]
+            work.group_head[group] = -1
+            group_mask[group] = 0
             group_count += 1
-        scratch.line_group[i] = group
-        scratch.line_next[i] = scratch.group_head[group]
-        scratch.group_head[group] = i
-        scratch.group_mask[group] |= 1 << i
-    sums = scratch.sums[: 1 << count]
+        work.line_group[i] = group
+        work.line_next[i] = work.group_head[group]
+        work.group_head[group] = i
+        group_mask[group] |= 1 << i
+    sums = work.sums
     sums[0] = 0
-    for i in range(count):
+    for i in range(line_count):
         for part in range(1 << i):
-            sums[part | 1 << i] = sums[part] + quantities[i]
-    return Lines(count, group_count, known > group_count, sums, scratch.group_mask)
+            sums[part | 1 << i] = sums[part] + quantity[i]
+    full = (np.int64(1) << line_count) - 1
+    return Lines(line_count, full, group_count, known > group_count, sums, group_mask)
 
 
-@allocating_kernel
-def _gather(view, quantities, refused_lines, refused_locations, x, y, z, pickup_location, lines, scratch):
+@inner_kernel
+def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_location, work):
     """Give each location with a cell of an ordered SKU a slot, and note what it has; return the number of slots."""
-    scratch.clock[0] += 1
-    clock = scratch.clock[0]
-    places, slots, available, slot_cells = scratch.places, scratch.slots, scratch.available, scratch.cells
-    cells, locations, sku_cells, line_next = view.cells, view.locations, view.sku_cells, scratch.line_next
-    slot_count = 0
+    work.clock[0] += 1
+    clock = work.clock[0]
+    places, slots, available, slot_cells = work.places, work.slots, work.available, work.cells
+    cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
+    line_next, quantity = work.line_next, work.line_quantity
+    slot_count = np.int64(0)
     for group in range(lines.group_count):
-        head = scratch.group_head[group]
-        start = view.sku_links[scratch.group_sku[group]].block_at
-        stop = start + view.sku_links[scratch.group_sku[group]].block_count
+        head = work.group_head[group]
+        start = view.sku_links[work.group_sku[group]].block_at
+        stop = start + view.sku_links[work.group_sku[group]].block_count
         for at in range(start, stop):
             row = sku_cells[at]
             location = cells[row].location
             if places[location].stamp == clock:
-                slot = places[location].slot
+                slot = np.int64(places[location].slot)
             else:
                 slot = slot_count
                 open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot)
-                available[slot * EXACT_LINES : (slot + 1) * EXACT_LINES] = 0
+                for other in range(slot * EXACT_LINES, (slot + 1) * EXACT_LINES):
+                    available[other] = 0
                 slot_count += 1
             free = free_units(cells[row])
             if free <= 0:
@@ -157,7 +153,7 @@ def _gather(view, quantities, refused_lines, refused_locations, x, y, z, pickup_
             cover = 0
             i = head
             while i >= 0:
-                if quantities[i] <= free:
+                if quantity[i] <= free:
                     cover |= 1 << i
                 i = line_next[i]
             slots[slot].cover |= cover
@@ -165,87 +161,82 @@ def _gather(view, quantities, refused_lines, refused_locations, x, y, z, pickup_
         place = places[refused_locations[i]]
         if place.stamp == clock:
             slots[place.slot].refused |= 1 << refused_lines[i]
-    if refused_lines.size:
-        for slot in range(slot_count):
-            slots[slot].cover &= ~slots[slot].refused
+            slots[place.slot].cover &= ~slots[place.slot].refused
     return slot_count
 
 
-@allocating_kernel
-def _takes(lines, slot, part, scratch):
+@inner_kernel
+def _takes(lines, slot, part, work):
     """Whether a slot can take a whole set of lines at once."""
-    if part & scratch.slots[slot].cover != part:
+    if part & work.slots[slot].cover != part:
         return False
     if lines.shared:
         for group in range(lines.group_count):
-            if lines.sums[part & lines.group_mask[group]] > scratch.available[slot * EXACT_LINES + group]:
+            if lines.sums[part & lines.group_mask[group]] > work.available[slot * EXACT_LINES + group]:
                 return False
     return True
 
 
-@allocating_kernel
-def _most(lines, slot, ask, scratch):
+@inner_kernel
+def _most(lines, slot, ask, work):
     """Of a set of lines, the subset of most units that a slot can take."""
-    part = ask & scratch.slots[slot].cover
-    if _takes(lines, slot, part, scratch):
+    part = ask & np.int64(work.slots[slot].cover)
+    if _takes(lines, slot, part, work):
         return part
-    best, subset = 0, part
+    best, subset = np.int64(0), part
     while subset:
         subset = (subset - 1) & part
-        if lines.sums[subset] > lines.sums[best] and _takes(lines, slot, subset, scratch):
+        if lines.sums[subset] > lines.sums[best] and _takes(lines, slot, subset, work):
             best = subset
     return best
 
 
-@allocating_kernel
-def _assign(part, slot, scratch):
+@inner_kernel
+def _assign(part, slot, work):
     for i in range(EXACT_LINES):
         if part >> i & 1:
-            scratch.line_slot[i] = slot
+            work.line_slot[i] = slot
 
 
-@allocating_kernel
-def _single(view, lines, ask, units, slot_count, scratch):
+@inner_kernel
+def _single(locations, lines, ask, units, slot_count, work):
     """Assign lines of `ask` worth `units` to the best location that can take as many alone; (slot or -1, reasons.Won)."""
-    slots = scratch.slots
-    if lines.shared:
-        for slot in range(slot_count):
-            if slots[slot].role == SHIPPER:
-                slots[slot].whole = lines.sums[_most(lines, slot, ask, scratch)] == units
-    else:
-        sums = lines.sums
-        for slot in range(slot_count):
-            slots[slot].whole = slots[slot].role == SHIPPER and sums[slots[slot].cover & ask] == units
-    winner, won = pick_single(view, slots, slot_count)
+    slots, sums = work.slots, lines.sums
+    for slot in range(slot_count):
+        whole = slots[slot].role == SHIPPER and sums[ask & np.int64(slots[slot].cover)] >= units
+        if whole and lines.shared:
+            whole = sums[_most(lines, slot, ask, work)] == units
+        slots[slot].whole = whole
+    winner, won = pick_single(locations, slots, slot_count)
     if winner >= 0:
-        _assign(_most(lines, winner, ask, scratch), winner, scratch)
+        _assign(_most(lines, winner, ask, work), winner, work)
     return winner, won
 
 
-@allocating_kernel
-def _combine(view, lines, ask, slot_count, scratch):
+@inner_kernel
+def _combine(locations, lines, ask, slot_count, work):
     """Assign the lines of `ask`, no two of one SKU; return (set promised, single winner or -1, reasons.Won)."""
-    slots, nearest, nearest_slot = scratch.slots, scratch.nearest, scratch.nearest_slot
-    nearest[: len(lines.sums)] = np.inf
+    slots, nearest, nearest_slot = work.slots, work.nearest, work.nearest_slot
+    for part in range(lines.full + 1):
+        nearest[part] = np.inf
     reachable = np.int64(0)
     for slot in range(slot_count):
-        part = slots[slot].cover & ask
+        part = np.int64(slots[slot].cover) & ask
         if part and slots[slot].role == SHIPPER:
             reachable |= part
             if slots[slot].chord2 < nearest[part]:
                 nearest[part] = slots[slot].chord2
                 nearest_slot[part] = slot
-    if reachable == 0:
-        return 0, -1, Won.NOTHING
-    if nearest[reachable] < np.inf:
-        winner, won = _single(view, lines, reachable, lines.sums[reachable], slot_count, scratch)
-        return reachable, winner, won
-    _price_covers(reachable, nearest, nearest_slot)
-    _split(reachable, nearest, nearest_slot, scratch)
-    return reachable, -1, Won.FEWEST_SHIPMENTS
+    winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
+    if reachable and nearest[reachable] < np.inf:
+        winner, won = _single(locations, lines, reachable, lines.sums[reachable], slot_count, work)
+    elif reachable:
+        _price_covers(reachable, nearest, nearest_slot)
+        _split(reachable, work)
+    return reachable, winner, won
 
 
-@allocating_kernel
+@inner_kernel
 def _price_covers(reachable, nearest, nearest_slot):
     """Turn squared chords per exact cover into costs of the nearest location that covers at least the set."""
     for part in range(1, reachable + 1):
@@ -261,20 +252,20 @@ def _price_covers(reachable, nearest, nearest_slot):
         bit <<= 1
 
 
-@allocating_kernel
-def _split(reachable, nearest, nearest_slot, scratch):
+@inner_kernel
+def _split(reachable, work):
     """Cover a set by the cheapest partition: the part that holds the set's lowest line, and the rest."""
-    cost, taken = scratch.cost, scratch.taken
+    nearest, cost, taken = work.nearest, work.cost, work.taken
     cost[0] = 0.0
     for target in range(1, reachable + 1):
         if target & reachable != target:
             continue
-        lowest = target & -target
-        others = target ^ lowest
+        first = target & -target
+        others = target ^ first
         best, best_part = np.inf, 0
         subset = others
         while True:
-            part = subset | lowest
+            part = subset | first
             total = nearest[part] + cost[target ^ part]
             if total < best:
                 best, best_part = total, part
@@ -285,103 +276,108 @@ def _split(reachable, nearest, nearest_slot, scratch):
         taken[target] = best_part
     left = reachable
     while left:
-        part = np.int64(taken[left])
-        _assign(part, nearest_slot[part], scratch)
+        part = taken[left]
+        _assign(part, work.nearest_slot[part], work)
         left ^= part
 
 
-@allocating_kernel
-def _share(view, lines, own, slot_count, scratch):
+@inner_kernel
+def _share(locations, lines, own, slot_count, work):
     """Assign lines of which some share a SKU; return (own location's set, the others', single winner or -1, Won)."""
-    cost, used, parts, step_count = combine_families(lines, slot_count, scratch)
-    full = len(lines.sums) - 1
-    own_units = lines.sums[_most(lines, own, full, scratch)] if own >= 0 else 0
-    best_own = best_rest = 0
+    step_count = combine_families(lines, slot_count, work)
+    full, sums, cost = lines.full, lines.sums, work.cost
+    own_units = np.int64(0)
+    if own >= 0:
+        own_units = sums[_most(lines, own, full, work)]
+    best_own = best_rest = np.int64(0)
     for own_set in range(full, -1, -1):
         # Equal ways to use the own location's stock are judged by what they leave to the others.
-        if lines.sums[own_set] != own_units or (own_set and not _takes(lines, own, own_set, scratch)):
+        if sums[own_set] != own_units or (own_set and not _takes(lines, own, own_set, work)):
             continue
+        if best_own == 0:
+            best_own = own_set
         rest = subset = full ^ own_set
         while True:
             if cost[subset] < np.inf:
-                gain = lines.sums[subset] - lines.sums[best_rest]
+                gain = sums[subset] - sums[best_rest]
                 if gain > 0 or (gain == 0 and cost[subset] < cost[best_rest]):
                     best_own, best_rest = own_set, subset
             if subset == 0:
                 break
             subset = (subset - 1) & rest
-        if own_set and best_own == 0:
-            best_own = own_set
     if 0 < cost[best_rest] < 2 * SHIPMENT_M:
         ask = full ^ best_own
-        winner, won = _single(view, lines, ask, lines.sums[best_rest], slot_count, scratch)
-        return best_own, _most(lines, winner, ask, scratch), winner, won
+        winner, won = _single(locations, lines, ask, sums[best_rest], slot_count, work)
+        return best_own, _most(lines, winner, ask, work), winner, won
     left = best_rest
     for step in range(step_count - 1, -1, -1):
-        part = np.int64(parts[step, left])
+        part = np.int64(work.parts[step, left])
         if part:
-            _assign(part, used[step], scratch)
+            _assign(part, np.int64(work.used[step]), work)
             left ^= part
-    return best_own, best_rest, -1, Won.FEWEST_SHIPMENTS
+    return best_own, best_rest, np.int64(-1), np.int64(FEWEST_SHIPMENTS)
 
 
-@allocating_kernel
-def combine_families(lines, slot_count, scratch):
-    """Find the cheapest way to serve each set of lines from distinct shippers.
+@inner_kernel
+def combine_families(lines, slot_count, work):
+    """Find the cheapest way to serve each set of lines from distinct shippers; the costs are in `work.cost`, inf = none.
 
     Returns
     -------
-    tuple
-        cost float64[2^lines] (inf: cannot be served), used int32[steps] (slots, nearest first),
-        parts uint8[steps, 2^lines] (lines the step's slot takes towards a set), number of steps.
+    int
+        Steps: `work.used` names their slots, nearest first, `work.parts` per set the lines that a step's slot takes.
     """
-    slots = scratch.slots
-    shippers = np.empty(slot_count, np.int32)
-    chords = np.empty(slot_count, np.float64)
-    count = 0
+    slots, takers = work.slots, work.takers
+    count = np.int64(0)
     for slot in range(slot_count):
         if slots[slot].role == SHIPPER and slots[slot].cover:
-            shippers[count] = slot
-            chords[count] = slots[slot].chord2
+            takers[count] = slot
             count += 1
-    order = np.argsort(chords[:count], kind="mergesort")
+    sort_by_distance(count, work)
 
-    size = len(lines.sums)
-    wanted = np.empty(size, np.int32)  # takers that a set still keeps
-    for part in range(size):
-        wanted[part] = lines.count + 1
+    wanted, cost, before = work.wanted, work.cost, work.before
+    for part in range(lines.full + 1):
+        cost[part] = np.inf
+        wanted[part] = lines.count + 1  # takers that a set still keeps
         for i in range(lines.count):
             wanted[part] -= part >> i & 1
-    cost = np.full(size, np.inf)
     cost[0] = 0.0
-    before = np.empty(size, np.float64)
-    used = np.empty(count, np.int32)
-    parts = np.zeros((count, size), np.uint8)
     steps = 0
     for rank in range(count):
-        slot = shippers[order[rank]]
+        slot = np.int64(takers[rank])
         price = SHIPMENT_M + metres(slots[slot].chord2)
         kept = False
         cover = np.int64(slots[slot].cover)
         part = cover
         while part:
-            if wanted[part] > 0 and _takes(lines, slot, part, scratch):
+            if wanted[part] > 0 and _takes(lines, slot, part, work):
                 wanted[part] -= 1
                 if not kept:
-                    before[:] = cost
+                    for i in range(lines.full + 1):
+                        before[i] = cost[i]
+                        work.parts[steps, i] = 0
                     kept = True
-                _extend(part, price, before, cost, parts[steps])
+                _extend(part, price, lines.full, before, cost, work.parts[steps])
             part = (part - 1) & cover
         if kept:
-            used[steps] = slot
+            work.used[steps] = slot
             steps += 1
-    return cost, used, parts, steps
+    return steps
 
 
-@allocating_kernel
-def _extend(part, price, before, cost, part_of):
+@inner_kernel
+def sort_by_distance(count, work):
+    """Sort the slots in `work.takers`, nearest first."""
+    chords = work.taker_key.view(np.float64)
+    for i in range(count):
+        chords[work.takers[i]] = work.slots[work.takers[i]].chord2
+    sort_rows(work.taker_key, work.takers, count)
+
+
+@inner_kernel
+def _extend(part, price, full, before, cost, part_of):
     """Serve `part` from a further location, on top of every set served without it."""
-    others = (before.size - 1) ^ part
+    others = full ^ part
     subset = others
     while True:
         total = before[subset] + price
@@ -393,40 +389,39 @@ def _extend(part, price, before, cost, part_of):
         subset = (subset - 1) & others
 
 
-@allocating_kernel
-def _why_waiting(line, quantities, allow_split, slot_count, scratch):
+@inner_kernel
+def _why_waiting(line, allow_split, slot_count, work):
     """Why a line got no promise, after what the order's other lines took; reasons.Unallocated."""
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
-    group = scratch.line_group[line]
+    group = work.line_group[line]
     if group < 0:
         return Unallocated.NO_STOCK
     reason = Unallocated.NO_STOCK
     for slot in range(slot_count):
-        left = np.int64(scratch.available[slot * EXACT_LINES + group])
-        i = scratch.group_head[group]
+        left = np.int64(work.available[slot * EXACT_LINES + group])
+        i = work.group_head[group]
         while i >= 0:
-            if scratch.line_slot[i] == slot:
-                left -= quantities[i]
-            i = scratch.line_next[i]
-        if left < quantities[line]:
+            if work.line_slot[i] == slot:
+                left -= work.line_quantity[i]
+            i = work.line_next[i]
+        if left < work.line_quantity[line]:
             continue
-        entry = scratch.slots[slot]
-        if entry.role != NONE and not entry.refused >> line & 1:
+        if work.slots[slot].role != NONE and not work.slots[slot].refused >> line & 1:
             return Unallocated.ALL_OR_NOTHING
         reason = Unallocated.NOT_ELIGIBLE
     return reason
 
 
-@allocating_kernel
-def _units_alone(lines, quantities, slot, scratch):
+@inner_kernel
+def _units_alone(lines, slot, work):
     """Most units of the order that a slot could take alone; -1 if it has units only for lines it refused."""
-    units = lines.sums[_most(lines, slot, len(lines.sums) - 1, scratch)]
+    units = lines.sums[_most(lines, slot, lines.full, work)]
     if units == 0:
         for i in range(lines.count):
-            group = scratch.line_group[i]
-            if not scratch.slots[slot].refused >> i & 1 or group < 0:
+            group = work.line_group[i]
+            if not work.slots[slot].refused >> i & 1 or group < 0:
                 continue
-            if scratch.available[slot * EXACT_LINES + group] >= quantities[i]:
+            if work.available[slot * EXACT_LINES + group] >= work.line_quantity[i]:
                 return np.int64(-1)
     return units

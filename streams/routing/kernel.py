@@ -10,15 +10,13 @@ Not here: state (state/), pickups that can never be met (rejected before routing
 import numpy as np
 
 from state.columns import ENABLED
-from streams.routing.candidates import EXACT_LINES, Answer
-from streams.routing.few import route_few
-from streams.routing.many import route_many
+from streams.routing.candidates import LOSERS, Answer, View
 from streams.routing.single import route_line
-from topics.kernels import allocating_kernel
+from topics.kernels import kernel
 from topics.reasons import Unallocated
 
 
-@allocating_kernel
+@kernel
 def route_order_kernel(
     view,
     sku_rows,
@@ -53,7 +51,7 @@ def route_order_kernel(
     quantities : int32[n]
         Units, >= 1.
     refused_lines, refused_locations : int32[r]
-        Pairs: this line may not go to that location.
+        Pairs: this line may not go to that location. Contiguous.
     x, y, z : float
         Destination, unit vector; not read for a pickup.
     pickup_location : int
@@ -97,51 +95,70 @@ def route_order_kernel(
         location_out[i] = cell_out[i] = -1
         distance_m_out[i] = 0
         kind_out[i] = reason_out[i] = 0
-    explanation_out[:4] = 0
+    for i in range(4):
+        explanation_out[i] = 0
+    work = scratch.work
     if pickup_location < 0 and line_count == 1:
-        return route_line(view, sku_rows[0], quantities[0], refused_locations, x, y, z, allow_split, scratch, out)
-    if scratch.places.size < view.locations.size or scratch.line_slot.size < line_count:
+        return route_line(
+            view,
+            sku_rows[0],
+            quantities[0],
+            refused_locations,
+            x,
+            y,
+            z,
+            allow_split,
+            work.near,
+            work.near_chord2,
+            out,
+        )
+    if work.places.size < view.locations.size or work.line_sku.size <= line_count:
         raise ValueError("scratch is too small: make_scratch(view.locations.size, most lines of an order)")
     if pickup_location >= 0:
         place = view.locations[pickup_location]
         x, y, z = place.x, place.y, place.z
         if not place.flags & ENABLED:
-            reason_out[:line_count] = Unallocated.LOCATION_DISABLED
+            for i in range(line_count):
+                reason_out[i] = Unallocated.LOCATION_DISABLED
             return 0
-    if line_count <= EXACT_LINES:
-        return route_few(
-            view,
-            sku_rows,
-            quantities,
-            refused_lines,
-            refused_locations,
-            x,
-            y,
-            z,
-            pickup_location,
-            allow_split,
-            allow_partial,
-            scratch,
-            out,
-        )
-    return route_many(
-        view,
-        sku_rows,
-        quantities,
+    for i in range(line_count):
+        work.line_sku[i] = sku_rows[i]
+        work.line_quantity[i] = quantities[i]
+    # Through an address (lines.py): the types must be just what the function was compiled for.
+    promised = scratch.route_lines(
+        View(view.cells, view.locations, view.sku_links, view.sku_cells),
+        work,
+        np.int64(line_count),
         refused_lines,
         refused_locations,
         x,
         y,
         z,
-        pickup_location,
-        allow_split,
-        allow_partial,
-        scratch,
-        out,
+        np.int64(pickup_location),
+        bool(allow_split),
+        bool(allow_partial),
     )
+    _copy_answer(work.out, line_count, out)
+    return promised
 
 
-@allocating_kernel
+@kernel
+def _copy_answer(answer, line_count, out):
+    for i in range(line_count):
+        out.location[i] = answer.location[i]
+        out.cell[i] = answer.cell[i]
+        out.distance_m[i] = answer.distance_m[i]
+        out.kind[i] = answer.kind[i]
+        out.reason[i] = answer.reason[i]
+    for i in range(4):
+        out.explanation[i] = answer.explanation[i]
+    for i in range(LOSERS):
+        out.loser_location[i] = answer.loser_location[i]
+        out.loser_distance_m[i] = answer.loser_distance_m[i]
+        out.loser_reason[i] = answer.loser_reason[i]
+
+
+@kernel
 def reserve(view, quantities, cell):
     """Reserve an order's promised lines; `cell` int32[n] as the kernel wrote it."""
     for i in range(quantities.size):
@@ -149,7 +166,7 @@ def reserve(view, quantities, cell):
             view.cells[cell[i]].reserved += quantities[i]
 
 
-@allocating_kernel
+@kernel
 def route_orders_kernel(
     view,
     first_line,
@@ -189,7 +206,7 @@ def route_orders_kernel(
     int
         Lines promised.
     """
-    nobody = np.empty(0, np.int32)
+    nobody = scratch.work.line_sku[:0]
     promised = 0
     for k in range(first_line.size - 1):
         start, stop = first_line[k], first_line[k + 1]

@@ -3,36 +3,41 @@
 Most cells are left after one comparison of squared chords: a cell's stock is looked at only if its location is among the
 four nearest so far (an explanation names three besides the winner) or as near as the best that has the stock.
 Owner: kernel.py.
-Not here: several lines, pickups (few.py).
+Not here: several lines, pickups (lines.py).
 """
 
 import numpy as np
 
 from streams.routing.candidates import LOSERS, NEAR, SHIPPER, free_units, nearer, role_of
 from streams.routing.distance import EQUAL_M, metres, squared_chord, window
-from topics.kernels import allocating_kernel, inlined
+from topics.kernels import kernel
 from topics.reasons import Lost, ShipmentKind, Unallocated, Won
 
+NEAREST, ONLY_CANDIDATE = int(Won.NEAREST), int(Won.ONLY_CANDIDATE)
+PRIORITY, LOCATION_ID = int(Won.PRIORITY), int(Won.LOCATION_ID)
 
-@allocating_kernel
-def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, scratch, out):
-    """Route an order of one delivered line; arguments and result as for `route_order_kernel`."""
+
+@kernel
+def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, near, near_chord2, out):
+    """Route an order of one delivered line; arguments and result as for `route_order_kernel`.
+
+    `near` (int32[4]) and `near_chord2` (float64[4]) are working memory.
+    """
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
-    near, near_chord2 = scratch.near, scratch.near_chord2
-    start = stop = 0
+    start = stop = np.int64(0)
     if sku >= 0:
         start = view.sku_links[sku].block_at
         stop = start + view.sku_links[sku].block_count
-    winner, best, reach, able, tied = -1, np.inf, np.inf, 0, False
+    winner, best, reach, able, tied = np.int64(-1), np.inf, np.inf, 0, False
     near_count, limit = 0, np.inf
     for at in range(start, stop):
-        row = sku_cells[at]
+        row = np.int64(sku_cells[at])
         location = cells[row].location
         chord2 = squared_chord(locations[location], x, y, z)
         if chord2 > limit:
             continue
-        near_count = _keep_near(near, near_chord2, near_count, row, chord2, view)
-        if _ships(view, row, quantity, refused_locations):
+        near_count = _keep_near(near, near_chord2, near_count, row, chord2, cells, locations)
+        if free_units(cells[row]) >= quantity and _eligible(locations, location, refused_locations):
             able += 1
             if chord2 < best:
                 farther = window(chord2)
@@ -44,37 +49,36 @@ def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, scr
             limit = max(reach, near_chord2[NEAR - 1])
 
     out.explanation[0] = stop - start
+    shortest, won = 0.0, NEAREST
     if winner < 0:
         out.reason[0] = _why_not(view, start, stop, quantity, allow_split)
-        _explain(view, near, near_chord2, near_count, -1, 0.0, quantity, refused_locations, out)
-        return 0
-    shortest = metres(best)
-    won = Won.NEAREST
-    if tied:
-        winner, won = _break_tie(view, start, stop, quantity, refused_locations, x, y, z, winner, shortest, reach)
-    elif able == 1 and not _another(view, start, stop, quantity, refused_locations, winner):
-        won = Won.ONLY_CANDIDATE
-    location = cells[winner].location
-    out.location[0] = location
-    out.cell[0] = winner
-    out.distance_m[0] = np.int32(metres(squared_chord(locations[location], x, y, z)) + 0.5)
-    out.kind[0] = ShipmentKind.SHIP
-    out.explanation[1] = won
-    out.explanation[3] = 1
-    _explain(view, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out)
-    return 1
+    else:
+        shortest = metres(best)
+        if tied:
+            winner, won = _break_tie(view, start, stop, quantity, refused_locations, x, y, z, winner, shortest, reach)
+        elif able == 1 and not _another(view, start, stop, quantity, refused_locations, winner):
+            won = ONLY_CANDIDATE
+        location = cells[winner].location
+        out.location[0] = location
+        out.cell[0] = winner
+        out.distance_m[0] = np.int32(metres(squared_chord(locations[location], x, y, z)) + 0.5)
+        out.kind[0] = ShipmentKind.SHIP
+        out.explanation[1] = won
+        out.explanation[3] = 1
+    _explain(cells, locations, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out)
+    return np.int64(winner >= 0)
 
 
-@inlined
-def _keep_near(near, near_chord2, count, row, chord2, view):
+@kernel
+def _keep_near(near, near_chord2, count, row, chord2, cells, locations):
     """Insert a cell into the list of the nearest; return the list's length."""
-    location = view.cells[row].location
+    location = cells[row].location
     at = count
     if count == NEAR:
         at = NEAR - 1
-        if not nearer(chord2, location, near_chord2[at], view.cells[near[at]].location, view.locations):
+        if not nearer(chord2, location, near_chord2[at], cells[near[at]].location, locations):
             return count
-    while at > 0 and nearer(chord2, location, near_chord2[at - 1], view.cells[near[at - 1]].location, view.locations):
+    while at > 0 and nearer(chord2, location, near_chord2[at - 1], cells[near[at - 1]].location, locations):
         near[at] = near[at - 1]
         near_chord2[at] = near_chord2[at - 1]
         at -= 1
@@ -83,16 +87,10 @@ def _keep_near(near, near_chord2, count, row, chord2, view):
     return min(count + 1, NEAR)
 
 
-@allocating_kernel
-def _ships(view, row, quantity, refused_locations):
-    """Whether a cell's location may ship, has not refused, and has the units."""
-    cell = view.cells[row]
-    return free_units(cell) >= quantity and _eligible(view, cell.location, refused_locations)
-
-
-@allocating_kernel
-def _eligible(view, location, refused_locations):
-    if role_of(view.locations[location], location, -1) != SHIPPER:
+@kernel
+def _eligible(locations, location, refused_locations):
+    """Whether a location may ship and has not refused."""
+    if role_of(locations[location], location, -1) != SHIPPER:
         return False
     for i in range(refused_locations.size):  # noqa: SIM110 (numba compiles no generator here)
         if refused_locations[i] == location:
@@ -100,43 +98,43 @@ def _eligible(view, location, refused_locations):
     return True
 
 
-@allocating_kernel
+@kernel
 def _another(view, start, stop, quantity, refused_locations, winner):
     """Whether a cell besides the winner could have served; the scan may have left it unseen as too far."""
     for at in range(start, stop):
         row = view.sku_cells[at]
-        if row != winner and _ships(view, row, quantity, refused_locations):
+        cell = view.cells[row]
+        if row != winner and free_units(cell) >= quantity and _eligible(view.locations, cell.location, refused_locations):
             return True
     return False
 
 
-@allocating_kernel
+@kernel
 def _break_tie(view, start, stop, quantity, refused_locations, x, y, z, nearest, shortest, reach):
     """Of the cells that serve within a metre of the nearest: the lowest priority, then the smallest id."""
-    winner, won = nearest, Won.NEAREST
+    winner, won = nearest, NEAREST
     for at in range(start, stop):
-        row = view.sku_cells[at]
-        if row == winner:
-            continue
-        place = view.locations[view.cells[row].location]
+        row = np.int64(view.sku_cells[at])
+        cell = view.cells[row]
+        place = view.locations[cell.location]
         chord2 = squared_chord(place, x, y, z)
-        if chord2 > reach or not _ships(view, row, quantity, refused_locations):
+        if row == winner or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
             continue
-        if metres(chord2) > shortest + EQUAL_M:
+        if free_units(cell) < quantity or not _eligible(view.locations, cell.location, refused_locations):
             continue
         best = view.locations[view.cells[winner].location]
         if place.priority == best.priority:
-            won = Won.LOCATION_ID
+            won = LOCATION_ID
             if place.rank < best.rank:
                 winner = row
         elif place.priority < best.priority:
-            winner, won = row, Won.PRIORITY
-        elif won == Won.NEAREST:
-            won = Won.PRIORITY
+            winner, won = row, PRIORITY
+        elif won == NEAREST:
+            won = PRIORITY
     return winner, won
 
 
-@allocating_kernel
+@kernel
 def _why_not(view, start, stop, quantity, allow_split):
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
@@ -146,24 +144,26 @@ def _why_not(view, start, stop, quantity, allow_split):
     return Unallocated.NO_STOCK
 
 
-@allocating_kernel
-def _explain(view, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out):
+@kernel
+def _explain(cells, locations, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out):
     """Name the nearest three besides the winner, and why they lost."""
     losers = 0
     for i in range(near_count):
         row = near[i]
         if row == winner or losers == LOSERS:
             continue
-        location = view.cells[row].location
+        location = cells[row].location
         distance = metres(near_chord2[i])
         reason = Lost.FARTHER
-        if not _eligible(view, location, refused_locations):
+        if role_of(locations[location], location, -1) != SHIPPER:
             reason = Lost.NOT_ELIGIBLE
-        elif free_units(view.cells[row]) < quantity:
+        elif free_units(cells[row]) < quantity:
             reason = Lost.NO_STOCK
+        elif not _eligible(locations, location, refused_locations):
+            reason = Lost.NOT_ELIGIBLE
         elif distance <= shortest + EQUAL_M:
-            tie = view.locations[location].priority == view.locations[view.cells[winner].location].priority
-            reason = Lost.LOCATION_ID if tie else Lost.PRIORITY
+            same = locations[location].priority == locations[cells[winner].location].priority
+            reason = Lost.LOCATION_ID if same else Lost.PRIORITY
         out.loser_location[losers] = location
         out.loser_distance_m[losers] = np.int32(distance + 0.5)
         out.loser_reason[losers] = reason

@@ -1,0 +1,247 @@
+"""Seeded networks and orders for routing, shared by tests and benchmarks, and the kernel's answer as plain values.
+
+Owner: tests/property/test_routing_*.py, benchmarks/kernel.py, benchmarks/exactness.py.
+Invariants: a seed gives the same case for ever on one numpy version.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_LINK
+from streams.routing import Scratch, View, make_scratch, route_order_kernel
+from streams.routing.distance import unit_vector
+from streams.routing.reference import Decision, Stock, route_order_reference
+
+UK = (50.0, 58.0, -5.0, 1.5)  # degrees: south, north, west, east
+METRE_DEGREES = 360.0 / 40_030_228.9  # of latitude
+
+
+def make_view(latitudes, longitudes, cells, priority=None, rank=None, flags=None, sku_count=None) -> View:
+    """Build a View from locations and cells.
+
+    Parameters
+    ----------
+    latitudes, longitudes : sequence of float
+        Degrees, one of each per location.
+    cells : sequence of (sku row, location row, on hand, reserved, safety stock)
+        In any order.
+    priority, rank, flags : sequence of int, optional
+        Default: 100, the row, enabled with every capability.
+    sku_count : int, optional
+        Default: as many as the cells name.
+    """
+    count = len(latitudes)
+    locations = np.zeros(count, LOCATION)
+    locations["latitude"], locations["longitude"] = latitudes, longitudes
+    for row in range(count):
+        x, y, z = unit_vector(locations["latitude"][row], locations["longitude"][row])
+        locations["x"][row], locations["y"][row], locations["z"][row] = x, y, z
+    locations["priority"] = 100 if priority is None else priority
+    locations["rank"] = np.arange(count) if rank is None else rank
+    locations["flags"] = ENABLED | SHIPS | PICKS_UP if flags is None else flags
+    columns = np.asarray(cells, np.int32).reshape(-1, 5).T
+    table = np.zeros(columns.shape[1], CELL)
+    for name, column in zip(("sku", "location", "on_hand", "reserved", "safety_stock"), columns, strict=True):
+        table[name] = column
+    links = np.zeros(sku_count or int(table["sku"].max(initial=-1)) + 1, SKU_LINK)
+    links["block_count"] = np.bincount(table["sku"], minlength=links.size)
+    links["block_at"] = np.cumsum(links["block_count"]) - links["block_count"]
+    return View(table, locations, links, np.argsort(table["sku"], kind="stable").astype(np.int32))
+
+
+@dataclass(slots=True)
+class Order:
+    """The arguments of `route_order_reference` besides the stock."""
+
+    skus: list[int]
+    quantities: list[int]
+    destination: tuple[float, float, float]
+    refused: set[tuple[int, int]] = field(default_factory=set)
+    pickup_location: int = -1
+    allow_split: bool = True
+    allow_partial: bool = True
+
+
+def route_by_kernel(view: View, order: Order, scratch: Scratch | None = None) -> tuple[Decision, list[int]]:
+    """Route an order with the kernel; the decision (distances as rounded by it) and each line's cell row."""
+    count = len(order.skus)
+    out = (
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+        np.empty(count, np.int32),
+        np.empty(count, np.uint8),
+        np.empty(count, np.uint8),
+        np.empty(4, np.int64),
+        np.empty(3, np.int32),
+        np.empty(3, np.int32),
+        np.empty(3, np.uint8),
+    )
+    refused = np.array(sorted(order.refused), np.int32).reshape(-1, 2)
+    promised = route_order_kernel(
+        view,
+        np.array(order.skus, np.int32),
+        np.array(order.quantities, np.int32),
+        np.ascontiguousarray(refused[:, 0]),
+        np.ascontiguousarray(refused[:, 1]),
+        *order.destination,
+        order.pickup_location,
+        order.allow_split,
+        order.allow_partial,
+        scratch or make_scratch(view.locations.size),
+        *out,
+    )
+    location, cell, distance_m, kind, reason, explanation, loser_location, loser_distance_m, loser_reason = (
+        array.tolist() for array in out
+    )
+    losers = list(zip(loser_location, loser_distance_m, loser_reason, strict=True))[: explanation[2]]
+    decision = Decision(location, distance_m, kind, reason, explanation[0], explanation[1], losers)
+    if explanation[3] != decision.shipments or promised != sum(at >= 0 for at in location):
+        raise AssertionError(f"counts disagree with the lines: {promised} promised, {explanation[3]} shipments, {location}")
+    return decision, cell
+
+
+def route_by_twin(view: View, order: Order) -> Decision:
+    """Route an order with the plain-Python twin."""
+    return route_order_reference(
+        Stock.of(view),
+        order.skus,
+        order.quantities,
+        order.refused,
+        order.destination,
+        order.pickup_location,
+        order.allow_split,
+        order.allow_partial,
+    )
+
+
+def promised_units(order: Order, decision: Decision) -> int:
+    """Units that got a location."""
+    return sum(units for units, at in zip(order.quantities, decision.location, strict=True) if at >= 0)
+
+
+def disagreements(order: Order, kernel: Decision, twin: Decision) -> list[str]:
+    """Name what differs between two answers beyond the ties the rule leaves open; distances by a rounded metre each."""
+    found = []
+
+    def compare(name, one, other):
+        if one != other:
+            found.append(f"{name}: kernel {one}, twin {other}")
+
+    compare("units", promised_units(order, kernel), promised_units(order, twin))
+    compare("shipments", kernel.shipments, twin.shipments)
+    compare("considered", kernel.considered, twin.considered)
+    compare("won", kernel.won, twin.won)
+    if abs(kernel.total_m - twin.total_m) > 1.0 + 0.5 * twin.shipments:
+        found.append(f"metres: kernel {kernel.total_m}, twin {twin.total_m}")
+    transfers = {at for at, kind in zip(twin.location, twin.kind, strict=True) if kind > 0 and at != order.pickup_location}
+    unshared = len(set(order.skus)) == len(order.skus)
+    if len(transfers) <= 1 and unshared:
+        compare("locations", kernel.location, twin.location)
+    if unshared:
+        compare("reasons", kernel.reason, twin.reason)
+        compare("promised lines", [at >= 0 for at in kernel.location], [at >= 0 for at in twin.location])
+    if set(kernel.location) == set(twin.location):
+        compare("kinds", set(kernel.kind) - {0}, set(twin.kind) - {0})
+        compare("losers", [(at, why) for at, _, why in kernel.losers], [(at, why) for at, _, why in twin.losers])
+        for (_, metres, _), (_, exact, _) in zip(kernel.losers, twin.losers, strict=False):
+            if abs(metres - exact) > 0.6:
+                found.append(f"loser's distance: kernel {metres}, twin {exact}")
+    return found
+
+
+def faults(view: View, order: Order, decision: Decision, cell: list[int]) -> list[str]:
+    """Name what no answer may do: promise more than there is, at a location that may not, or split a line's truth."""
+    found = []
+    taken: dict[int, int] = {}
+    for line, (at, row) in enumerate(zip(decision.location, cell, strict=True)):
+        if (at < 0) != (row < 0) or (at < 0) != (decision.reason[line] > 0) or (at >= 0) != (decision.kind[line] > 0):
+            found.append(f"line {line} is half promised")
+        if at < 0:
+            continue
+        if view.cells["sku"][row] != order.skus[line] or view.cells["location"][row] != at:
+            found.append(f"line {line}: cell {row} is another's")
+        needed = ENABLED | (PICKS_UP if at == order.pickup_location else SHIPS)
+        if view.locations["flags"][at] & needed != needed or (line, at) in order.refused:
+            found.append(f"line {line}: location {at} may not")
+        taken[row] = taken.get(row, 0) + order.quantities[line]
+    for row, units in taken.items():
+        free = int(view.cells["on_hand"][row]) - int(view.cells["reserved"][row]) - int(view.cells["safety_stock"][row])
+        if units > free:
+            found.append(f"cell {row}: {units} promised, {free} there")
+    if not order.allow_partial and 0 < sum(at >= 0 for at in decision.location) < len(order.skus):
+        found.append("part of an order that allows none")
+    if not order.allow_split and decision.shipments > 1:
+        found.append("a split of an order that allows none")
+    return found
+
+
+def random_case(
+    rng: np.random.Generator,
+    lines: tuple[int, int],
+    share: float = 0.0,
+    pickup: bool = False,
+    refusals: bool = True,
+    locations: tuple[int, int] = (1, 9),
+    most_stock: int = 8,
+) -> tuple[View, Order]:
+    """Draw a small, difficult network and an order.
+
+    Parameters
+    ----------
+    rng : Generator
+    lines : (int, int)
+        Fewest and most lines.
+    share : float
+        Probability that a line takes an earlier line's SKU.
+    pickup : bool
+        A pickup at a random location, else a delivery.
+    refusals : bool
+        Let some locations have refused some lines.
+    locations : (int, int)
+        Fewest and most locations. Some stand on one spot, some within a metre of another.
+    most_stock : int
+        Units on hand are below this; quantities are 1 to 4, so stock is tight by default.
+    """
+    count = int(rng.integers(locations[0], locations[1] + 1))
+    south, north, west, east = UK
+    latitude, longitude = rng.uniform(south, north, count), rng.uniform(west, east, count)
+    for row in range(1, count):
+        if rng.random() < 0.3:
+            other = int(rng.integers(row))
+            latitude[row] = latitude[other] + rng.choice([0.0, 0.0, 0.2, -0.2, 3.0]) * METRE_DEGREES
+            longitude[row] = longitude[other]
+    flags = np.full(count, ENABLED | SHIPS | PICKS_UP)
+    for flag, odds in ((ENABLED, 0.1), (SHIPS, 0.15), (PICKS_UP, 0.2)):
+        flags[rng.random(count) < odds] &= ~flag
+    line_count = int(rng.integers(lines[0], lines[1] + 1))
+    sku_count = line_count + 1
+    skus: list[int] = []
+    for line in range(line_count):
+        skus.append(int(rng.choice(skus)) if skus and rng.random() < share else line)
+    skus = [-1 if rng.random() < 0.03 else sku for sku in skus]
+    density = rng.uniform(0.2, 1.0)
+    cells = [
+        (sku, at, int(rng.integers(-1, most_stock)), int(rng.integers(0, 3)), int(rng.choice([0, 0, 1])))
+        for sku in range(sku_count)
+        for at in range(count)
+        if rng.random() < density
+    ]
+    cells = [cells[i] for i in rng.permutation(len(cells))]
+    view = make_view(
+        latitude, longitude, cells, rng.choice([50, 100], count), rng.permutation(count), flags, sku_count=sku_count
+    )
+    refused = set()
+    if refusals and rng.random() < 0.3:
+        pairs = rng.integers(0, (line_count, count), (int(rng.integers(1, 2 * line_count + 1)), 2))
+        refused = {(int(line), int(at)) for line, at in pairs}
+    order = Order(
+        skus,
+        [int(q) for q in rng.integers(1, 5, line_count)],
+        unit_vector(rng.uniform(south, north), rng.uniform(west, east)),
+        refused,
+        int(rng.integers(count)) if pickup else -1,
+        bool(rng.random() < 0.8),
+        bool(rng.random() < 0.8),
+    )
+    return view, order
