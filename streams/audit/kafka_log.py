@@ -96,11 +96,12 @@ class KafkaLog:
         try:
             consumer.assign([TopicPartition(topic, partition, start)])
             while True:
-                messages = consumer.consume(FETCH_RECORDS, self._timeout_s)
-                if not messages:
+                # consume() alone waits for as many as it is asked for
+                first = consumer.poll(self._timeout_s)
+                if first is None:
                     reason = f"no record of {topic}[{partition}] within {self._timeout_s:g} s"
                     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, reason))
-                for message in messages:
+                for message in (first, *consumer.consume(FETCH_RECORDS, 0)):
                     error = message.error()
                     if error is None and message.offset() < end:
                         yield _record(message)

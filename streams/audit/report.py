@@ -4,7 +4,7 @@ Owner: the audit. Not here: how it is shown (streams/cli/audit.py).
 """
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 KEPT_FAULTS = 1000
 """Faults kept whole in a report; beyond that they are only counted."""
@@ -90,7 +90,9 @@ class Report:
 
     def as_dict(self) -> dict:
         """Give the report as JSON can carry it."""
-        return {"clean": self.clean, **asdict(self)}
+        # asdict() would take a Counter apart wrongly
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {"clean": self.clean, **values, "faults": [asdict(fault) for fault in self.faults]}
 
 
 def _short(value: object) -> str:
