@@ -62,8 +62,9 @@ Work = namedtuple(
 MOST_STEPS = 1271
 # Units of shared SKUs at takers that many.py can hold; orders that need more use the nearest takers only.
 MOST_FREE = 1 << 22
-Scratch = namedtuple("Scratch", "work route_lines")
-Scratch.__doc__ = """One routing thread's working memory, and the compiled function for several lines (lines.py)."""
+Scratch = namedtuple("Scratch", "places work route_lines")
+Scratch.__doc__ = """One routing thread's working memory, of which `places` has a row per location it has room for, and the
+compiled function for several lines (lines.py)."""
 
 
 def make_work(location_count, line_capacity):
@@ -160,7 +161,8 @@ def make_scratch(location_count, line_capacity=1000):
     """
     from streams.routing.lines import compile_route_lines  # which is made of modules that import this one
 
-    return Scratch(make_work(location_count, line_capacity), compile_route_lines())
+    work = make_work(location_count, line_capacity)
+    return Scratch(work.places, work, compile_route_lines())
 
 
 @inner_kernel
