@@ -25,6 +25,7 @@ from state.tables import (
     PAGE_BYTES,
     PAGES,
     ROW_TABLES,
+    TO_ROUTE,
     Tables,
 )
 
@@ -99,7 +100,8 @@ class PoolState:
         for name in ("free_order", "free_line", "free_refusal", "free_supply", "free_text"):
             row[name] = -1
         arrays = {"pool": row, "limits": np.array([getattr(limits, name) for name in Limits.__slots__], np.int64)}
-        arrays["counters"] = np.zeros(8, np.int64)
+        arrays["counters"] = np.zeros(16, np.int64)
+        arrays["counters"][TO_ROUTE] = -1
         for name in (*ROW_TABLES, *RINGS):
             arrays[name] = np.zeros(0, _DTYPES[name])
         for array, dtype in _LINKS.values():
@@ -300,6 +302,7 @@ class PoolState:
         self._grow_closed(2 * max(a["orders"].size, 128))
         self._grow("holds", int(self.row["held_orders"][0]) + 1)
         a["counters"][:] = 0
+        a["counters"][TO_ROUTE] = -1
         a["counters"][LONGEST_ORDER] = self.rows("orders")["line_count"].max(initial=0)
         self.ensure()
         link_cells(self.t)

@@ -16,7 +16,7 @@ from config.settings import Settings
 from state import changelog
 from state.network import flags_of, location_row, put_location
 from state.pool import Limits, PoolState
-from streams.engine.apply import apply_events, apply_location_change, forget_old, lines_at_most, names_unknown_location
+from streams.engine.apply import apply_events, forget_old, lines_at_most, names_unknown_location
 from streams.engine.decide import N_DECISIONS, N_LINES, Work, make_decisions, make_work
 from streams.engine.refusals import sentence
 from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
@@ -164,8 +164,7 @@ class InventoryPipeline:
             return
         state = self._pool(judged.pool.encode())
         if _put(state, judged, change):
-            while not apply_location_change(state.t, self._out, self._work, event):
-                self._make_room(state, 0)
+            self._apply(state, messages.events, messages.batch, np.array([event]))
             messages.add_decisions(state, self._out)
 
     def _pool(self, pool_id: bytes) -> PoolState:
@@ -328,6 +327,7 @@ class _Messages:
     def __init__(self, pipeline: InventoryPipeline, decoded: _Decoded, events: np.ndarray, changes: list[LocationChange]):
         self.outputs: dict[str, list[dict]] = {}
         self.events = events
+        self.batch = decoded.batch
         self.details = decoded.batch.details
         self._decoded = decoded
         self._changes = changes

@@ -13,7 +13,7 @@ from state.orders import forget_orders, pop_due_hold
 from state.seen import forget_seen, remember, was_seen
 from state.stock import forget_movements
 from state.tables import BLOCKS_TAIL, EVENT, HOLD_COUNT, LONGEST_ORDER
-from streams.engine.decide import N_DECISIONS, N_LINES, serve_all_waiting, serve_waiting
+from streams.engine.decide import N_DECISIONS, N_LINES, serve
 from streams.engine.events import (
     STALE,
     apply_fulfilment,
@@ -31,6 +31,7 @@ FIRST_ORDER_KIND = int(Kind.PLACED)
 CANCELLED_KIND = int(Kind.CANCELLED)
 FIRST_FULFILMENT_KIND = int(Kind.SHIPPED)
 TICK = int(Kind.TICK)
+LOCATION = int(Kind.LOCATION)
 APPLIED = int(Outcome.APPLIED)
 DUPLICATE = int(Outcome.DUPLICATE)
 STALE_OUTCOME = int(Outcome.STALE)
@@ -77,7 +78,7 @@ def _expire_due(t, out, event, work):
     order_row = pop_due_hold(t)
     while order_row >= 0:
         expire_order(t, out, order_row, event, work)
-        serve_waiting(t, out, event, work)
+        serve(t, out, event, work, False)
         order_row = pop_due_hold(t)
 
 
@@ -86,7 +87,7 @@ def _apply_one(t, out, e, event, lines, buffer, work, tag):
     if e.kind < FIRST_ORDER_KIND:
         return apply_stock(t, e, buffer)
     if e.kind >= FIRST_FULFILMENT_KIND:
-        return apply_fulfilment(t, out, e, event, lines, buffer, work, tag)
+        return apply_fulfilment(t, e, lines, buffer, work, tag)
     if e.kind == CANCELLED_KIND:
         return cancel_order(t, out, e, event, lines, buffer, work)
     return place_order(t, out, e, event, lines, buffer, work)
@@ -101,7 +102,7 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
     t : Tables of the pool
     out : Decisions, appended to
     events, lines, buffer : a decoded batch (EVENT[], LINE[], uint8[])
-    rows : int64[n], the pool's events in the order to apply
+    rows : int64[n], the pool's events in the order to apply; one of kind LOCATION says that the network has just changed
     start : first position of `rows` to apply
     tag : uint8[8], the pool's tag in shipment ids
 
@@ -115,6 +116,9 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
         if not _has_room(t, out, work, e.line_count):
             return k
         t.counters[EVENT] = event
+        if e.kind == LOCATION:
+            serve(t, out, event, work, True)
+            continue
         if e.timestamp > t.pool[0].now:
             t.pool[0].now = e.timestamp
         _expire_due(t, out, event, work)
@@ -138,18 +142,8 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
             e.reason = reason
             continue
         remember(t, low, high)
-        serve_waiting(t, out, event, work)
+        serve(t, out, event, work, False)
     return rows.size
-
-
-@kernel
-def apply_location_change(t, out, work, event):
-    """Serve those who wait after a location was added or changed; False if the decisions lack room."""
-    if not _has_room(t, out, work, 0):
-        return False
-    t.counters[EVENT] = event
-    serve_all_waiting(t, out, event, work)
-    return True
 
 
 @kernel

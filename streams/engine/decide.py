@@ -11,7 +11,7 @@ import numpy as np
 from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
 from state.orders import promise_line, wait_line
 from state.stock import available
-from state.tables import FREED_COUNT
+from state.tables import FREED_COUNT, MAX_UNITS, TO_ROUTE
 from streams.routing.candidates import View, make_scratch
 from streams.routing.kernel import route_order_kernel
 from topics import columns as c
@@ -149,7 +149,7 @@ def _route(t, order_row, n, work):
     )
 
 
-@kernel
+@inlined
 def try_order(t, order_row, work):
     """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
 
@@ -320,84 +320,103 @@ def write_decision(t, out, order_row, status, event, work, routed):
             out.counts[N_LOSERS] += 1
 
 
-@inlined
-def serve_order(t, out, order_row, event, work):
-    """Try a waiting order for all its waiting lines; a decision is written if it got any."""
-    if try_order(t, order_row, work) > 0:
-        write_decision(t, out, order_row, status_of(t, order_row), event, work, True)
+@kernel
+def _sort_by_age(t, chosen, count):
+    """Sort the first `count` order rows, oldest first (heapsort: in place, whatever their number)."""
+    size = count
+    root = count // 2
+    while size > 1:
+        if root > 0:
+            root -= 1
+        else:
+            size -= 1
+            chosen[0], chosen[size] = chosen[size], chosen[0]
+        parent = root
+        while 2 * parent + 1 < size:
+            child = 2 * parent + 1
+            if child + 1 < size and t.orders[chosen[child]].age < t.orders[chosen[child + 1]].age:
+                child += 1
+            if t.orders[chosen[parent]].age >= t.orders[chosen[child]].age:
+                break
+            chosen[parent], chosen[child] = chosen[child], chosen[parent]
+            parent = child
 
 
 @kernel
-def serve_waiting(t, out, event, work):
-    """Try, oldest first, the orders that wait for a SKU of which a cell in `freed` has more available now.
+def _choose(t, work, sku, units, count):
+    """Note the orders that wait for a SKU with a line of at most `units`; returns how many are noted now."""
+    row = t.sku_links[sku].waiting_head
+    while row >= 0:
+        line = t.lines[row]
+        if line.quantity <= units and work.stamps[line.order] != work.sweeps[0]:
+            work.stamps[line.order] = work.sweeps[0]
+            work.chosen[count] = line.order
+            count += 1
+        row = t.line_links[row].waiting_next
+    return count
 
-    No order waits that could be promised something (else it would not be waiting), so only a line that fits into a freed cell
-    can change an order's lot: the others are passed over without routing.
+
+@kernel
+def _choose_waiting(t, work, everyone):
+    """List the orders to try, oldest first: all that wait, or those that a cell in `freed` could serve; returns how many."""
+    work.sweeps[0] += 1
+    count = 0
+    if everyone:
+        for sku in range(t.pool[0].sku_count):
+            count = _choose(t, work, sku, MAX_UNITS, count)
+    else:
+        for i in range(t.counters[FREED_COUNT]):
+            cell = t.cells[t.freed[i]]
+            count = _choose(t, work, cell.sku, available(cell), count)
+    _sort_by_age(t, work.chosen, count)
+    return count
+
+
+@kernel
+def serve(t, out, event, work, everyone):
+    """Decide on the order that the event asks to route, then on those that wait for what the event freed, oldest first.
+
+    The event's own order (counter TO_ROUTE) always gets a decision, the others if they got anything. No order waits that could
+    be promised something (else it would not be waiting), so only a line that fits into a freed cell can change an order's lot:
+    the others are passed over without routing, unless `everyone` is to be tried.
     """
-    count = t.counters[FREED_COUNT]
-    t.counters[FREED_COUNT] = 0
-    if count == 0 or t.pool[0].waiting_lines == 0:
+    own = t.counters[TO_ROUTE]
+    t.counters[TO_ROUTE] = -1
+    if t.pool[0].waiting_lines == 0 and own < 0:
+        t.counters[FREED_COUNT] = 0
         return
-    if count == 1:
-        _serve_cell(t, out, t.freed[0], event, work)
-        return
-    work.sweeps[0] += 1
-    chosen = 0
-    for i in range(count):
-        cell = t.cells[t.freed[i]]
-        units = available(cell)
-        row = t.sku_links[cell.sku].waiting_head if units > 0 else -1
-        while row >= 0:
-            line = t.lines[row]
-            if line.quantity <= units and work.stamps[line.order] != work.sweeps[0]:
-                work.stamps[line.order] = work.sweeps[0]
-                work.chosen[chosen] = line.order
-                chosen += 1
-            row = t.line_links[row].waiting_next
-    _serve_chosen(t, out, chosen, event, work)
-
-
-@kernel
-def _serve_cell(t, out, cell_row, event, work):
-    """Serve the queue of one cell's SKU while the cell has any left."""
-    cell = t.cells[cell_row]
-    row = t.sku_links[cell.sku].waiting_head
-    while row >= 0 and available(cell) > 0:
-        order_row = t.lines[row].order
-        fits = False
-        # An order's lines of one SKU stand together in the queue, and serving the order may take any of them out.
-        while row >= 0 and t.lines[row].order == order_row:
-            fits |= t.lines[row].quantity <= available(cell)
-            row = t.line_links[row].waiting_next
-        if fits:
-            serve_order(t, out, order_row, event, work)
-
-
-@kernel
-def serve_all_waiting(t, out, event, work):
-    """Try every order that waits, oldest first: after a change of a location."""
-    t.counters[FREED_COUNT] = 0
-    if t.pool[0].waiting_lines == 0:
-        return
-    work.sweeps[0] += 1
-    chosen = 0
-    for sku in range(t.pool[0].sku_count):
-        row = t.sku_links[sku].waiting_head
-        while row >= 0:
-            order_row = t.lines[row].order
-            if work.stamps[order_row] != work.sweeps[0]:
-                work.stamps[order_row] = work.sweeps[0]
-                work.chosen[chosen] = order_row
-                chosen += 1
-            row = t.line_links[row].waiting_next
-    _serve_chosen(t, out, chosen, event, work)
-
-
-@allocating_kernel
-def _serve_chosen(t, out, chosen, event, work):
-    ages = np.empty(chosen, np.int64)
-    for i in range(chosen):
-        ages[i] = t.orders[work.chosen[i]].age
-    by_age = np.argsort(ages)
-    for i in by_age:
-        serve_order(t, out, work.chosen[i], event, work)
+    # The orders to try are listed once the event's own is decided: it may take what it freed.
+    count = np.int64(-1)
+    at = np.int64(0)
+    single = False
+    cell_row = np.int32(0)
+    row = np.int32(-1)
+    while True:
+        order_row = np.int32(own)
+        if own < 0 and count < 0:
+            single = t.counters[FREED_COUNT] == 1 and not everyone
+            count = 0
+            if single:
+                cell_row = t.freed[0]
+                row = t.sku_links[t.cells[cell_row].sku].waiting_head
+            elif everyone or t.counters[FREED_COUNT] > 0:
+                count = _choose_waiting(t, work, everyone)
+            t.counters[FREED_COUNT] = 0
+        if single:
+            # The queue of one cell's SKU, while the cell has any left. An order's lines of one SKU stand together in it, and
+            # deciding on the order may take any of them out.
+            units = available(t.cells[cell_row])
+            while row >= 0 and units > 0 and order_row < 0:
+                candidate = t.lines[row].order
+                while row >= 0 and t.lines[row].order == candidate:
+                    if t.lines[row].quantity <= units:
+                        order_row = candidate
+                    row = t.line_links[row].waiting_next
+        elif own < 0 and at < count:
+            order_row = work.chosen[at]
+            at += 1
+        if order_row < 0:
+            return
+        if try_order(t, order_row, work) > 0 or own >= 0:
+            write_decision(t, out, order_row, status_of(t, order_row), event, work, True)
+        own = np.int64(-1)

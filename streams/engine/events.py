@@ -1,7 +1,8 @@
 """What each input event means for the state: one handler per kind of event.
 
 A handler checks everything first and changes something only if all is well: it returns 0, `STALE`, or the code of the reason
-(reasons.DeadLetter) for which the event is refused, having changed nothing.
+(reasons.DeadLetter) for which the event is refused, having changed nothing. An order that is to be routed is left in the counter
+TO_ROUTE.
 Not here: dedupe, the clock, serving those who wait (apply.py).
 """
 
@@ -47,9 +48,9 @@ from state.stock import (
     sku_row,
     within_bounds,
 )
-from state.tables import LINES, ORDERS, mark
+from state.tables import LINES, ORDERS, TO_ROUTE, mark
 from state.text import copy_text, touch_text
-from streams.engine.decide import CANCELLED, EXPIRED_STATUS, REJECTED, is_open, status_of, try_order, write_decision
+from streams.engine.decide import CANCELLED, EXPIRED_STATUS, REJECTED, is_open, status_of, write_decision
 from topics import columns as c
 from topics.kernels import kernel
 from topics.reasons import DeadLetter, Kind, ShipmentKind, Unallocated
@@ -229,7 +230,7 @@ def _refuse_pickup(t, out, order_row, reason, event, work):
 
 @kernel
 def place_order(t, out, e, event, lines, buffer, work):
-    """Apply `placed` or `held`: make the order, or confirm its hold, and decide on it."""
+    """Apply `placed` or `held`: make the order, which is then to be routed, or confirm its hold."""
     held = e.kind == HELD_KIND
     flags = e.flags & (c.ALLOW_SPLIT | c.ALLOW_PARTIAL | c.PICKUP | c.URGENT)
     x, y, z = _destination(e)
@@ -277,8 +278,7 @@ def place_order(t, out, e, event, lines, buffer, work):
         order.expires_at = e.time
         t.pool[0].held_orders += 1
         push_hold(t, row)
-    try_order(t, row, work)
-    write_decision(t, out, row, status_of(t, row), event, work, True)
+    t.counters[TO_ROUTE] = row
     return 0
 
 
@@ -432,8 +432,8 @@ def _reject(t, row, units, location):
 
 
 @kernel
-def apply_fulfilment(t, out, e, event, lines, buffer, work, tag):
-    """Apply what a location answers to a shipment."""
+def apply_fulfilment(t, e, lines, buffer, work, tag):
+    """Apply what a location answers to a shipment; after a rejection the order is to be routed."""
     order_row = find_order(t, buffer, e.reference_at, e.reference_size)
     if order_row < 0:
         return UNKNOWN_ORDER
@@ -475,8 +475,7 @@ def apply_fulfilment(t, out, e, event, lines, buffer, work, tag):
         else:
             _ship(t, row, units, e.event_time)
     if e.kind == REJECTED_KIND:
-        try_order(t, order_row, work)
-        write_decision(t, out, order_row, status_of(t, order_row), event, work, True)
+        t.counters[TO_ROUTE] = order_row
     elif (t.orders[order_row].state == OPEN) and not is_open(t, order_row):
         close_order(t, order_row, CLOSED)
     return 0
