@@ -45,8 +45,7 @@ def audit(settings: Settings, progress: Progress | None = None, complete: bool =
     """
     from streams.audit.kafka_log import KafkaLog  # only here: the fold needs no client
 
-    with KafkaLog(settings) as log:
-        return audit_log(log, limits_of(settings), progress, complete)
+    return audit_log(KafkaLog(settings), limits_of(settings), progress, complete)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -14,6 +14,8 @@ import numpy as np
 
 from streams.audit.log import Record
 
+VERSION = 1
+
 
 class BrokenChain(Exception):
     """The changelog cannot be followed further: where, what was expected, what was found."""
@@ -107,6 +109,8 @@ class Chain:
             size = int.from_bytes(data[:4], "little")
             manifest = json.loads(data[4 : 4 + size])
             blobs = memoryview(data)[4 + size :]
+            if manifest["version"] != VERSION:
+                raise BrokenChain(offset, f"a batch of version {VERSION}", f"version {manifest['version']}")
             if (manifest["batch"], manifest["partition"]) != (self.number, self.partition):
                 found = f"batch {manifest['batch']} of partition {manifest['partition']}"
                 raise BrokenChain(offset, f"batch {self.number} of partition {self.partition}", f"{found} inside")

@@ -47,7 +47,7 @@ class MissingTopics(Exception):
 
 
 class KafkaLog:
-    """See `log.Log`; a context manager."""
+    """See `log.Log`."""
 
     def __init__(self, settings: Settings):
         self._timeout_s = settings.request_timeout_ms / 1000
@@ -72,12 +72,6 @@ class KafkaLog:
             self._cut()
             if not self.moving:
                 break
-
-    def __enter__(self) -> "KafkaLog":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        pass
 
     def partition_count(self, topic: str) -> int:
         return self._counts[topic]
@@ -118,12 +112,14 @@ class KafkaLog:
         deadline = time.monotonic() + SETTLE_S
         while True:
             outputs = self._offsets(OUTPUTS, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-            if all(outputs[place] >= end for place, end in written.items()) or time.monotonic() > deadline:
+            settled = all(outputs[place] >= end for place, end in written.items())
+            if settled or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
         self._committed = self._group_offsets()
         inputs = self._offsets((*INVENTORY_TOPICS, LOCATIONS), OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-        self.moving = changelog != self._offsets([CHANGELOG], OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+        later = self._offsets([CHANGELOG], OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
+        self.moving = not settled or changelog != later
         self._ends = inputs | outputs | changelog
 
     def _offsets(self, topics: Any, which: OffsetSpec, level: IsolationLevel) -> dict[Place, int]:

@@ -301,6 +301,11 @@ def _a_batch_of_another_partition(hand):
     rewrite(hand, 5, lambda manifest: manifest.update(partition=1))
 
 
+@spoil("chain", "inventory-changelog.v1", "a batch of version 1; found version 2")
+def _a_batch_of_another_version(hand):
+    rewrite(hand, 5, lambda manifest: manifest.update(version=2))
+
+
 @spoil("input", "orders.v1", "each record in a batch")
 def _a_record_is_skipped(hand):
     rewrite(hand, 5, lambda manifest: manifest["inputs"][0].update(first=2, next=2))

@@ -272,6 +272,12 @@ def test_two_pools_in_one_partition_are_clean():
     assert report.pools == 2
 
 
+def test_one_partition_of_several_is_clean():
+    report = run(seed=5, events=600, most=30, partitions=4)
+    assert not report.faults
+    assert report.dead_letters["wrong_partition"] > 0
+
+
 def test_a_pipeline_restored_from_its_changelog_goes_on_clean():
     report = run(seed=4, events=600, most=20, restarts=0.3)
     assert not report.faults
