@@ -360,6 +360,20 @@ def inventory_group() -> Group:
     )
 
 
+def clicks_group(settings: Settings) -> Group:
+    """The group of `clicks.v1`; its kernels are compiled here, before any click waits."""
+    from streams.demand.pipeline import ClicksPipeline, warm
+
+    warm(settings)
+    return Group(
+        name="clicks",
+        topics=ClicksPipeline.topics,
+        changelog_topic=ClicksPipeline.changelog_topic,
+        make_pipeline=ClicksPipeline,
+        reads_locations=False,
+    )
+
+
 def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> WorkerApp:
     """Join the worker's parts; `run_worker` prepares and starts them.
 
@@ -375,7 +389,7 @@ def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> Work
         The network file of the settings is missing or wrong.
     """
     network = load_network(settings.network).locations if settings.network else ()
-    groups = [inventory_group()] if groups is None else groups
+    groups = [inventory_group(), clicks_group(settings)] if groups is None else groups
     session_s = settings.session_timeout_ms / 1000
     app = WorkerApp(
         settings.app_id,

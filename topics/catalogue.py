@@ -105,7 +105,7 @@ _CATALOGUE = (
     _input("locations.v1", "location id", Partitions.ANY, Keep.LATEST),
     Topic("inventory.v1", "location id/SKU", (events.Inventory,), Partitions.INVENTORY, Keep.LATEST),
     Topic("allocations.v1", "order id", (events.Allocation,), Partitions.INVENTORY, Keep.OUTPUT, LARGE_RECORD),
-    Topic("demand.v1", "pool id/SKU", (events.Demand,), Partitions.CLICKS, Keep.OUTPUT),
+    Topic("demand.v1", "pool id/SKU/partition", (events.Demand,), Partitions.CLICKS, Keep.OUTPUT),
     Topic(
         "dead-letter.v1",
         "the refused record's",

@@ -422,10 +422,16 @@ class DeadLetterRecord(Record):
 
 
 class Demand(Record):
-    """`demand.v1`, key: `{pool_id}/{sku}`. Clicks on a SKU in [`window_start`, `window_start + window_ms`)."""
+    """`demand.v1`, key: `{pool_id}/{sku}/{partition}`. Clicks on a SKU in [`window_start`, `window_start + window_ms`).
+
+    Of one `partition` of `clicks.v1`, which is keyed by visitor: the demand is the sum of all partitions' last records.
+    Counts are absolute and stand until the key's next record; a greater `version` is newer. The window slides with the
+    clock of the log: `updated_at` is the partition's now, and `window_start` the window's then.
+    """
 
     pool_id: Id
     sku: Id
+    partition: Annotated[int, Field(ge=0)]
     window_start: Time
     window_ms: Annotated[int, Field(ge=1)]
     views: Annotated[int, Field(ge=0)]

@@ -235,7 +235,7 @@ def test_a_location_in_the_network_file_is_as_strict():
 
 
 def test_demand_is_counts_from_zero():
-    demand = dict.fromkeys(("window_start", "views", "carts", "checkouts", "updated_at"), 0)
+    demand = dict.fromkeys(("partition", "window_start", "views", "carts", "checkouts", "updated_at"), 0)
     demand |= {"pool_id": "uk", "sku": "A", "window_ms": 1, "version": 1}
     Demand.model_validate(demand)
     with pytest.raises(ValidationError):

@@ -1,0 +1,43 @@
+"""What a click does: the clock moves, duplicates are found, views, carts and checkouts are counted. One pass over a batch.
+
+Every record moves the clock, whatever it says: the log's time is the broker's. A click counts at the clock, so a sender's
+`event_time` changes nothing. Not here: the tables (state/demand.py), decoding (topics/codec).
+"""
+
+from state.demand import advance, count_click
+from state.hashing import hash_text
+from state.seen import remember, was_seen
+from topics.kernels import kernel
+from topics.reasons import Kind, Outcome
+
+
+@kernel
+def apply_clicks(t, clicks, buffer, outcomes_out):
+    """Apply a batch in order.
+
+    Parameters
+    ----------
+    t : state.demand.Tables
+        With room for all of the batch.
+    clicks : CLICK[n]
+        Decoded; those of kind UNDECODED are dead letters.
+    buffer : uint8[], read-only
+        Where the clicks' texts are.
+    outcomes_out : uint8[n]
+        reasons.Outcome of each.
+    """
+    for event in range(clicks.size):
+        click = clicks[event]
+        advance(t, click.timestamp, event)
+        if click.kind == Kind.UNDECODED:
+            outcomes_out[event] = Outcome.DEAD_LETTER
+            continue
+        low, high = hash_text(buffer, click.event_id_at, click.event_id_size)
+        if was_seen(t, low, high):
+            outcomes_out[event] = Outcome.DUPLICATE
+            continue
+        remember(t, low, high)
+        outcomes_out[event] = Outcome.APPLIED
+        counted = click.kind == Kind.VIEW or click.kind == Kind.CART or click.kind == Kind.CHECKOUT
+        if counted and click.sku_size > 0 and click.pool_size > 0:
+            count_click(t, click, buffer, event)

@@ -1,0 +1,181 @@
+"""The clicks pipeline: one partition's clicks in, demand per pool and SKU in a sliding window out.
+
+The stages of a batch, numbered in `process`: decode, count, encode, record. Owner of the partition's DemandState. A batch
+that raises leaves the state in doubt: the flow rebuilds it.
+Not here: Kafka and its transactions (flow.py), what a click does (kernel.py), the tables (state/demand.py).
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from config.settings import Settings
+from state import changelog
+from state.demand import DemandState, drop_empty_rows
+from state.seen import forget_seen
+from streams.demand.kernel import apply_clicks
+from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
+from topics.codec.decode import ClickBatch, decode_clicks
+from topics.codec.demand import encode_demand
+from topics.codec.encode import encode_dead_letter
+from topics.reasons import DeadLetter
+from topics.reasons import Outcome as Fate
+
+TOPIC = "clicks.v1"
+# The changelog keeps tables by pool; these are all pools' of a partition.
+_ALL_POOLS = "-"
+
+
+class ClicksPipeline:
+    """The state and the rules of one partition of `clicks.v1`."""
+
+    topics = (TOPIC,)
+    changelog_topic = "clicks-changelog.v1"
+
+    def __init__(self, partition: int, partitions: int, settings: Settings):
+        self.partition = partition
+        self.sequence = 0
+        self.next_offsets: dict[str, int] = {}
+        self._window = {
+            "window_ms": settings.demand_window_ms,
+            "step_ms": settings.demand_window_ms // settings.demand_buckets,
+        }
+        self.state = DemandState(
+            **self._window, dedupe_events=settings.dedupe_events, dedupe_ms=settings.dedupe_hours * 3_600_000
+        )
+
+    def needs_locations(self, segments: list[Segment]) -> bool:
+        """False: a click names no location."""
+        return False
+
+    def needs_ticks(self) -> list[bytes]:
+        """None: the window of a quiet partition slides with its next click."""
+        return []
+
+    def process(self, segments: list[Segment], locations: list[LocationChange]) -> Outcome:
+        """Apply a batch of clicks; `locations` is empty."""
+        records = [record for segment in segments for record in segment.records]
+        if not records:
+            return Outcome({}, b"", {}, self.sequence)
+        times = [time.perf_counter()]
+        # 1: decode
+        offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
+        timestamps = np.fromiter((record.timestamp for record in records), np.int64, len(records))
+        batch = decode_clicks([record.value for record in records], offsets, timestamps)
+        times.append(time.perf_counter())
+        # 2: count
+        fates = self._count(batch)
+        times.append(time.perf_counter())
+        # 3: encode what changed, and what was refused
+        outputs = {"demand.v1": self._demand(records), "dead-letter.v1": self._dead_letters(records, batch, fates)}
+        times.append(time.perf_counter())
+        # 4: the changelog record
+        drop_empty_rows(self.state.t)
+        record = self._record(records)
+        times.append(time.perf_counter())
+        numbers = np.bincount(fates).tolist()
+        return Outcome(
+            outputs={topic: messages for topic, messages in outputs.items() if messages},
+            changelog=record,
+            offsets=dict(self.next_offsets),
+            sequence=self.sequence,
+            counts={(TOPIC, Fate(fate).wire): number for fate, number in enumerate(numbers) if number},
+            stages=dict(zip(("decode", "count", "encode", "record"), np.diff(times).tolist(), strict=True)),
+            timestamps=timestamps,
+        )
+
+    def _count(self, batch: ClickBatch) -> np.ndarray:
+        """Apply the clicks; returns uint8[n], what became of each."""
+        clicks, fates = batch.clicks, np.empty(len(batch.clicks), np.uint8)
+        forget_seen(self.state.t)
+        self.state.make_room(clicks.size, int(clicks["pool_size"].sum() + clicks["sku_size"].sum()))
+        # The scanner's buffer is read-only, one with the models' texts is not; the kernel is to be compiled for one of them.
+        buffer = batch.buffer.view()
+        buffer.flags.writeable = False
+        apply_clicks(self.state.t, clicks, buffer, fates)
+        return fates
+
+    def _demand(self, records: list[Any]) -> list[dict]:
+        """Encode the rows that changed, each with the trace of the record that changed it last."""
+        t, numbers = self.state.t, self.state.changed_rows()
+        messages = encode_demand(t.rows, numbers, t.heap, partition=self.partition, **self._window)
+        if any(record.headers for record in records):
+            for message, event in zip(messages, t.row_event[numbers].tolist(), strict=True):
+                _pass_trace(records[event], message)
+        return messages
+
+    def _dead_letters(self, records: list[Any], batch: ClickBatch, fates: np.ndarray) -> list[dict]:
+        """Encode the records that could not be read, whole, with a reason and a sentence."""
+        messages = []
+        for row in np.flatnonzero(fates == Fate.DEAD_LETTER).tolist():
+            record = records[row]
+            reason = DeadLetter(int(batch.clicks["reason"][row]))
+            message = encode_dead_letter(
+                TOPIC,
+                self.partition,
+                record.offset,
+                record.timestamp,
+                record.key,
+                record.value,
+                reason,
+                batch.details[row],
+            )
+            _pass_trace(record, message)
+            messages.append(message)
+        return messages
+
+    def _record(self, records: list[Any]) -> bytes:
+        self.sequence += 1
+        first, self.next_offsets[TOPIC] = records[0].offset, records[-1].offset + 1
+        head = {
+            "batch": self.sequence,
+            "partition": self.partition,
+            "topics": [TOPIC],
+            "inputs": [{"topic": TOPIC, "first": first, "next": self.next_offsets[TOPIC], "count": len(records)}],
+            "locations": [],
+        }
+        return changelog.encode(head, np.zeros(len(records), np.uint8), {_ALL_POOLS: self.state.take_delta()})
+
+    def restore(self, record: bytes) -> None:
+        """Fold one whole changelog record; raises `ChangelogGap` if it is not the next of the chain."""
+        manifest, blobs = changelog.manifest_of(record)
+        (given,) = manifest["inputs"]
+        where = f"{self.changelog_topic}[{self.partition}]"
+        if manifest["batch"] != self.sequence + 1:
+            raise ChangelogGap(
+                f"{where}: expected batch {self.sequence + 1}, found {manifest['batch']}; "
+                "records were deleted or written by another application"
+            )
+        if given["first"] < self.next_offsets.get(TOPIC, 0):
+            raise ChangelogGap(
+                f"{where} batch {manifest['batch']}: {TOPIC} begins at offset {given['first']}, "
+                f"but was already read up to {self.next_offsets[TOPIC]}"
+            )
+        (tables,) = manifest["pools"]
+        self.state.fold(changelog.delta_of(tables["tables"], blobs))
+        self.next_offsets[TOPIC] = given["next"]
+        self.sequence = manifest["batch"]
+
+    def seal(self) -> None:
+        """Build what is derived from the restored tables; once, after the last `restore`."""
+        self.state.seal()
+
+
+def warm(settings: Settings) -> None:
+    """Compile the kernels, or load what was compiled before, so that no first click waits for it."""
+    pipeline = ClicksPipeline(0, 1, settings)
+    pipeline.seal()
+    pipeline.process([Segment(TOPIC, [_Unread()])], [])
+
+
+class _Unread:
+    """A record that says nothing."""
+
+    offset, timestamp, key, value, headers = 0, 0, None, None, ()
+
+
+def _pass_trace(record: Any, message: dict) -> None:
+    trace = [header for header in record.headers if header[0] == "traceparent"]
+    if trace:
+        message["headers"] = trace
