@@ -28,11 +28,12 @@ from faust.types import TP
 from config.network import load_network
 from config.settings import Settings
 from streams import locations, ticks
+from streams.clients import client_config
 from streams.failpoints import fail_points
 from streams.flow import Group, PartitionFlow, Shared
 from streams.locations import LocationFeed
 from streams.metrics import Metrics
-from streams.recovery import GroupOffsets, Inconsistent
+from streams.recovery import Inconsistent, LogReader
 from streams.scheduler import BatchScheduler
 from streams.ticks import TickWriter
 from streams.transport import Fetched
@@ -122,11 +123,11 @@ class Flows:
         """
         settings = self._app.settings
         self._partitions = partition_counts(settings, self.groups)
-        offsets = GroupOffsets(settings)
-        feed = LocationFeed(settings, self._partitions[locations.TOPIC], offsets, self.fail)
+        self._reader = LogReader(settings)
+        feed = LocationFeed(settings, self._partitions[locations.TOPIC], self._reader, self.fail)
         self._shared = Shared(
             settings=settings,
-            offsets=offsets,
+            group_metadata=self._reader.group_metadata(),
             locations=feed,
             ticks=TickWriter(settings),
             metrics=self.metrics,
@@ -155,7 +156,7 @@ class Flows:
             self._stop_metrics()
             self._shared.ticks.close()
             self._shared.locations.stop()
-            self._shared.offsets.close()
+            self._reader.close()
 
     def fail(self, error: BaseException) -> None:
         """Stop the worker, with an error; from any thread."""
@@ -179,7 +180,7 @@ class Flows:
         """Fetch again what was lost between a fetch and its flow."""
         try:
             position = flow.positions()[tp.topic]
-            first, _ = await self._loop.run_in_executor(None, self._shared.offsets.range, *tp)
+            first, _ = await self._loop.run_in_executor(None, self._reader.range, *tp)
             if first > position:
                 raise Inconsistent(
                     f"{tp.topic}[{tp.partition}]: offsets {position} to {first - 1} were deleted before they were read "
@@ -325,7 +326,7 @@ def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, i
     CannotStart
         A topic is missing, or topics of a group differ in their partition count.
     """
-    admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers}, logger=log)
+    admin = AdminClient(client_config(settings))
     try:
         found = admin.list_topics(timeout=min(10.0, settings.request_timeout_ms / 1000)).topics
     except KafkaException as failure:
@@ -442,12 +443,28 @@ def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int
     """
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("aiokafka", "aiokafka.conn", "aiokafka.consumer.fetcher", "aiokafka.consumer.group_coordinator"):
+        logging.getLogger(name).addFilter(_Seldom())
     app = build_app(settings, groups)
     try:
         app.flows.prepare()
         return _host(app)
     finally:
         app.flows.release()
+
+
+class _Seldom(logging.Filter):
+    """Lets a complaint pass once in ten seconds: aiokafka says sixty times a second that a broker is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._passed_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        passes = record.created >= self._passed_at.get(str(record.msg), 0.0) + 10.0
+        if passes:
+            self._passed_at[str(record.msg)] = record.created
+        return passes
 
 
 def _host(app: WorkerApp) -> int:

@@ -24,7 +24,7 @@ import time
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
@@ -36,9 +36,9 @@ from streams import failpoints, recovery
 from streams.locations import Inbox, LocationFeed
 from streams.metrics import Metrics
 from streams.pipeline import LocationChange, Outcome, Pipeline, Segment
-from streams.recovery import GroupOffsets, Interrupted
+from streams.recovery import Interrupted, LogReader
 from streams.ticks import TickWriter
-from streams.transactions import HOPELESS, Doubt, Fenced, PartitionProducer, Refused
+from streams.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
 from streams.transport import Fetched
 
 log = logging.getLogger("nearshelf.flow")
@@ -67,7 +67,8 @@ class Shared:
     """What all flows of a worker use together."""
 
     settings: Any
-    offsets: GroupOffsets
+    group_metadata: Any
+    """Of the consumer group, to commit its offsets with."""
     locations: LocationFeed
     ticks: TickWriter
     metrics: Metrics
@@ -122,13 +123,11 @@ class PartitionFlow:
         self._pipeline: Pipeline | None = None
         self._inbox: Inbox | None = None
         self._unsettled: deque[dict[str, list[Any]]] = deque()  # batches whose commit is not known to have succeeded
+        self._committer: Committer | None = None
         self._outcome: Outcome | None = None
-        self._commit: Future[tuple[dict[str, float], float]] | None = None
+        self._commit: Future[Committed] | None = None
+        self._commit_due_at = 0.0
         self._tick_at = 0.0
-        self._producer = PartitionProducer(
-            self._settings, self.name, partition, group.changelog_topic, shared.offsets.metadata, shared.passed
-        )
-        self._committer = ThreadPoolExecutor(1, thread_name_prefix=f"commit-{group.name}-{partition}")
         self._thread = threading.Thread(target=self._run, name=f"flow-{group.name}-{partition}", daemon=True)
         self._thread.start()
 
@@ -232,8 +231,7 @@ class PartitionFlow:
             log.critical("%s stopped: %s", self.name, error)
             self._shared.failed(error)
         finally:
-            self._committer.shutdown()
-            self._producer.close()
+            self._leave_producer()
             if self._inbox is not None:
                 self._shared.locations.unsubscribe(self._inbox)
             with self._condition:
@@ -261,9 +259,12 @@ class PartitionFlow:
             batch = self._next_batch()
             if batch is not None:
                 self._advance(*batch)
-            elif self._commit is not None and self._commit.done():
+            elif self._commit_is_over():
                 self._settle()
         self._settle()
+
+    def _commit_is_over(self) -> bool:
+        return self._commit is not None and (self._commit.done() or time.monotonic() >= self._commit_due_at)
 
     def _interrupted(self) -> bool:
         return self._suspended or self._closing or self._rebuild is not None or not self._ready.done()
@@ -273,13 +274,12 @@ class PartitionFlow:
         settings = self._settings
         with self._condition:
             while not self._interrupted():
-                committing = self._commit is not None
-                if committing and self._commit.done():
+                if self._commit_is_over():
                     return None
                 now, wake_at = time.monotonic(), self._tick_at
                 if self._inbox or self._rows >= settings.batch_rows or self._bytes >= settings.batch_bytes:
                     return self._cut()
-                if self._backlog and not committing:
+                if self._backlog and self._commit is None:
                     closes_at = self._backlog[0].arrived + settings.batch_age_ms / 1000
                     if now >= closes_at:
                         return self._cut()
@@ -330,12 +330,9 @@ class PartitionFlow:
             self._unsettled.pop()
             return
         self._outcome = outcome
-        self._commit = self._committer.submit(self._transact, outcome)
+        self._commit_due_at = time.monotonic() + self._settings.request_timeout_ms / 1000
+        self._commit = self._committer.commit(outcome)
         self._commit.add_done_callback(self._wake)
-
-    def _transact(self, outcome: Outcome) -> tuple[dict[str, float], float]:
-        stages = self._producer.commit(outcome)
-        return stages, time.time() * 1000
 
     def _wake(self, _: Any = None) -> None:
         with self._condition:
@@ -348,13 +345,14 @@ class PartitionFlow:
         commit, outcome, self._commit = self._commit, self._outcome, None
         count = self._shared.metrics.transactions.labels
         try:
-            stages, committed_at_ms = commit.result()
+            committed = commit.result(max(0.0, self._commit_due_at - time.monotonic()))
         except Fenced as error:
             count(self.group.name, "fenced").inc()
             log.warning("%s was taken over by another worker: %s", self.name, error)
             self._rebuild = "fenced"
             self._await_verdict()
-        except Doubt as error:
+        except (Doubt, TimeoutError) as error:
+            error = str(error) or "no answer in time"
             count(self.group.name, "doubtful").inc()
             log.warning("%s: the fate of batch %d is unknown: %s", self.name, outcome.sequence, error)
             self._rebuild = "doubt"
@@ -365,7 +363,7 @@ class PartitionFlow:
             count(self.group.name, "committed").inc()
             self._unsettled.popleft()
             self.committed.update(outcome.offsets)
-            self._measure(outcome, stages, committed_at_ms)
+            self._measure(outcome, committed)
 
     def _await_verdict(self) -> None:
         """Fenced: has the group given the partition away? A member hears of it within a heartbeat; then this flow is suspended.
@@ -375,15 +373,15 @@ class PartitionFlow:
         with self._condition:
             self._condition.wait_for(lambda: self._suspended or self._closing, 2 * self._settings.heartbeat_ms / 1000)
 
-    def _measure(self, outcome: Outcome, stages: dict[str, float], committed_at_ms: float) -> None:
+    def _measure(self, outcome: Outcome, committed: Committed) -> None:
         metrics, name = self._shared.metrics, self.group.name
         for (topic, result), number in outcome.counts.items():
             metrics.events.labels(topic, result).inc(number)
-        for stage, seconds in {**outcome.stages, **stages}.items():
+        for stage, seconds in {**outcome.stages, **committed.stages}.items():
             metrics.stage.observe(seconds, name, stage)
-        metrics.commit.observe(sum(stages.values()), name)
+        metrics.commit.observe(sum(committed.stages.values()), name)
         metrics.batch.observe(len(outcome.timestamps), name)
-        metrics.latency.observe(np.maximum(committed_at_ms - outcome.timestamps, 0) / 1000, name)
+        metrics.latency.observe(np.maximum(committed.at_ms - outcome.timestamps, 0) / 1000, name)
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -428,15 +426,32 @@ class PartitionFlow:
             self._unsettled.clear()
 
     def _restore(self) -> tuple[Pipeline, dict[str, int], int]:
-        group, offsets = self.group, self._shared.offsets
-        self._producer.fence()
-        committed = offsets.committed(group.topics, self.partition)
+        group = self.group
+        self._leave_producer()
+        producer = PartitionProducer(
+            self._settings,
+            self.name,
+            self.partition,
+            group.changelog_topic,
+            self._shared.group_metadata,
+            self._shared.passed,
+        )
+        self._committer = Committer(producer, f"commit-{group.name}-{self.partition}")
+        # A client of its own: one that was there before an outage may wait long for its coordinator after it.
+        with LogReader(self._settings) as reader:
+            committed = reader.committed(group.topics, self.partition)
+            ranges = {topic: reader.range(topic, self.partition) for topic in group.topics}
+            pipeline = group.make_pipeline(self.partition, self._partitions, self._settings)
+            batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing)
         if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
             log.warning("%s goes on without the newest locations", self.name)
-        pipeline = group.make_pipeline(self.partition, self._partitions, self._settings)
-        batches = recovery.restore(pipeline, self._settings, self.partition, lambda: self._closing)
-        ranges = {topic: offsets.range(topic, self.partition) for topic in group.topics}
         return pipeline, recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable), batches
+
+    def _leave_producer(self) -> None:
+        """Close the producer, but don't wait long for it: the next fence does all that is needed."""
+        if self._committer is not None:
+            wait([self._committer.close()], RETRY_S)
+            self._committer = None
 
     def _put_back(self, positions: dict[str, int]) -> None:
         """Queue the unsettled batches again, less what is committed after all."""

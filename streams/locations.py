@@ -18,8 +18,10 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from pydantic import ValidationError
 
+from streams import clients
+from streams.clients import client_config, reading_config
 from streams.pipeline import LocationChange
-from streams.recovery import GroupOffsets
+from streams.recovery import LogReader
 from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.locations")
@@ -59,15 +61,15 @@ class LocationFeed:
         `bootstrap_servers`, `app_id`, `request_timeout_ms`, `fetch_wait_ms`.
     partitions : int
         Of `locations.v1`.
-    offsets : GroupOffsets
+    reader : LogReader
         Asked for the topic's end.
     failed : callable
         Told the error that ended the feed; the worker stops.
     """
 
-    def __init__(self, settings: Any, partitions: int, offsets: GroupOffsets, failed: Callable[[BaseException], None]):
+    def __init__(self, settings: Any, partitions: int, reader: LogReader, failed: Callable[[BaseException], None]):
         self._settings = settings
-        self._offsets = offsets
+        self._reader = reader
         self._failed = failed
         self._timeout_s = settings.request_timeout_ms / 1000
         self._condition = threading.Condition()
@@ -77,17 +79,13 @@ class LocationFeed:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="locations", daemon=True)
         self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "group.id": f"{settings.app_id}-locations",  # needed by the client, never used
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 500,
-                "topic.metadata.refresh.interval.ms": 60_000,
-            },
-            logger=log,
+            reading_config(
+                settings,
+                f"{settings.app_id}-locations",  # needed by the client, never used
+                enable_partition_eof=True,
+                auto_offset_reset="earliest",
+            ),
+            logger=clients.log,
         )
 
     def start(self) -> None:
@@ -125,7 +123,7 @@ class LocationFeed:
         deadline = time.monotonic() + timeout_s
         try:
             ends = {
-                partition: self._offsets.range(TOPIC, partition, max(0.01, deadline - time.monotonic()))[1]
+                partition: self._reader.range(TOPIC, partition, max(0.01, deadline - time.monotonic()))[1]
                 for partition in self._reached
             }
         except KafkaException as failure:
@@ -152,14 +150,7 @@ class LocationFeed:
         known = {change.key: _location(change) for change in list(self._latest.values())}
         wanted = [location for location in network if known.get(location.id.encode()) != location]
         errors: list[KafkaError] = []
-        producer = Producer(
-            {
-                "bootstrap.servers": self._settings.bootstrap_servers,
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-            },
-            logger=log,
-        )
+        producer = Producer(client_config(self._settings, enable_idempotence=True, partitioner="murmur2_random"))
         for location in wanted:
             producer.produce(
                 TOPIC,

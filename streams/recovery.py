@@ -9,18 +9,18 @@ The steps, in this order, each in the flow's thread:
 Not here: the state itself (state/), who calls (flow.py).
 """
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from streams.clients import reading_config
 from streams.pipeline import ChangelogGap, Pipeline
-
-log = logging.getLogger("nearshelf.recovery")
 
 FETCH_RECORDS = 500
 POLL_S = 0.2
+# A client made anew answers at once; one that has not by then is better replaced than waited for.
+ANSWER_S = 5.0
 
 
 class Inconsistent(Exception):
@@ -31,26 +31,38 @@ class Interrupted(Exception):
     """The owner was told to stop."""
 
 
-class GroupOffsets:
-    """What the cluster knows of the consumer group and of partitions' ends; any thread may ask.
+class LogReader:
+    """Answers what the cluster knows of the consumer group and of partitions' ends, and reads a partition to its end.
 
-    It is no member of the group: Faust is. Its metadata is what transactions commit offsets with. It fetches nothing, so that
-    an answer never waits for a fetch before it; and a client that is polled must not be asked at all: confluent-kafka 2.16
-    lets one call at a time into a Consumer, and a poll loop never lets another in.
+    It is no member of the group: Faust is. One call at a time, from any thread, is let in by confluent-kafka 2.16; so a
+    client that some thread polls for ever must never be asked anything.
     """
 
     def __init__(self, settings: Any):
-        self._timeout_s = settings.request_timeout_ms / 1000
+        self._timeout_s = min(ANSWER_S, settings.request_timeout_ms / 1000)
         self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "group.id": settings.app_id,
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "log_level": 0,  # it is never polled, so nobody would take its log lines
-            }
+            reading_config(
+                settings,
+                settings.app_id,
+                enable_partition_eof=True,
+                auto_offset_reset="error",
+                fetch_queue_backoff_ms=settings.fetch_queue_backoff_ms,
+                fetch_wait_max_ms=10,
+            )
         )
-        self.metadata = self._consumer.consumer_group_metadata()
+
+    def __enter__(self) -> "LogReader":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def group_metadata(self) -> Any:
+        """Give what a transaction commits the group's offsets with."""
+        return self._consumer.consumer_group_metadata()
 
     def committed(self, topics: Iterable[str], partition: int) -> dict[str, int]:
         """Give the stable committed offset of each topic that has one."""
@@ -68,11 +80,36 @@ class GroupOffsets:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         return self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
 
-    def close(self) -> None:
-        self._consumer.close()
+    def messages(self, topic: str, partition: int, interrupted: Callable[[], bool]) -> Iterator[Any]:
+        """Yield a partition's committed messages from its first to its last stable offset.
+
+        Raises
+        ------
+        Interrupted
+            `interrupted`, asked every now and then, said so.
+        KafkaException
+            The partition can't be read.
+        """
+        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        try:
+            while True:
+                # One message first: `consume` waits for the whole number.
+                first = self._consumer.poll(POLL_S)
+                if interrupted():
+                    raise Interrupted
+                for message in [first, *self._consumer.consume(FETCH_RECORDS, 0)] if first is not None else ():
+                    error = message.error()
+                    if error is None:
+                        yield message
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        return
+                    elif not error.retriable():
+                        raise KafkaException(error)
+        finally:
+            self._consumer.unassign()
 
 
-def restore(pipeline: Pipeline, settings: Any, partition: int, interrupted: Callable[[], bool]) -> int:
+def restore(pipeline: Pipeline, reader: LogReader, partition: int, interrupted: Callable[[], bool]) -> int:
     """Fold the partition's changelog into an empty pipeline and seal it.
 
     Parameters
@@ -80,7 +117,7 @@ def restore(pipeline: Pipeline, settings: Any, partition: int, interrupted: Call
     pipeline : Pipeline
         Its `changelog_topic` is read, `partition` of it, from the first record to the last stable offset.
     interrupted : callable
-        Asked between records; when true, the restoration is given up.
+        Asked every now and then; when true, the restoration is given up.
 
     Returns
     -------
@@ -97,45 +134,11 @@ def restore(pipeline: Pipeline, settings: Any, partition: int, interrupted: Call
         The changelog can't be read.
     """
     count = 0
-    for record in join(committed_records(settings, pipeline.changelog_topic, partition, interrupted)):
+    for record in join(reader.messages(pipeline.changelog_topic, partition, interrupted)):
         pipeline.restore(record)
         count += 1
     pipeline.seal()
     return count
-
-
-def committed_records(settings: Any, topic: str, partition: int, interrupted: Callable[[], bool]) -> Iterator[Any]:
-    """Yield a partition's committed messages from its first to its last stable offset."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": f"{settings.app_id}-restore",  # needed by the client, never used
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "error",
-            "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
-            "fetch.wait.max.ms": 10,
-        },
-        logger=log,
-    )
-    try:
-        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
-        while True:
-            # One message first: `consume` waits for the whole number.
-            first = consumer.poll(POLL_S)
-            if interrupted():
-                raise Interrupted
-            for message in [first, *consumer.consume(FETCH_RECORDS, 0)] if first is not None else ():
-                error = message.error()
-                if error is None:
-                    yield message
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    return
-                elif not error.retriable():
-                    raise KafkaException(error)
-    finally:
-        consumer.close()
 
 
 def join(messages: Iterable[Any]) -> Iterator[bytes]:

@@ -12,6 +12,8 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
+from streams.clients import client_config
+
 log = logging.getLogger("nearshelf.ticks")
 
 TOPIC = "ticks.v1"
@@ -22,15 +24,13 @@ class TickWriter:
 
     def __init__(self, settings: Any):
         self._producer = Producer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "enable.idempotence": True,
-                "linger.ms": 0,
+            client_config(
+                settings,
+                enable_idempotence=True,
+                linger_ms=0,
                 # A tick that is late is worth nothing: the next one says the same.
-                "message.timeout.ms": max(1_000, 4 * settings.tick_ms),
-                "queue.buffering.max.messages": 100_000,
-            },
-            logger=log,
+                message_timeout_ms=max(1_000, 4 * settings.tick_ms),
+            )
         )
 
     def write(self, pools: Iterable[bytes], partition: int) -> None:

@@ -1,20 +1,26 @@
 """The transactional producer of one input partition: outputs, changelog and input offsets in one Kafka transaction.
 
-Owner: the partition's flow; `fence` is called in its thread, `commit` in its commit thread, never both at once.
-Whoever calls `fence` last owns the partition: the broker refuses all that a former owner's producer still does.
-After a `commit` that raises `Doubt`, the transaction may or may not have taken effect: only a new `fence`, which settles it,
-and the log can tell. So the producer is never used again after it.
+Owner: the partition's flow. Each producer has a thread of its own (`Committer`), in which everything but its making happens.
+Whoever fences last owns the partition: the broker refuses all that a former owner's producer still does.
+After a commit whose result is `Doubt`, or missing, the transaction may or may not have taken effect: only the fence of another
+producer, which settles it, and then the log can tell. So a producer is never used again after it. (librdkafka 2.16 was seen to
+stay in `send_offsets_to_transaction` for minutes when a broker restarts, whatever time-out it was given.)
 Not here: what is in the transaction (pipeline.py), when to commit and what to do after a failure (flow.py).
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from streams import failpoints
+from streams import clients, failpoints
+from streams.clients import client_config
 from streams.pipeline import Outcome
 
 log = logging.getLogger("nearshelf.transactions")
@@ -53,8 +59,18 @@ class Refused(Exception):
     """The broker will never take this batch; the message says what it refuses and what to do."""
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A batch that took effect."""
+
+    stages: dict[str, float]
+    """Stage → seconds."""
+    at_ms: float
+    """When, epoch ms."""
+
+
 class PartitionProducer:
-    """Commits one partition's batches.
+    """Commits one partition's batches. Making it fences: it is then the partition's one producer.
 
     Parameters
     ----------
@@ -69,6 +85,11 @@ class PartitionProducer:
         Of the consumer group whose offsets are committed.
     passed : callable
         Told each fail point as it is passed (failpoints.py).
+
+    Raises
+    ------
+    KafkaException
+        The broker does not answer, or refuses.
     """
 
     def __init__(
@@ -86,35 +107,24 @@ class PartitionProducer:
         self._group_metadata = group_metadata
         self._passed = passed
         self._timeout_s = settings.request_timeout_ms / 1000
-        self._producer: Producer | None = None
-        self._config = {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "transactional.id": transactional_id,
-            "transaction.timeout.ms": settings.transaction_timeout_ms,
-            "message.timeout.ms": min(settings.request_timeout_ms, settings.transaction_timeout_ms),
-            "acks": "all",
-            "partitioner": "murmur2_random",
-            "compression.type": settings.compression,
-            "linger.ms": settings.linger_ms,
-            "retry.backoff.ms": settings.retry_backoff_ms,
-            "socket.nagle.disable": True,
-            "message.max.bytes": MESSAGE_BYTES,
-            # A whole outcome is queued at once and is in memory anyway. With a limit, librdkafka would take later messages of
-            # a list when it has refused earlier ones: out of order.
-            "queue.buffering.max.messages": 0,
-            "queue.buffering.max.kbytes": 2_000_000,
-        }
-
-    def fence(self) -> None:
-        """Become the partition's one producer: shut former ones out and settle what they left open.
-
-        Raises
-        ------
-        KafkaException
-            The broker does not answer, or refuses.
-        """
-        self.close()
-        self._producer = Producer(self._config, logger=log)
+        config = client_config(
+            settings,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=settings.transaction_timeout_ms,
+            message_timeout_ms=min(settings.request_timeout_ms, settings.transaction_timeout_ms),
+            acks="all",
+            partitioner="murmur2_random",
+            compression_type=settings.compression,
+            linger_ms=settings.linger_ms,
+            retry_backoff_ms=settings.retry_backoff_ms,
+            socket_nagle_disable=True,
+            message_max_bytes=MESSAGE_BYTES,
+            # A whole outcome is queued at once and is in memory anyway. With a limit, librdkafka would take later messages
+            # of a list when it has refused earlier ones: out of order.
+            queue_buffering_max_messages=0,
+            queue_buffering_max_kbytes=2_000_000,
+        )
+        self._producer = Producer(config, logger=clients.log)
         self._producer.init_transactions(self._timeout_s)
 
     def commit(self, outcome: Outcome) -> dict[str, float]:
@@ -147,14 +157,12 @@ class PartitionProducer:
         raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {error.str()}")
 
     def close(self) -> None:
-        """Give up the producer; an open transaction is aborted if the broker answers soon, else left to be fenced."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.purge(in_flight=False)
-            try:
-                producer.abort_transaction(1)
-            except KafkaException as failure:
-                log.debug("%s: nothing aborted at close: %s", self.transactional_id, failure)
+        """Give up; an open transaction is aborted if the broker answers soon, else left for the next fence."""
+        self._producer.purge(in_flight=False)
+        try:
+            self._producer.abort_transaction(1)
+        except KafkaException as failure:
+            log.debug("%s: nothing aborted at close: %s", self.transactional_id, failure)
 
     def _transact(self, outcome: Outcome) -> dict[str, float]:
         producer, passed = self._producer, self._passed
@@ -225,3 +233,41 @@ class PartitionProducer:
                 f"the cluster refuses what {self.transactional_id} writes: {error.str()}. "
                 "Compare its topics with `nearshelf topics list` and the worker's rights."
             )
+
+
+class Committer:
+    """The thread of one producer. It can be left behind with a call that does not return: it ends when the call does."""
+
+    def __init__(self, producer: PartitionProducer, name: str):
+        self._producer = producer
+        self._outcomes: SimpleQueue[tuple[Outcome | None, Future]] = SimpleQueue()
+        # A daemon: a call that does not return must not keep the process.
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def commit(self, outcome: Outcome) -> "Future[Committed]":
+        """Commit a batch after those given before; the result is `PartitionProducer.commit`'s."""
+        return self._put(outcome)
+
+    def close(self) -> "Future[None]":
+        """Close the producer after the commits given before."""
+        return self._put(None)
+
+    def _put(self, outcome: Outcome | None) -> Future:
+        result: Future = Future()
+        self._outcomes.put((outcome, result))
+        return result
+
+    def _run(self) -> None:
+        while True:
+            outcome, result = self._outcomes.get()
+            try:
+                if outcome is None:
+                    self._producer.close()
+                    result.set_result(None)
+                    return
+                stages = self._producer.commit(outcome)
+                result.set_result(Committed(stages, time.time() * 1000))
+            except BaseException as error:
+                result.set_exception(error)
+                if outcome is None:
+                    return

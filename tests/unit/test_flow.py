@@ -47,8 +47,6 @@ class Ledger:
 class FakeProducer:
     def __init__(self, ledger):
         self.ledger = ledger
-
-    def fence(self):
         self.ledger.fences += 1
 
     def commit(self, outcome):
@@ -58,7 +56,9 @@ class FakeProducer:
         fate = self.ledger.fates.pop(0) if self.ledger.fates else None
         if fate in (None, UNTOLD):
             self.ledger.committed.append(outcome)
-        if fate is not None:
+        if fate == "no answer":
+            time.sleep(0.3)
+        elif fate is not None:
             raise fate
         return {"commit": 0.001}
 
@@ -96,6 +96,23 @@ class Counting:
         return self.pools
 
 
+class FakeReader:
+    def __init__(self, ledger):
+        self.ledger = ledger
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def committed(self, topics, partition):
+        return self.ledger.offsets()
+
+    def range(self, topic, partition):
+        return 0, 1_000_000
+
+
 class FakeFeed:
     def __init__(self):
         self.inboxes, self.caught_up, self.to_come = [], 0, []
@@ -126,12 +143,11 @@ class Bench:
         }  # fmt: skip
         self.ledger, self.feed, self.throttled, self.failures, self.ticks = Ledger(), FakeFeed(), [], [], []
         monkeypatch.setattr(flow_module, "PartitionProducer", lambda *_: FakeProducer(self.ledger))
+        monkeypatch.setattr(flow_module, "LogReader", lambda _: FakeReader(self.ledger))
         monkeypatch.setattr(flow_module.recovery, "restore", lambda *_: len(self.ledger.committed))
         self.shared = Shared(
             settings=SimpleNamespace(**(given | options)),
-            offsets=SimpleNamespace(
-                metadata=None, committed=lambda *_: self.ledger.offsets(), range=lambda *_: (0, 1_000_000)
-            ),
+            group_metadata=None,
             locations=self.feed,
             ticks=SimpleNamespace(write=lambda pools, partition: self.ticks.append((list(pools), partition))),
             metrics=Metrics(),
@@ -275,9 +291,9 @@ def test_a_full_backlog_holds_all_its_topics_until_half_of_it_is_gone(bench):
     assert made.throttled[1:] == [([(A, 0), (B, 0)], False)]
 
 
-@pytest.mark.parametrize("fate", [UNTOLD, Doubt("not committed"), Fenced("another")])
+@pytest.mark.parametrize("fate", [UNTOLD, Doubt("not committed"), Fenced("another"), "no answer"])
 def test_after_a_doubtful_commit_each_record_is_committed_once_and_in_order(bench, fate):
-    made = bench(batch_rows=3)
+    made = bench(batch_rows=3, request_timeout_ms=100 if fate == "no answer" else 5_000)
     flow = made.start()
     made.ledger.fates = [None, fate]
     for start in range(0, 30, 5):
