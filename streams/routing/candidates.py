@@ -1,8 +1,8 @@
 """The locations an order could come from: what each has of the order's SKUs, how far it is, what it may do.
 
-A candidate is a location with a cell of an ordered SKU, eligible or not; its slot is its row in the tables of `Work`, in
-the order in which the SKUs' cells name it. The tables are preallocated and never cleared: a location's slot counts only
-if its stamp is this order's.
+A candidate is a location with a cell of an ordered SKU, eligible or not. The table of candidates has a row per location of
+the pool, preallocated and never cleared: a row counts only if its stamp is this order's, and `found` lists those that do,
+in the order in which the SKUs' cells name them.
 Owner: the thread that routes; a Scratch serves one order at a time.
 Not here: choosing among candidates (single.py, few.py, many.py).
 """
@@ -26,12 +26,11 @@ SUBSETS = 1 << EXACT_LINES
 NEAR = 4  # nearest candidates kept: the winner may be one of them, and an explanation names three others
 LOSERS = 3
 
-PLACE = np.dtype([("stamp", "i8"), ("slot", "i4")], align=True)
-SLOT = np.dtype(
+CANDIDATE = np.dtype(
     [
+        ("stamp", "i8"),  # the order it was found in last
         ("chord2", "f8"),  # squared chord to the destination
         ("units", "i8"),  # most units it could take alone
-        ("location", "i4"),
         ("taker", "i4"),  # many.py: its number in the set-cover problem, -1 = not in it
         ("role", "u1"),  # NONE | SHIPPER | OWN
         ("short", "u1"),  # many.py: it has too little of a SKU for all the lines that share it
@@ -51,10 +50,10 @@ Answer.__doc__ = """The output arrays of `route_order_kernel`, bundled for the f
 Work = namedtuple(
     "Work",
     "clock near near_chord2 group_mask "
-    "places slots takers taker_key chosen trial room price_m "
-    "cells available covers bits free "
-    "sums nearest nearest_slot cost taken before wanted parts used "
-    "line_sku line_quantity line_group line_next line_slot line_cell line_key line_number line_taker quantity nearest_m "
+    "candidates found takers taker_key chosen trial room price_m "
+    "cell_rows covers bits free "
+    "sums nearest nearest_location cost taken before wanted parts used "
+    "line_sku line_quantity line_group line_next line_location line_cell line_key line_number line_taker quantity nearest_m "
     "group_sku group_head group_start shared_start shared_line lines asked at placed picks serves price left "
     "ask trial_left out",
 )
@@ -91,22 +90,21 @@ def make_work(location_count, line_capacity):
         near=np.zeros(NEAR, np.int32),
         near_chord2=np.zeros(NEAR, np.float64),
         group_mask=np.zeros(EXACT_LINES, np.int64),
-        places=np.zeros(location_count, PLACE),
-        slots=np.zeros(location_count, SLOT),
+        candidates=np.zeros(location_count, CANDIDATE),
+        found=np.zeros(location_count, np.int32),
         takers=np.zeros(location_count, np.int32),
         taker_key=np.zeros(location_count, np.int64),
         chosen=np.zeros(location_count, np.int32),
         trial=np.zeros(location_count, np.int32),
         room=np.zeros(location_count, np.int64),
         price_m=np.zeros(location_count, np.float64),
-        cells=np.zeros(location_count * EXACT_LINES, np.int32),
-        available=np.zeros(location_count * EXACT_LINES, np.int32),
+        cell_rows=np.zeros(location_count * EXACT_LINES, np.int32),
         covers=np.zeros((location_count, words), np.uint64),
         bits=np.zeros((location_count, words), np.uint64),
         free=np.zeros(min(MOST_FREE, location_count * (line_capacity // 2 + 1)), np.int32),
         sums=of_subsets(np.int64),
         nearest=of_subsets(),
-        nearest_slot=of_subsets(np.int64),
+        nearest_location=of_subsets(np.int64),
         cost=of_subsets(),
         taken=of_subsets(np.int64),
         before=of_subsets(),
@@ -117,7 +115,7 @@ def make_work(location_count, line_capacity):
         line_quantity=of_lines(np.int64),
         line_group=of_lines(),
         line_next=of_lines(),
-        line_slot=of_lines(),
+        line_location=of_lines(),
         line_cell=of_lines(),
         line_key=of_lines(np.int64),
         line_number=of_lines(),
@@ -162,7 +160,7 @@ def make_scratch(location_count, line_capacity=1000):
     from streams.routing.lines import compile_route_lines  # which is made of modules that import this one
 
     work = make_work(location_count, line_capacity)
-    return Scratch(work.places, work, compile_route_lines())
+    return Scratch(work.candidates, work, compile_route_lines())
 
 
 @inner_kernel
@@ -180,14 +178,10 @@ def free_units(cell):
 
 
 @inner_kernel
-def open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot):
-    """Make `slot` the candidate for a location met for the first time in this order."""
-    places[location].stamp = clock
-    places[location].slot = slot
-    place = locations[location]
-    entry = slots[slot]
+def open_candidate(entry, place, location, x, y, z, pickup_location, clock):
+    """Start the candidate of a location (row `place`) that is met for the first time in this order."""
+    entry.stamp = clock
     entry.chord2 = squared_chord(place, x, y, z)
-    entry.location = location
     entry.role = role_of(place, location, pickup_location)
     entry.taker = -1
     entry.short = 0
@@ -195,6 +189,16 @@ def open_slot(locations, location, x, y, z, pickup_location, clock, places, slot
     entry.chosen = 0
     entry.cover = 0
     entry.refused = 0
+
+
+@inner_kernel
+def find_own(pickup_location, work):
+    """The pickup's location, if it is a candidate that may serve it; else -1."""
+    if pickup_location >= 0:
+        own = work.candidates[pickup_location]
+        if own.stamp == work.clock[0] and own.role == OWN:
+            return np.int64(pickup_location)
+    return np.int64(-1)
 
 
 @inner_kernel

@@ -1,7 +1,7 @@
-"""What several lines' routing has in common once the lines have their slots: the single winner, the answer, its explanation.
+"""What the routing of several lines ends with: the single winner, the answer, its explanation.
 
 Owner: lines.py; few.py and many.py call it.
-Not here: which slot takes which line.
+Not here: which location takes which line.
 """
 
 import numpy as np
@@ -16,37 +16,40 @@ PRIORITY, LOCATION_ID, NOTHING = int(Won.PRIORITY), int(Won.LOCATION_ID), int(Wo
 
 
 @inner_kernel
-def pick_single(locations, slots, slot_count):
-    """Choose among the slots marked `whole`: the nearest; within a metre of it, lowest priority, then smallest id.
+def pick_single(locations, found_count, work):
+    """Choose among the candidates marked `whole`: the nearest; within a metre of it, lowest priority, then smallest id.
 
     Returns
     -------
     tuple of int
-        Slot (-1: none is marked) and reasons.Won.
+        Location (-1: none is marked) and reasons.Won.
     """
+    candidates = work.candidates
     nearest, able = np.inf, 0
-    for slot in range(slot_count):
-        if slots[slot].whole:
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        if candidates[location].whole:
             able += 1
-            nearest = min(nearest, slots[slot].chord2)
+            nearest = min(nearest, candidates[location].chord2)
     if able == 0:
         return -1, NOTHING
     shortest, reach = metres(nearest), window(nearest)
     winner, won = -1, NEAREST if able > 1 else ONLY_CANDIDATE
-    for slot in range(slot_count):
-        chord2 = slots[slot].chord2
-        if not slots[slot].whole or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        chord2 = candidates[location].chord2
+        if not candidates[location].whole or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
             continue
         if winner < 0:
-            winner = slot
+            winner = location
             continue
-        place, best = locations[slots[slot].location], locations[slots[winner].location]
+        place, best = locations[location], locations[winner]
         if place.priority == best.priority:
             won = LOCATION_ID
             if place.rank < best.rank:
-                winner = slot
+                winner = location
         elif place.priority < best.priority:
-            winner, won = slot, PRIORITY
+            winner, won = location, PRIORITY
         elif won == NEAREST:
             won = PRIORITY
     return winner, won
@@ -54,21 +57,21 @@ def pick_single(locations, slots, slot_count):
 
 @inner_kernel
 def write_promises(line_count, pickup_location, work):
-    """Write the lines that have a slot; return (lines promised, shipments)."""
-    slots, out = work.slots, work.out
+    """Write the lines that have a location; return (lines promised, shipments)."""
+    candidates, out = work.candidates, work.out
     lines = shipments = 0
     for i in range(line_count):
-        slot = work.line_slot[i]
-        if slot < 0:
+        location = work.line_location[i]
+        if location < 0:
             continue
         lines += 1
-        if not slots[slot].chosen:
-            slots[slot].chosen = 1
+        if not candidates[location].chosen:
+            candidates[location].chosen = 1
             shipments += 1
-        out.location[i] = slots[slot].location
+        out.location[i] = location
         out.cell[i] = work.line_cell[i]
-        out.distance_m[i] = np.int32(metres(slots[slot].chord2) + 0.5)
-        if slots[slot].role == OWN:
+        out.distance_m[i] = np.int32(metres(candidates[location].chord2) + 0.5)
+        if candidates[location].role == OWN:
             out.kind[i] = ShipmentKind.PICKUP
         elif pickup_location < 0:
             out.kind[i] = ShipmentKind.SHIP
@@ -78,55 +81,55 @@ def write_promises(line_count, pickup_location, work):
 
 
 @inner_kernel
-def find_losers(locations, slot_count, slots, near):
-    """Put the nearest slots that were not chosen into `near`; return how many."""
+def find_losers(locations, found_count, work):
+    """Put the nearest candidates that were not chosen into `work.near`; return how many."""
+    candidates, near = work.candidates, work.near
     count = 0
     last = np.inf
-    for slot in range(slot_count):
-        chord2 = slots[slot].chord2
-        if chord2 > last or slots[slot].chosen:
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        chord2 = candidates[location].chord2
+        if chord2 > last or candidates[location].chosen:
             continue
-        location = slots[slot].location
         at = count
         if count == LOSERS:
             at = LOSERS - 1
-            if not nearer(chord2, location, slots[near[at]].chord2, slots[near[at]].location, locations):
+            if not nearer(chord2, location, candidates[near[at]].chord2, near[at], locations):
                 continue
-        while at > 0:
-            before = slots[near[at - 1]]
-            if not nearer(chord2, location, before.chord2, before.location, locations):
-                break
+        while at > 0 and nearer(chord2, location, candidates[near[at - 1]].chord2, near[at - 1], locations):
             near[at] = near[at - 1]
             at -= 1
-        near[at] = slot
+        near[at] = location
         count = min(count + 1, LOSERS)
         if count == LOSERS:
-            last = slots[near[LOSERS - 1]].chord2
+            last = candidates[near[LOSERS - 1]].chord2
     return count
 
 
 @inner_kernel
-def write_losers(locations, slot_count, loser_count, winner, won, needed_units, work):
-    """Write why each slot in `work.near` lost.
+def write_losers(locations, found_count, loser_count, winner, won, needed_units, work):
+    """Write why each candidate in `work.near` lost.
 
     Parameters
     ----------
     winner : int
-        The single winner's slot, read only if `won` is a tie-break.
+        The single winner, read only if `won` is a tie-break.
     needed_units : int
-        Units of the answer, or of the order if nothing was promised. A slot's `units` is what it could take alone; -1 says
-        that it has the stock but refused.
+        Units of the answer, or of the order if nothing was promised. A candidate's `units` is what it could take
+        alone; -1 says that it has the stock but refused.
     """
-    slots, out = work.slots, work.out
+    candidates, out = work.candidates, work.out
     tied = won in (PRIORITY, LOCATION_ID)
     shortest = np.inf
     if tied:
-        for slot in range(slot_count):
-            if slots[slot].whole:
-                shortest = min(shortest, slots[slot].chord2)
+        for k in range(found_count):
+            location = np.int64(work.found[k])
+            if candidates[location].whole:
+                shortest = min(shortest, candidates[location].chord2)
         shortest = metres(shortest)
     for i in range(loser_count):
-        entry = slots[work.near[i]]
+        location = work.near[i]
+        entry = candidates[location]
         reason = Lost.FARTHER
         if entry.role == NONE or entry.units < 0:
             reason = Lost.NOT_ELIGIBLE
@@ -135,9 +138,9 @@ def write_losers(locations, slot_count, loser_count, winner, won, needed_units, 
         elif entry.units < needed_units:
             reason = Lost.FEWER_UNITS
         elif tied and entry.whole and metres(entry.chord2) <= shortest + EQUAL_M:
-            best = locations[slots[winner].location].priority
-            reason = Lost.LOCATION_ID if locations[entry.location].priority == best else Lost.PRIORITY
-        out.loser_location[i] = entry.location
+            same = locations[location].priority == locations[winner].priority
+            reason = Lost.LOCATION_ID if same else Lost.PRIORITY
+        out.loser_location[i] = location
         out.loser_distance_m[i] = np.int32(metres(entry.chord2) + 0.5)
         out.loser_reason[i] = reason
     out.explanation[2] = loser_count

@@ -15,7 +15,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from streams.routing.candidates import EXACT_LINES, NONE, OWN, SHIPPER, free_units, open_slot
+from streams.routing.candidates import EXACT_LINES, NONE, SHIPPER, find_own, free_units, open_candidate
 from streams.routing.distance import metres
 from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
 from streams.routing.inner import inner_kernel
@@ -28,39 +28,37 @@ NOTHING, OWN_STOCK, FEWEST_SHIPMENTS = int(Won.NOTHING), int(Won.OWN_STOCK), int
 SHIPMENT_M = 1e9
 
 # One order's lines as sets: bit i of a set is line i, `full` is all of them.
-#   sums: int64[2^lines], units of a set; group_mask: int64[groups], lines of a SKU
-Lines = namedtuple("Lines", "count full group_count shared sums group_mask")
+#   sums: int64[2^lines], units of a set; group_mask: int64[groups], lines of a SKU; cells: CELL rows
+Lines = namedtuple("Lines", "count full group_count shared sums group_mask cells")
 
 
 @inner_kernel
 def route_few(view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, work):
     """Route an order of 1 to 8 lines; arguments as for `route_lines`."""
-    lines = _group_lines(line_count, work)
-    slot_count = _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_location, work)
-    slots, locations = work.slots, view.locations
-    own = np.int64(-1)
-    if pickup_location >= 0:
-        for slot in range(slot_count):
-            if slots[slot].role == OWN:
-                own = slot
+    lines = _group_lines(line_count, view.cells, work)
+    found_count = _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_location, work)
+    candidates, locations = work.candidates, view.locations
+    own = find_own(pickup_location, work)
     for i in range(line_count):
-        work.line_slot[i] = -1
+        work.line_location[i] = -1
 
     full = lines.full
     own_set = rest = np.int64(0)
     winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
     if own >= 0 and _takes(lines, own, full, work):
         own_set = full
-    elif not allow_split:
-        winner, won = _single(locations, lines, full, lines.sums[full], slot_count, work)
+    elif not allow_split or (own < 0 and lines.shared):
+        winner, won = _single(locations, lines, full, lines.sums[full], found_count, work)
         if winner >= 0:
             rest = full
+    if own_set == full or rest == full or not allow_split:
+        pass
     elif lines.shared:
-        own_set, rest, winner, won = _share(locations, lines, own, slot_count, work)
+        own_set, rest, winner, won = _share(locations, lines, own, found_count, work)
     else:
         if own >= 0:
-            own_set = np.int64(slots[own].cover)
-        rest, winner, won = _combine(locations, lines, full & ~own_set, slot_count, work)
+            own_set = np.int64(candidates[own].cover)
+        rest, winner, won = _combine(locations, lines, full & ~own_set, found_count, work)
     if own_set:
         _assign(own_set, own, work)
         won = np.int64(OWN_STOCK)
@@ -69,29 +67,29 @@ def route_few(view, line_count, refused_lines, refused_locations, x, y, z, picku
     if promised != full and not allow_partial:
         promised = np.int64(0)
         for i in range(line_count):
-            work.line_slot[i] = -1
+            work.line_location[i] = -1
     if promised == 0:
         won = np.int64(NOTHING)
     for i in range(line_count):
-        if work.line_slot[i] >= 0:
-            work.line_cell[i] = work.cells[work.line_slot[i] * EXACT_LINES + work.line_group[i]]
+        if work.line_location[i] >= 0:
+            work.line_cell[i] = work.cell_rows[work.line_location[i] * EXACT_LINES + work.line_group[i]]
         else:
-            work.out.reason[i] = _why_waiting(i, allow_split, slot_count, work)
+            work.out.reason[i] = _why_waiting(lines, i, allow_split, found_count, work)
     promised_lines, shipments = write_promises(line_count, pickup_location, work)
     explanation = work.out.explanation
-    explanation[0] = slot_count
+    explanation[0] = found_count
     explanation[1] = won
     explanation[3] = shipments
-    loser_count = find_losers(locations, slot_count, slots, work.near)
+    loser_count = find_losers(locations, found_count, work)
     for i in range(loser_count):
-        slots[work.near[i]].units = _units_alone(lines, np.int64(work.near[i]), work)
+        candidates[work.near[i]].units = _units_alone(lines, np.int64(work.near[i]), work)
     needed = lines.sums[promised] if promised else lines.sums[full]
-    write_losers(locations, slot_count, loser_count, winner, won, needed, work)
+    write_losers(locations, found_count, loser_count, winner, won, needed, work)
     return promised_lines
 
 
 @inner_kernel
-def _group_lines(line_count, work):
+def _group_lines(line_count, cells, work):
     """Group lines by SKU. A line whose SKU nobody stocks is in no group."""
     line_sku, quantity, group_sku, group_mask = work.line_sku, work.line_quantity, work.group_sku, work.group_mask
     group_count = known = 0
@@ -118,126 +116,133 @@ def _group_lines(line_count, work):
         for part in range(1 << i):
             sums[part | 1 << i] = sums[part] + quantity[i]
     full = (np.int64(1) << line_count) - 1
-    return Lines(line_count, full, group_count, known > group_count, sums, group_mask)
+    return Lines(line_count, full, group_count, known > group_count, sums, group_mask, cells)
 
 
 @inner_kernel
 def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_location, work):
-    """Give each location with a cell of an ordered SKU a slot, and note what it has; return the number of slots."""
+    """Make each location with a cell of an ordered SKU a candidate, and note what it covers; return how many are."""
     work.clock[0] += 1
     clock = work.clock[0]
-    places, slots, available, slot_cells = work.places, work.slots, work.available, work.cells
+    candidates, found, cell_rows = work.candidates, work.found, work.cell_rows
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
     line_next, quantity = work.line_next, work.line_quantity
-    slot_count = np.int64(0)
+    found_count = np.int64(0)
     for group in range(lines.group_count):
         head = work.group_head[group]
         start = view.sku_links[work.group_sku[group]].block_at
         stop = start + view.sku_links[work.group_sku[group]].block_count
         for at in range(start, stop):
             row = sku_cells[at]
-            location = cells[row].location
-            if places[location].stamp == clock:
-                slot = np.int64(places[location].slot)
-            else:
-                slot = slot_count
-                open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot)
-                for other in range(slot * EXACT_LINES, (slot + 1) * EXACT_LINES):
-                    available[other] = 0
-                slot_count += 1
+            location = np.int64(cells[row].location)
+            entry = candidates[location]
+            if entry.stamp != clock:
+                open_candidate(entry, locations[location], location, x, y, z, pickup_location, clock)
+                for other in range(location * EXACT_LINES, (location + 1) * EXACT_LINES):
+                    cell_rows[other] = -1
+                found[found_count] = location
+                found_count += 1
+            cell_rows[location * EXACT_LINES + group] = row
             free = free_units(cells[row])
-            if free <= 0:
-                continue
-            available[slot * EXACT_LINES + group] = free
-            slot_cells[slot * EXACT_LINES + group] = row
             cover = 0
             i = head
             while i >= 0:
                 if quantity[i] <= free:
                     cover |= 1 << i
                 i = line_next[i]
-            slots[slot].cover |= cover
+            entry.cover |= cover
     for i in range(refused_lines.size):
-        place = places[refused_locations[i]]
-        if place.stamp == clock:
-            slots[place.slot].refused |= 1 << refused_lines[i]
-            slots[place.slot].cover &= ~slots[place.slot].refused
-    return slot_count
+        entry = candidates[refused_locations[i]]
+        if entry.stamp == clock:
+            entry.refused |= 1 << refused_lines[i]
+            entry.cover &= ~entry.refused
+    return found_count
 
 
 @inner_kernel
-def _takes(lines, slot, part, work):
-    """Whether a slot can take a whole set of lines at once."""
-    if part & work.slots[slot].cover != part:
+def _available(lines, location, group, work):
+    """Units of a group's SKU that may be promised at a location."""
+    row = work.cell_rows[location * EXACT_LINES + group]
+    if row < 0:
+        return np.int64(0)
+    return max(np.int64(0), free_units(lines.cells[row]))
+
+
+@inner_kernel
+def _takes(lines, location, part, work):
+    """Whether a location can take a whole set of lines at once."""
+    if part & work.candidates[location].cover != part:
         return False
     if lines.shared:
         for group in range(lines.group_count):
-            if lines.sums[part & lines.group_mask[group]] > work.available[slot * EXACT_LINES + group]:
+            if lines.sums[part & lines.group_mask[group]] > _available(lines, location, group, work):
                 return False
     return True
 
 
 @inner_kernel
-def _most(lines, slot, ask, work):
-    """Of a set of lines, the subset of most units that a slot can take."""
-    part = ask & np.int64(work.slots[slot].cover)
-    if _takes(lines, slot, part, work):
+def _most(lines, location, ask, work):
+    """Of a set of lines, the subset of most units that a location can take."""
+    part = ask & np.int64(work.candidates[location].cover)
+    if _takes(lines, location, part, work):
         return part
     best, subset = np.int64(0), part
     while subset:
         subset = (subset - 1) & part
-        if lines.sums[subset] > lines.sums[best] and _takes(lines, slot, subset, work):
+        if lines.sums[subset] > lines.sums[best] and _takes(lines, location, subset, work):
             best = subset
     return best
 
 
 @inner_kernel
-def _assign(part, slot, work):
+def _assign(part, location, work):
     for i in range(EXACT_LINES):
         if part >> i & 1:
-            work.line_slot[i] = slot
+            work.line_location[i] = location
 
 
 @inner_kernel
-def _single(locations, lines, ask, units, slot_count, work):
-    """Assign lines of `ask` worth `units` to the best location that can take as many alone; (slot or -1, reasons.Won)."""
-    slots, sums = work.slots, lines.sums
-    for slot in range(slot_count):
-        whole = slots[slot].role == SHIPPER and sums[ask & np.int64(slots[slot].cover)] >= units
+def _single(locations, lines, ask, units, found_count, work):
+    """Assign lines of `ask` worth `units` to the best location that takes as many alone; (location or -1, reasons.Won)."""
+    candidates, sums = work.candidates, lines.sums
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        whole = candidates[location].role == SHIPPER and sums[ask & np.int64(candidates[location].cover)] >= units
         if whole and lines.shared:
-            whole = sums[_most(lines, slot, ask, work)] == units
-        slots[slot].whole = whole
-    winner, won = pick_single(locations, slots, slot_count)
+            whole = sums[_most(lines, location, ask, work)] == units
+        candidates[location].whole = whole
+    winner, won = pick_single(locations, found_count, work)
     if winner >= 0:
         _assign(_most(lines, winner, ask, work), winner, work)
     return winner, won
 
 
 @inner_kernel
-def _combine(locations, lines, ask, slot_count, work):
+def _combine(locations, lines, ask, found_count, work):
     """Assign the lines of `ask`, no two of one SKU; return (set promised, single winner or -1, reasons.Won)."""
-    slots, nearest, nearest_slot = work.slots, work.nearest, work.nearest_slot
+    candidates, nearest, nearest_location = work.candidates, work.nearest, work.nearest_location
     for part in range(lines.full + 1):
         nearest[part] = np.inf
     reachable = np.int64(0)
-    for slot in range(slot_count):
-        part = np.int64(slots[slot].cover) & ask
-        if part and slots[slot].role == SHIPPER:
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        part = np.int64(candidates[location].cover) & ask
+        if part and candidates[location].role == SHIPPER:
             reachable |= part
-            if slots[slot].chord2 < nearest[part]:
-                nearest[part] = slots[slot].chord2
-                nearest_slot[part] = slot
+            if candidates[location].chord2 < nearest[part]:
+                nearest[part] = candidates[location].chord2
+                nearest_location[part] = location
     winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
     if reachable and nearest[reachable] < np.inf:
-        winner, won = _single(locations, lines, reachable, lines.sums[reachable], slot_count, work)
+        winner, won = _single(locations, lines, reachable, lines.sums[reachable], found_count, work)
     elif reachable:
-        _price_covers(reachable, nearest, nearest_slot)
+        _price_covers(reachable, nearest, nearest_location)
         _split(reachable, work)
     return reachable, winner, won
 
 
 @inner_kernel
-def _price_covers(reachable, nearest, nearest_slot):
+def _price_covers(reachable, nearest, nearest_location):
     """Turn squared chords per exact cover into costs of the nearest location that covers at least the set."""
     for part in range(1, reachable + 1):
         if nearest[part] < np.inf:
@@ -248,7 +253,7 @@ def _price_covers(reachable, nearest, nearest_slot):
             for part in range(reachable + 1):
                 if not part & bit and nearest[part | bit] < nearest[part]:
                     nearest[part] = nearest[part | bit]
-                    nearest_slot[part] = nearest_slot[part | bit]
+                    nearest_location[part] = nearest_location[part | bit]
         bit <<= 1
 
 
@@ -277,14 +282,14 @@ def _split(reachable, work):
     left = reachable
     while left:
         part = taken[left]
-        _assign(part, work.nearest_slot[part], work)
+        _assign(part, work.nearest_location[part], work)
         left ^= part
 
 
 @inner_kernel
-def _share(locations, lines, own, slot_count, work):
+def _share(locations, lines, own, found_count, work):
     """Assign lines of which some share a SKU; return (own location's set, the others', single winner or -1, Won)."""
-    step_count = combine_families(lines, slot_count, work)
+    step_count = combine_families(lines, found_count, work)
     full, sums, cost = lines.full, lines.sums, work.cost
     own_units = np.int64(0)
     if own >= 0:
@@ -307,7 +312,7 @@ def _share(locations, lines, own, slot_count, work):
             subset = (subset - 1) & rest
     if 0 < cost[best_rest] < 2 * SHIPMENT_M:
         ask = full ^ best_own
-        winner, won = _single(locations, lines, ask, sums[best_rest], slot_count, work)
+        winner, won = _single(locations, lines, ask, sums[best_rest], found_count, work)
         return best_own, _most(lines, winner, ask, work), winner, won
     left = best_rest
     for step in range(step_count - 1, -1, -1):
@@ -319,19 +324,20 @@ def _share(locations, lines, own, slot_count, work):
 
 
 @inner_kernel
-def combine_families(lines, slot_count, work):
+def combine_families(lines, found_count, work):
     """Find the cheapest way to serve each set of lines from distinct shippers; the costs are in `work.cost`, inf = none.
 
     Returns
     -------
     int
-        Steps: `work.used` names their slots, nearest first, `work.parts` per set the lines that a step's slot takes.
+        Steps: `work.used` names their candidates, nearest first, `work.parts` per set the lines that a step's location takes.
     """
-    slots, takers = work.slots, work.takers
+    candidates, takers = work.candidates, work.takers
     count = np.int64(0)
-    for slot in range(slot_count):
-        if slots[slot].role == SHIPPER and slots[slot].cover:
-            takers[count] = slot
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        if candidates[location].role == SHIPPER and candidates[location].cover:
+            takers[count] = location
             count += 1
     sort_by_distance(count, work)
 
@@ -342,16 +348,19 @@ def combine_families(lines, slot_count, work):
         for i in range(lines.count):
             wanted[part] -= part >> i & 1
     cost[0] = 0.0
-    steps = 0
+    steps = closed = 0
     for rank in range(count):
-        slot = np.int64(takers[rank])
-        price = SHIPMENT_M + metres(slots[slot].chord2)
+        if closed == lines.full:
+            break
+        location = np.int64(takers[rank])
+        price = SHIPMENT_M + metres(candidates[location].chord2)
         kept = False
-        cover = np.int64(slots[slot].cover)
+        cover = np.int64(candidates[location].cover)
         part = cover
         while part:
-            if wanted[part] > 0 and _takes(lines, slot, part, work):
+            if wanted[part] > 0 and _takes(lines, location, part, work):
                 wanted[part] -= 1
+                closed += wanted[part] == 0
                 if not kept:
                     for i in range(lines.full + 1):
                         before[i] = cost[i]
@@ -360,17 +369,17 @@ def combine_families(lines, slot_count, work):
                 _extend(part, price, lines.full, before, cost, work.parts[steps])
             part = (part - 1) & cover
         if kept:
-            work.used[steps] = slot
+            work.used[steps] = location
             steps += 1
     return steps
 
 
 @inner_kernel
 def sort_by_distance(count, work):
-    """Sort the slots in `work.takers`, nearest first."""
+    """Sort the candidates in `work.takers`, nearest first."""
     chords = work.taker_key.view(np.float64)
     for i in range(count):
-        chords[work.takers[i]] = work.slots[work.takers[i]].chord2
+        chords[work.takers[i]] = work.candidates[work.takers[i]].chord2
     sort_rows(work.taker_key, work.takers, count)
 
 
@@ -390,38 +399,39 @@ def _extend(part, price, full, before, cost, part_of):
 
 
 @inner_kernel
-def _why_waiting(line, allow_split, slot_count, work):
+def _why_waiting(lines, line, allow_split, found_count, work):
     """Why a line got no promise, after what the order's other lines took; reasons.Unallocated."""
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
-    group = work.line_group[line]
+    group = np.int64(work.line_group[line])
     if group < 0:
         return Unallocated.NO_STOCK
     reason = Unallocated.NO_STOCK
-    for slot in range(slot_count):
-        left = np.int64(work.available[slot * EXACT_LINES + group])
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        left = _available(lines, location, group, work)
         i = work.group_head[group]
         while i >= 0:
-            if work.line_slot[i] == slot:
+            if work.line_location[i] == location:
                 left -= work.line_quantity[i]
             i = work.line_next[i]
         if left < work.line_quantity[line]:
             continue
-        if work.slots[slot].role != NONE and not work.slots[slot].refused >> line & 1:
+        if work.candidates[location].role != NONE and not work.candidates[location].refused >> line & 1:
             return Unallocated.ALL_OR_NOTHING
         reason = Unallocated.NOT_ELIGIBLE
     return reason
 
 
 @inner_kernel
-def _units_alone(lines, slot, work):
-    """Most units of the order that a slot could take alone; -1 if it has units only for lines it refused."""
-    units = lines.sums[_most(lines, slot, lines.full, work)]
+def _units_alone(lines, location, work):
+    """Most units of the order that a location could take alone; -1 if it has units only for lines it refused."""
+    units = lines.sums[_most(lines, location, lines.full, work)]
     if units == 0:
         for i in range(lines.count):
-            group = work.line_group[i]
-            if not work.slots[slot].refused >> i & 1 or group < 0:
+            group = np.int64(work.line_group[i])
+            if not work.candidates[location].refused >> i & 1 or group < 0:
                 continue
-            if work.available[slot * EXACT_LINES + group] >= work.line_quantity[i]:
+            if _available(lines, location, group, work) >= work.line_quantity[i]:
                 return np.int64(-1)
     return units

@@ -112,7 +112,7 @@ def route_order_kernel(
             work.near_chord2,
             out,
         )
-    if work.places.size < view.locations.size or work.line_sku.size <= line_count:
+    if work.candidates.size < view.locations.size or work.line_sku.size <= line_count:
         raise ValueError("scratch is too small: make_scratch(view.locations.size, most lines of an order)")
     if pickup_location >= 0:
         place = view.locations[pickup_location]

@@ -14,7 +14,7 @@ from collections import namedtuple
 import numpy as np
 
 from streams.routing.bits import EMPTY, add, drop, fill, has, size_of, within
-from streams.routing.candidates import EXACT_LINES, NONE, OWN, SHIPPER, free_units, open_slot
+from streams.routing.candidates import EXACT_LINES, NONE, SHIPPER, find_own, free_units, open_candidate
 from streams.routing.covers import Covers, choose_takers
 from streams.routing.distance import metres
 from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
@@ -30,7 +30,7 @@ SUBSET_LINES = 12
 SHARED_LINES = 62
 
 # One order's lines by SKU: group g's lines are lines[start[g]:start[g + 1]], most units first; group: int32[n], -1 = nobody
-# stocks it. covers: uint64[slots, words], the lines a slot could take alone.
+# stocks it. covers: uint64[candidates, words], the lines a location could take alone.
 Order = namedtuple("Order", "count group_count start lines group sku quantity words covers")
 
 
@@ -38,49 +38,45 @@ Order = namedtuple("Order", "count group_count start lines group sku quantity wo
 def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, work):
     """Route an order of more than 8 lines; arguments as for `route_lines`."""
     order = _group_lines(line_count, work)
-    slot_count = _gather(view, order, refused_lines, refused_locations, x, y, z, pickup_location, work)
-    slots, line_slot, locations = work.slots, work.line_slot, view.locations
-    own = np.int64(-1)
-    if pickup_location >= 0:
-        for slot in range(slot_count):
-            if slots[slot].role == OWN:
-                own = slot
+    found_count = _gather(view, order, refused_lines, refused_locations, x, y, z, pickup_location, work)
+    candidates, line_location, locations = work.candidates, work.line_location, view.locations
+    own = find_own(pickup_location, work)
     ask = work.ask[: order.words]
     fill(ask, line_count)
     for i in range(line_count):
-        line_slot[i] = -1
-    if own >= 0 and (allow_split or (not slots[own].short and within(ask, order.covers[own]))):
+        line_location[i] = -1
+    if own >= 0 and (allow_split or (not candidates[own].short and within(ask, order.covers[own]))):
         _serve_own(view, order, own, ask, work)
     asked = size_of(ask)
     served_own = asked < line_count
 
     winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
     if asked and not allow_split:
-        winner, won = _single(view, order, ask, slot_count, work)
+        winner, won = _single(view, order, ask, found_count, work)
     elif asked:
-        _settle(view, order, ask, slot_count, work)
+        _settle(view, order, ask, found_count, work)
         if size_of(ask):
-            winner, won = _single(view, order, ask, slot_count, work)
+            winner, won = _single(view, order, ask, found_count, work)
             if winner < 0:
-                _spread(view, order, ask, slot_count, work)
+                _spread(view, order, ask, found_count, work)
         _complete(view, order, work)
 
     units = total = np.int64(0)
     promised = 0
     for i in range(line_count):
         total += order.quantity[i]
-        if line_slot[i] >= 0:
+        if line_location[i] >= 0:
             units += order.quantity[i]
             promised += 1
     if promised == 0 or (promised < line_count and not allow_partial):
         for i in range(line_count):
-            line_slot[i] = -1
+            line_location[i] = -1
         units = total
         served_own = False
         won = np.int64(NOTHING)
     _find_cells(view, order, work)
     for i in range(line_count):
-        if line_slot[i] < 0:
+        if line_location[i] < 0:
             work.out.reason[i] = _why_waiting(view, order, i, refused_lines, refused_locations, allow_split, work)
     lines, shipments = write_promises(line_count, pickup_location, work)
     if served_own:
@@ -88,15 +84,15 @@ def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pick
     elif shipments > 1:
         won = np.int64(FEWEST_SHIPMENTS)
     explanation = work.out.explanation
-    explanation[0] = slot_count
+    explanation[0] = found_count
     explanation[1] = won
     explanation[3] = shipments
-    loser_count = find_losers(locations, slot_count, slots, work.near)
+    loser_count = find_losers(locations, found_count, work)
     fill(ask, line_count)
     for i in range(loser_count):
-        slot = np.int64(work.near[i])
-        slots[slot].units = _units_alone(view, order, slot, ask, refused_lines, refused_locations, slots[slot].location)
-    write_losers(locations, slot_count, loser_count, winner, won, units, work)
+        location = np.int64(work.near[i])
+        candidates[location].units = _units_alone(view, order, location, ask, refused_lines, refused_locations)
+    write_losers(locations, found_count, loser_count, winner, won, units, work)
     return lines
 
 
@@ -134,13 +130,13 @@ def _block(view, order, group):
 
 @inner_kernel
 def _gather(view, order, refused_lines, refused_locations, x, y, z, pickup_location, work):
-    """Give each location with a cell of an ordered SKU a slot, and note which lines it covers; return their number."""
+    """Make each location with a cell of an ordered SKU a candidate, and note what it covers; return how many are."""
     work.clock[0] += 1
     clock = work.clock[0]
-    places, slots, covers = work.places, work.slots, order.covers
+    candidates, found, covers = work.candidates, work.found, order.covers
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
     lines, start, quantity = order.lines, order.start, order.quantity
-    slot_count = np.int64(0)
+    found_count = np.int64(0)
     for group in range(order.group_count):
         first, last = start[group], start[group + 1]
         total = np.int64(0)
@@ -149,27 +145,25 @@ def _gather(view, order, refused_lines, refused_locations, x, y, z, pickup_locat
         block_at, block_end = _block(view, order, group)
         for at in range(block_at, block_end):
             row = sku_cells[at]
-            location = cells[row].location
-            if places[location].stamp == clock:
-                slot = np.int64(places[location].slot)
-            else:
-                slot = slot_count
-                open_slot(locations, location, x, y, z, pickup_location, clock, places, slots, slot)
+            location = np.int64(cells[row].location)
+            entry = candidates[location]
+            if entry.stamp != clock:
+                open_candidate(entry, locations[location], location, x, y, z, pickup_location, clock)
                 for w in range(order.words):
-                    covers[slot, w] = EMPTY
-                slot_count += 1
+                    covers[location, w] = EMPTY
+                found[found_count] = location
+                found_count += 1
             free = free_units(cells[row])
             if free < total:
-                slots[slot].short = 1
+                entry.short = 1
             for k in range(first, last):
                 line = lines[k]
                 if quantity[line] <= free:
-                    covers[slot, line >> 6] |= np.uint64(1) << np.uint64(line & 63)
+                    covers[location, line >> 6] |= np.uint64(1) << np.uint64(line & 63)
     for i in range(refused_lines.size):
-        place = places[refused_locations[i]]
-        if place.stamp == clock:
-            drop(covers[place.slot], refused_lines[i])
-    return slot_count
+        if candidates[refused_locations[i]].stamp == clock:
+            drop(covers[refused_locations[i]], refused_lines[i])
+    return found_count
 
 
 @inner_kernel
@@ -184,14 +178,14 @@ def _units_at(view, order, group, location):
 
 
 @inner_kernel
-def _most(view, order, group, slot, location, ask):
-    """Of a group's lines in `ask`, a subset of most units that a slot can take; a set over the group's lines.
+def _most(view, order, group, location, ask):
+    """Of a group's lines in `ask`, a subset of most units that a location can take; a set over the group's lines.
 
     Exact up to SUBSET_LINES lines, then largest first.
     """
     first = order.start[group]
     size = min(order.start[group + 1] - first, SHARED_LINES)
-    cover = order.covers[slot]
+    cover = order.covers[location]
     fits = np.int64(0)
     for k in range(size):
         line = order.lines[first + k]
@@ -233,13 +227,12 @@ def _units_of(order, group, part):
 @inner_kernel
 def _serve_own(view, order, own, ask, work):
     """Serve from a pickup's own location what it can; take it from `ask`."""
-    location = work.slots[own].location
     for group in range(order.group_count):
-        part = _most(view, order, group, own, location, ask)
+        part = _most(view, order, group, own, ask)
         k = order.start[group]
         while part:
             if part & 1:
-                work.line_slot[order.lines[k]] = own
+                work.line_location[order.lines[k]] = own
                 drop(ask, order.lines[k])
             part >>= 1
             k += 1
@@ -259,21 +252,22 @@ def _list_asked(order, group, ask, asked):
 
 
 @inner_kernel
-def _settle(view, order, ask, slot_count, work):
+def _settle(view, order, ask, found_count, work):
     """Take from `ask` the lines that cannot be served by any shipper, alone or together with the others of their SKU."""
-    slots, covers = work.slots, order.covers
+    candidates, covers = work.candidates, order.covers
     for w in range(order.words):
         union = EMPTY
-        for slot in range(slot_count):
-            if slots[slot].role == SHIPPER:
-                union |= covers[slot, w]
+        for k in range(found_count):
+            location = np.int64(work.found[k])
+            if candidates[location].role == SHIPPER:
+                union |= covers[location, w]
         ask[w] &= union
     for group in range(order.group_count):
         count, units = _list_asked(order, group, ask, work.asked)
         if count < 2 or _fits_somewhere(view, order, group, count, units, work):
             continue
         if count <= EXACT_LINES:
-            _settle_exactly(view, order, group, count, ask, slot_count, work)
+            _settle_exactly(view, order, group, count, ask, found_count, work)
         else:
             _settle_tightest(view, order, group, count, ask, work)
 
@@ -284,36 +278,37 @@ def _fits_somewhere(view, order, group, count, units, work):
     block_at, block_end = _block(view, order, group)
     for at in range(block_at, block_end):
         cell = view.cells[view.sku_cells[at]]
-        slot = work.places[cell.location].slot
-        takes = free_units(cell) >= units and work.slots[slot].role == SHIPPER
+        location = np.int64(cell.location)
+        takes = free_units(cell) >= units and work.candidates[location].role == SHIPPER
         for i in range(count):
-            takes = takes and has(order.covers[slot], work.asked[i])
+            takes = takes and has(order.covers[location], work.asked[i])
         if takes:
             return True
     return False
 
 
 @inner_kernel
-def _settle_exactly(view, order, group, count, ask, slot_count, work):
+def _settle_exactly(view, order, group, count, ask, found_count, work):
     """Keep in `ask` the subset of a group's lines of most units that shippers can take, by few.py's exact method."""
-    slots, sums, cost, mask, asked = work.slots, work.sums, work.cost, work.group_mask, work.asked
-    for slot in range(slot_count):
-        slots[slot].cover = 0
+    candidates, sums, cost, mask, asked = work.candidates, work.sums, work.cost, work.group_mask, work.asked
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        candidates[location].cover = 0
     block_at, block_end = _block(view, order, group)
     for at in range(block_at, block_end):
         cell = view.cells[view.sku_cells[at]]
-        slot = work.places[cell.location].slot
-        work.available[slot * EXACT_LINES] = max(np.int64(0), free_units(cell))
+        location = np.int64(cell.location)
+        work.cell_rows[location * EXACT_LINES] = view.sku_cells[at]
         for i in range(count):
-            if has(order.covers[slot], asked[i]):
-                slots[slot].cover |= 1 << i
+            if has(order.covers[location], asked[i]):
+                candidates[location].cover |= 1 << i
     sums[0] = 0
     for i in range(count):
         for part in range(1 << i):
             sums[part | 1 << i] = sums[part] + order.quantity[asked[i]]
     full = (np.int64(1) << count) - 1
     mask[0] = full
-    combine_families(Lines(count, full, 1, True, sums, mask), slot_count, work)
+    combine_families(Lines(count, full, 1, True, sums, mask, view.cells), found_count, work)
     best = np.int64(0)
     for part in range(full + 1):
         if cost[part] < np.inf and (sums[part] > sums[best] or (sums[part] == sums[best] and cost[part] < cost[best])):
@@ -331,7 +326,7 @@ def _settle_tightest(view, order, group, count, ask, work):
     for k in range(size):
         cell = view.cells[view.sku_cells[block_at + k]]
         left[k] = free_units(cell)
-        if work.slots[work.places[cell.location].slot].role != SHIPPER:
+        if work.candidates[np.int64(cell.location)].role != SHIPPER:
             left[k] = 0
     for i in range(count):
         line = work.asked[i]
@@ -340,8 +335,8 @@ def _settle_tightest(view, order, group, count, ask, work):
         for k in range(size):
             if left[k] < units or (best >= 0 and left[k] >= left[best]):
                 continue
-            slot = work.places[view.cells[view.sku_cells[block_at + k]].location].slot
-            if has(order.covers[slot], line):
+            location = np.int64(view.cells[view.sku_cells[block_at + k]].location)
+            if has(order.covers[location], line):
                 best = k
         if best >= 0:
             left[best] -= units
@@ -350,11 +345,12 @@ def _settle_tightest(view, order, group, count, ask, work):
 
 
 @inner_kernel
-def _single(view, order, ask, slot_count, work):
-    """Assign all lines of `ask` to the best location that can take them; return (slot or -1, reasons.Won)."""
-    slots = work.slots
-    for slot in range(slot_count):
-        slots[slot].whole = slots[slot].role == SHIPPER and within(ask, order.covers[slot])
+def _single(view, order, ask, found_count, work):
+    """Assign all lines of `ask` to the best location that can take them; return (location or -1, reasons.Won)."""
+    candidates = work.candidates
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        candidates[location].whole = candidates[location].role == SHIPPER and within(ask, order.covers[location])
     for group in range(order.group_count):
         count, units = _list_asked(order, group, ask, work.asked)
         if count < 2:
@@ -363,55 +359,56 @@ def _single(view, order, ask, slot_count, work):
         for at in range(block_at, block_end):
             cell = view.cells[view.sku_cells[at]]
             if free_units(cell) < units:
-                slots[work.places[cell.location].slot].whole = 0
-    winner, won = pick_single(view.locations, slots, slot_count)
+                candidates[np.int64(cell.location)].whole = 0
+    winner, won = pick_single(view.locations, found_count, work)
     if winner >= 0:
         for i in range(order.count):
             if has(ask, i):
-                work.line_slot[i] = winner
+                work.line_location[i] = winner
     return winner, won
 
 
 @inner_kernel
-def _spread(view, order, ask, slot_count, work):
+def _spread(view, order, ask, found_count, work):
     """Assign the lines of `ask` to several locations."""
-    taker_count = _list_takers(order, ask, slot_count, work)
+    taker_count = _list_takers(order, ask, found_count, work)
     line_count = _list_rarest_first(order, ask, taker_count, work)
-    covers = _pose(view, order, line_count, taker_count, slot_count, work)
+    covers = _pose(view, order, line_count, taker_count, found_count, work)
     choose_takers(covers, work.chosen, work.line_taker)
     for i in range(line_count):
         if work.line_taker[i] >= 0:
-            work.line_slot[work.asked[i]] = work.takers[work.line_taker[i]]
+            work.line_location[work.asked[i]] = work.takers[work.line_taker[i]]
 
 
 @inner_kernel
-def _list_takers(order, ask, slot_count, work):
+def _list_takers(order, ask, found_count, work):
     """Put the shippers of asked lines into `work.takers`, nearest first, but none whose lines a nearer one covers.
 
     One that is short of a shared SKU stands in for none: both may be needed.
     """
-    slots, covers, takers = work.slots, order.covers, work.takers
+    candidates, covers, takers = work.candidates, order.covers, work.takers
     count = np.int64(0)
-    for slot in range(slot_count):
-        if slots[slot].role == SHIPPER:
-            takers[count] = slot
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        if candidates[location].role == SHIPPER:
+            takers[count] = location
             count += 1
     sort_by_distance(count, work)
     kept = 0
     for rank in range(count):
-        slot = takers[rank]
+        location = takers[rank]
         useful = False
         for w in range(order.words):
-            useful = useful or covers[slot, w] & ask[w] != EMPTY
+            useful = useful or covers[location, w] & ask[w] != EMPTY
         k = 0
         while useful and k < kept:
-            if not slots[takers[k]].short:
+            if not candidates[takers[k]].short:
                 useful = False
                 for w in range(order.words):
-                    useful = useful or covers[slot, w] & ask[w] & ~covers[takers[k], w] != EMPTY
+                    useful = useful or covers[location, w] & ask[w] & ~covers[takers[k], w] != EMPTY
             k += 1
         if useful:
-            takers[kept] = slot
+            takers[kept] = location
             kept += 1
     return kept
 
@@ -432,9 +429,9 @@ def _list_rarest_first(order, ask, taker_count, work):
 
 
 @inner_kernel
-def _pose(view, order, line_count, taker_count, slot_count, work):
-    """Write down the set-cover problem of the lines in `work.asked` and the slots in `work.takers`."""
-    asked, takers, number, slots = work.asked, work.takers, work.line_number, work.slots
+def _pose(view, order, line_count, taker_count, found_count, work):
+    """Write down the set-cover problem of the lines in `work.asked` and the candidates in `work.takers`."""
+    asked, takers, number, candidates = work.asked, work.takers, work.line_number, work.candidates
     bits, quantity, start, lines = work.bits, work.quantity, work.shared_start, work.shared_line
     words = (line_count + 63) >> 6
     for i in range(order.count):
@@ -458,11 +455,12 @@ def _pose(view, order, line_count, taker_count, slot_count, work):
     if shared * taker_count > work.free.size:
         taker_count = work.free.size // shared
 
-    for slot in range(slot_count):
-        slots[slot].taker = -1
+    for k in range(found_count):
+        location = np.int64(work.found[k])
+        candidates[location].taker = -1
     for j in range(taker_count):
-        slots[takers[j]].taker = j
-        work.price_m[j] = metres(slots[takers[j]].chord2)
+        candidates[takers[j]].taker = j
+        work.price_m[j] = metres(candidates[takers[j]].chord2)
         for w in range(words):
             bits[j, w] = EMPTY
         for i in range(line_count):
@@ -474,7 +472,7 @@ def _pose(view, order, line_count, taker_count, slot_count, work):
         block_at, block_end = _block(view, order, np.int64(order.group[asked[lines[start[g]]]]))
         for at in range(block_at, block_end):
             cell = view.cells[view.sku_cells[at]]
-            j = slots[work.places[cell.location].slot].taker
+            j = candidates[np.int64(cell.location)].taker
             if j >= 0:
                 work.free[g * taker_count + j] = max(np.int64(0), free_units(cell))
     return Covers(
@@ -502,32 +500,32 @@ def _pose(view, order, line_count, taker_count, slot_count, work):
 
 
 @inner_kernel
-def _left_at(order, group, cell, slot, work):
+def _left_at(order, group, cell, location, work):
     """Units left of a cell, of a group's SKU, after what this order takes there."""
     left = free_units(cell)
     for k in range(order.start[group], order.start[group + 1]):
-        if work.line_slot[order.lines[k]] == slot:
+        if work.line_location[order.lines[k]] == location:
             left -= order.quantity[order.lines[k]]
     return left
 
 
 @inner_kernel
 def _complete(view, order, work):
-    """Give lines of a shared SKU that still wait to the nearest shipper with units left: what a packing may have missed."""
+    """Give lines of a shared SKU that still wait to the nearest shipper with units left; a packing may have missed some."""
     for line in range(order.count):
         group = np.int64(order.group[line])
-        if work.line_slot[line] >= 0 or group < 0 or order.start[group + 1] - order.start[group] == 1:
+        if work.line_location[line] >= 0 or group < 0 or order.start[group + 1] - order.start[group] == 1:
             continue
         best, nearest = -1, np.inf
         block_at, block_end = _block(view, order, group)
         for at in range(block_at, block_end):
             cell = view.cells[view.sku_cells[at]]
-            slot = work.places[cell.location].slot
-            if work.slots[slot].role != SHIPPER or work.slots[slot].chord2 >= nearest:
+            location = np.int64(cell.location)
+            if work.candidates[location].role != SHIPPER or work.candidates[location].chord2 >= nearest:
                 continue
-            if has(order.covers[slot], line) and _left_at(order, group, cell, slot, work) >= order.quantity[line]:
-                best, nearest = slot, work.slots[slot].chord2
-        work.line_slot[line] = best
+            if has(order.covers[location], line) and _left_at(order, group, cell, location, work) >= order.quantity[line]:
+                best, nearest = location, work.candidates[location].chord2
+        work.line_location[line] = best
 
 
 @inner_kernel
@@ -536,13 +534,13 @@ def _find_cells(view, order, work):
     for group in range(order.group_count):
         wanted = 0
         for k in range(order.start[group], order.start[group + 1]):
-            wanted += work.line_slot[order.lines[k]] >= 0
+            wanted += work.line_location[order.lines[k]] >= 0
         at, block_end = _block(view, order, group)
         while wanted > 0 and at < block_end:
             row = view.sku_cells[at]
-            slot = work.places[view.cells[row].location].slot
+            location = np.int64(view.cells[row].location)
             for k in range(order.start[group], order.start[group + 1]):
-                if work.line_slot[order.lines[k]] == slot:
+                if work.line_location[order.lines[k]] == location:
                     work.line_cell[order.lines[k]] = row
                     wanted -= 1
             at += 1
@@ -560,10 +558,10 @@ def _why_waiting(view, order, line, refused_lines, refused_locations, allow_spli
     block_at, block_end = _block(view, order, group)
     for at in range(block_at, block_end):
         cell = view.cells[view.sku_cells[at]]
-        slot = work.places[cell.location].slot
-        if _left_at(order, group, cell, slot, work) < order.quantity[line]:
+        location = np.int64(cell.location)
+        if _left_at(order, group, cell, location, work) < order.quantity[line]:
             continue
-        may = work.slots[slot].role != NONE
+        may = work.candidates[location].role != NONE
         for i in range(refused_lines.size):
             may = may and not (refused_lines[i] == line and refused_locations[i] == cell.location)
         if may:
@@ -573,11 +571,11 @@ def _why_waiting(view, order, line, refused_lines, refused_locations, allow_spli
 
 
 @inner_kernel
-def _units_alone(view, order, slot, everything, refused_lines, refused_locations, location):
-    """Most units of the order that a slot could take alone; -1 if it has units only for lines it refused."""
+def _units_alone(view, order, location, everything, refused_lines, refused_locations):
+    """Most units of the order that a location could take alone; -1 if it has units only for lines it refused."""
     total = np.int64(0)
     for group in range(order.group_count):
-        total += _units_of(order, group, _most(view, order, group, slot, location, everything))
+        total += _units_of(order, group, _most(view, order, group, location, everything))
     if total == 0:
         for i in range(refused_lines.size):
             group = np.int64(order.group[refused_lines[i]])
