@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks.retail.workload import CensusRow, Workload, retail_events
 from config.network import Network, load_network
 from config.settings import Settings
 from streams.audit import Report, audit
+from streams.cli.cluster import QUIET
 from topics.catalogue import CATALOGUE, create_topics
 from topics.events import INVENTORY_TOPICS
 
@@ -135,7 +137,7 @@ class Demo:
             broker.stop()
 
     def _create_topics(self) -> None:
-        admin = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers})
+        admin = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers, **QUIET})
         create_topics(admin, self.settings)
         if not self.options.own_broker:
             for name in (topic.name for topic in CATALOGUE):
@@ -327,6 +329,7 @@ class _Sender:
                 "partitioner": "murmur2_random",
                 "enable.idempotence": True,
                 "linger.ms": 2,
+                **QUIET,
             }
         )
         self._failed: list[str] = []
@@ -360,7 +363,7 @@ class _Reader:
         self.statuses: Counter[str] = Counter()
         self.latencies_ms: list[float] = []
         config = {"bootstrap.servers": settings.bootstrap_servers, "group.id": f"{settings.app_id}-reader"}
-        config |= {"enable.auto.commit": False, "fetch.wait.max.ms": 5, "fetch.queue.backoff.ms": 1}
+        config |= {"enable.auto.commit": False, "fetch.wait.max.ms": 5, "fetch.queue.backoff.ms": 1} | QUIET
         self._decisions = Consumer(config | {"isolation.level": "read_committed"})
         self._sources = Consumer(config)
         self._sent: dict[tuple[int, int], int] = {}
@@ -412,14 +415,10 @@ def _reading(settings: Settings) -> Iterator[_Reader]:
         reader.stop()
 
 
-_CLIENTS: dict[str, Consumer] = {}
-
-
+@cache
 def _client(settings: Settings) -> Consumer:
-    key = settings.bootstrap_servers
-    if key not in _CLIENTS:
-        _CLIENTS[key] = Consumer({"bootstrap.servers": key, "group.id": settings.app_id, "enable.auto.commit": False})
-    return _CLIENTS[key]
+    config = {"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.app_id, "enable.auto.commit": False}
+    return Consumer(config | QUIET)
 
 
 def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:

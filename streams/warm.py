@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import orjson
 
 from config.settings import Settings
+from streams.demand.pipeline import warm as warm_demand
 from streams.inventory import InventoryPipeline
 from streams.pipeline import LocationChange, Segment
 
@@ -41,7 +42,8 @@ def _segment(topic: str, *events: dict) -> Segment:
 
 
 def warm_kernels(settings: Settings) -> None:
-    """Run a shop of one location through the inventory pipeline, in memory, and restore it."""
+    """Run a shop of one location through the inventory pipeline, in memory, and restore it; then the clicks' own."""
+    warm_demand(settings)
     pipeline = InventoryPipeline(0, 1, settings)
     network = [LocationChange(0, 0, 0, b"A", orjson.dumps(_LOCATION))]
     segments = [_segment("stock.v1", _RECEIPT), _segment("sales.v1", _SALE), _segment("orders.v1", _ORDER, {})]

@@ -18,6 +18,7 @@ import numba
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KEPT_S = 86_400
+_SCHEMA = ("columns.py", "reasons.py", "kernels.py")
 # What a package's kernels may call: `topics` above this file is schema, the codec below is its own.
 _SOURCES = {
     "topics": ["topics/*.py", "topics/codec/*.py"],
@@ -32,7 +33,9 @@ def _cache_directory(package: str) -> str:
     found = hashlib.blake2b(digest_size=8)
     for pattern in _SOURCES.get(package, [f"{package}/**/*.py"]):
         for path in sorted(_ROOT.glob(pattern)):
-            found.update(path.read_bytes())
+            source = path.read_bytes()
+            if b"topics.kernels import" in source or path.name in _SCHEMA:
+                found.update(source)
     kept = Path(__file__).with_name("__pycache__") / "kernels" / package
     own = kept / found.hexdigest()
     try:

@@ -75,10 +75,12 @@ class _Tail:
         self.lines.append((*self.text(line_id), *self.text(sku), quantity))
 
     def grown(self, buffer: np.ndarray) -> np.ndarray:
-        """The buffer with the texts behind it."""
+        """The buffer with the texts behind it; read-only like the scanner's, or kernels would be compiled for both."""
         if not self.texts:
             return buffer
-        return np.concatenate([buffer, np.frombuffer(b"".join(self.texts), np.uint8)])
+        grown = np.concatenate([buffer, np.frombuffer(b"".join(self.texts), np.uint8)])
+        grown.flags.writeable = False
+        return grown
 
 
 def decode(
