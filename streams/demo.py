@@ -52,6 +52,8 @@ class Options:
     paced: bool = True
     kills: int = 0
     workers: int = 1
+    replace: bool = True
+    """Start a new worker for one that is killed; if not, the others take over."""
     seed: int = 1
     own_broker: bool = True
 
@@ -103,18 +105,21 @@ class Demo:
             network = load_network(self.settings.network)
             self._create_topics()
             self._compile()
-            workers = stack.enter_context(self._workers())
+            self.directory.mkdir(parents=True, exist_ok=True)
+            workers = stack.enter_context(running(self.settings, self.directory, self.options.workers))
             workload = self._workload(network)
             reader = stack.enter_context(_reading(self.settings))
             self._await_ready(workers, len(network.locations))
             self.say(f"opening stock: {len(workload.opening):,} stock events")
-            sender = _Sender(self.settings)
+            sender = Sender(self.settings)
             sender.send(workload.opening)
-            self._drain(workers, sender)
+            sender.flush()
+            drain(self.settings, workers)
             clicks = self._clicks(workload)
             started = time.time()
             killed = self._stream(sender, workload, clicks, workers)
-            self._drain(workers, sender)
+            sender.flush()
+            drain(self.settings, workers)
             seconds = time.time() - started
             self._await_expiries(reader, workload)
             workers.stop()
@@ -153,16 +158,6 @@ class Demo:
         if done.returncode:
             raise DemoFailed(f"the kernels could not be compiled:\n{done.stderr}")
 
-    @contextmanager
-    def _workers(self) -> Iterator["_Workers"]:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        workers = _Workers(self.settings, self.directory, self.options.workers)
-        try:
-            workers.start()
-            yield workers
-        finally:
-            workers.end()
-
     def _workload(self, network: Network) -> Workload:
         self.say("reading the shop's invoices")
         return retail_events(
@@ -176,7 +171,7 @@ class Demo:
     def _clicks(self, workload: Workload) -> list[Record]:
         return retail_clicks(workload)
 
-    def _await_ready(self, workers: "_Workers", locations: int) -> None:
+    def _await_ready(self, workers: "Workers", locations: int) -> None:
         """Wait until the workers have published the network, and say they are ready."""
         deadline = time.monotonic() + READY_S
         while not workers.ready() or _ends(self.settings, "locations.v1") < locations:
@@ -186,7 +181,7 @@ class Demo:
             time.sleep(0.1)
         self.say(f"{self.options.workers} worker(s) ready, {locations} locations")
 
-    def _stream(self, sender: "_Sender", workload: Workload, clicks: list[Record], workers: "_Workers") -> int:
+    def _stream(self, sender: "Sender", workload: Workload, clicks: list[Record], workers: "Workers") -> int:
         """Send the stream, paced or as fast as it goes, the clicks beside it, killing workers on the way."""
         records = workload.stream
         total, killed = len(records), 0
@@ -201,21 +196,12 @@ class Demo:
             self.progress(min(workload.lines, int(workload.lines * share[1])), workload.lines)
             if killed < self.options.kills and share[1] > (killed + 1) / (self.options.kills + 1):
                 killed += 1
-                self.say(f"kill -9 of worker {workers.kill()} at {100 * share[1]:.0f} %, and a new one starts")
+                successor = "a new one starts" if self.options.replace else "the others take over"
+                self.say(f"kill -9 of worker {workers.kill(self.options.replace)} at {100 * share[1]:.0f} %, {successor}")
             workers.check()
         sender.flush()
         self.progress(workload.lines, workload.lines)
         return killed
-
-    def _drain(self, workers: "_Workers", sender: "_Sender") -> None:
-        """Wait until all that was sent is committed."""
-        sender.flush()
-        deadline = time.monotonic() + DRAIN_S
-        while (left := _lag(self.settings)) > 0:
-            workers.check()
-            if time.monotonic() > deadline:
-                raise DemoFailed(f"{left:,} records were not committed within {DRAIN_S:.0f} s; see {workers.log_path}")
-            time.sleep(0.02)
 
     def _await_expiries(self, reader: "_Reader", workload: Workload) -> None:
         """Wait for the abandoned holds to expire by themselves: time passes in a quiet shop too."""
@@ -257,7 +243,7 @@ class Demo:
 _WARM = "from config.settings import load_settings; from streams.warm import warm_kernels; warm_kernels(load_settings())"
 
 
-class _Workers:
+class Workers:
     """The worker processes; their output goes to one log."""
 
     def __init__(self, settings: Settings, directory: Path, count: int):
@@ -292,12 +278,13 @@ class _Workers:
             if process.poll() is not None:
                 raise DemoFailed(f"a worker stopped with exit status {process.returncode}; see {self.log_path}")
 
-    def kill(self) -> int:
-        """Kill the oldest worker, start another; returns the dead one's process id."""
+    def kill(self, replace: bool) -> int:
+        """Kill the oldest worker, and start another if asked to; returns the dead one's process id."""
         process = self._processes.pop(0)
         process.kill()
         process.wait()
-        self.start()
+        if replace:
+            self.start()
         return process.pid
 
     def stop(self) -> None:
@@ -319,7 +306,7 @@ class _Workers:
             process.wait()
 
 
-class _Sender:
+class Sender:
     """Sends records as an upstream system would: Java's default partitioner, idempotent."""
 
     def __init__(self, settings: Settings):
@@ -342,7 +329,8 @@ class _Sender:
         for record in records:
             while True:
                 try:
-                    self._producer.produce(record.topic, record.value, record.key, on_delivery=self._delivered)
+                    partition = -1 if record.partition is None else record.partition
+                    self._producer.produce(record.topic, record.value, record.key, partition, self._delivered)
                     break
                 except BufferError:
                     self._producer.poll(0.1)
@@ -403,6 +391,27 @@ class _Reader:
             thread.join()
         self._decisions.close()
         self._sources.close()
+
+
+@contextmanager
+def running(settings: Settings, directory: Path, count: int) -> Iterator[Workers]:
+    """Run so many workers as processes; what is left of them at the end is killed."""
+    workers = Workers(settings, directory, count)
+    try:
+        workers.start()
+        yield workers
+    finally:
+        workers.end()
+
+
+def drain(settings: Settings, workers: Workers) -> None:
+    """Wait until all that was sent is committed; raises `DemoFailed` if it takes too long, or a worker ends."""
+    deadline = time.monotonic() + DRAIN_S
+    while (left := _lag(settings)) > 0:
+        workers.check()
+        if time.monotonic() > deadline:
+            raise DemoFailed(f"{left:,} records were not committed within {DRAIN_S:.0f} s; see {workers.log_path}")
+        time.sleep(0.02)
 
 
 @contextmanager

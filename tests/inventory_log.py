@@ -119,7 +119,9 @@ class _Shop:
     def _stock(self, pool: str, now: int) -> tuple[str, dict]:
         rng = self.rng
         kind = rng.choice(
-            ["receipt"] * 5 + ["adjustment", "count", "count", "transfer_out", "transfer_in", "expected", "safety_stock"] + ["quarantine", "release"]
+            ["receipt"] * 5
+            + ["adjustment", "count", "count", "transfer_out", "transfer_in", "expected", "safety_stock"]
+            + ["quarantine", "release"]
         )
         body = {"kind": kind, "location_id": self.place(pool), "sku": rng.choice(SKUS), "quantity": rng.randint(1, self.tight)}
         if kind == "adjustment":
@@ -175,7 +177,12 @@ class _Shop:
             return self._order(pool, now)
         _, order_id, shipment = rng.choice(known[-40:])
         kind = rng.choice(["shipped", "shipped", "collected", "rejected", "rejected", "returned"])
-        body = {"kind": kind, "order_id": order_id, "shipment_id": shipment["shipment_id"], "location_id": shipment["location_id"]}
+        body = {
+            "kind": kind,
+            "order_id": order_id,
+            "shipment_id": shipment["shipment_id"],
+            "location_id": shipment["location_id"],
+        }
         if kind == "returned" or rng.random() < 0.1:
             body["location_id"] = self.place(pool)
         if rng.random() < 0.5:

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     lines: Annotated[int | None, typer.Option(min=1, help="Only so many of the sample's 50,062 lines.")] = None,
     speed: Annotated[Literal["paced", "max"], typer.Option(help="paced: about 20 s; max: as fast as it goes.")] = "paced",
-    kill: Annotated[int, typer.Option(min=0, max=20, help="kill -9 a worker so many times on the way.")] = 0,
+    kill: Annotated[int, typer.Option(min=0, max=20, help="kill -9 a worker so many times.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes.")] = 1,
     pools: Annotated[Literal[1, 4], typer.Option(help="One market, or the same towns cut into four.")] = 1,
     seed: Annotated[int, typer.Option(help="Of what the sample does not tell: towns, stock, who picks up.")] = 1,
@@ -45,7 +45,7 @@ def demo(
 
     network = settings.network or Path(config.__file__).parent / "networks" / ("uk.yaml" if pools == 1 else "uk4.yaml")
     settings = settings.model_copy(update={"network": network, "partitions": pools})
-    options = Options(lines, speed == "paced", kill, workers, seed, own_broker=bootstrap_servers is None)
+    options = Options(lines, speed == "paced", kill, workers, kill >= workers, seed, own_broker=bootstrap_servers is None)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console) as progress:

@@ -39,7 +39,9 @@ def test_a_batchs_cut_never_shows_in_a_result(seed, step_ms, changed):
         pipeline = _pipeline(**changed)
         outcomes = play(pipeline, log, size)
         last = {(cell["location_id"], cell["sku"]): cell for cell in published(outcomes, "inventory.v1")}
-        results.append((_by_pool(published(outcomes, "allocations.v1")), published(outcomes, "dead-letter.v1"), last, _digests(pipeline)))
+        results.append(
+            (_by_pool(published(outcomes, "allocations.v1")), published(outcomes, "dead-letter.v1"), last, _digests(pipeline))
+        )
     assert results[0][0] and results[0][1] and results[0][2]
     for other in results[1:]:
         assert other[0] == results[0][0]

@@ -1,0 +1,106 @@
+"""The main job on a real Kafka, small: killed workers, two workers, every kind of bad record. The audit has the last word."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+import config
+from benchmarks.record import APPLIED
+from benchmarks.retail.bad import bad_records
+from config.network import load_network
+from config.settings import Settings
+from streams.audit import audit
+from streams.demo import Demo, Options, Sender, Summary, drain, running
+
+NETWORKS = Path(config.__file__).parent / "networks"
+
+
+def _run(settings: Settings, **options) -> Summary:
+    return Demo(settings, Options(own_broker=False, paced=False, **options), say=print, progress=lambda done, total: None).run()
+
+
+def _check(summary: Summary) -> None:
+    assert summary.report.clean, summary.report.faults[:5]
+    assert not summary.unexpected
+    placed = summary.facts["orders"] + summary.facts["holds_confirmed"] + summary.facts["holds_abandoned"]
+    decided = Counter(summary.report.decisions)
+    assert sum(decided.values()) >= placed
+    assert summary.report.orders == summary.facts["orders"] + summary.facts["holds_abandoned"]
+    assert decided["partial"] and decided["allocated"] and decided["backordered"]
+
+
+def test_every_order_is_decided_once_though_the_worker_is_killed_three_times(make_settings: Callable[..., Settings]):
+    settings = make_settings(network=NETWORKS / "uk.yaml", partitions=1, session_timeout_ms=3_000, heartbeat_ms=900)
+    summary = _run(settings, lines=8_000, kills=3)
+    assert summary.kills == 3
+    _check(summary)
+
+
+def test_a_second_worker_takes_over_the_pools_of_one_that_was_killed(make_settings: Callable[..., Settings]):
+    settings = make_settings(network=NETWORKS / "uk4.yaml", partitions=4, session_timeout_ms=3_000, heartbeat_ms=900)
+    summary = _run(settings, lines=8_000, kills=1, workers=2, replace=False)
+    assert summary.kills == 1
+    assert summary.report.pools == 4
+    _check(summary)
+
+
+def test_good_records_come_through_and_bad_ones_are_dead_letters_with_the_right_reason(
+    make_settings: Callable[..., Settings], tmp_path: Path
+):
+    settings = make_settings(network=NETWORKS / "uk4.yaml", partitions=4)
+    records = bad_records(load_network(settings.network).locations, int(time.time() * 1000), partitions=4)
+    assert {record.outcome for record in records} >= {
+        "not_json",
+        "missing_key",
+        "wrong_partition",
+        "wrong_pool",
+        "order_exists",
+    }
+    with running(settings, tmp_path, 1) as workers:
+        sender = Sender(settings)
+        sender.send(records)
+        drain(settings, workers)
+        workers.stop()
+    report = audit(settings, complete=True)
+    assert report.clean, report.faults[:5]
+    expected = Counter(record.outcome for record in records)
+    assert Counter(report.dead_letters) == {
+        reason: n for reason, n in expected.items() if reason not in (APPLIED, "duplicate", "stale")
+    }
+    assert report.outcomes["applied"] == expected[APPLIED]
+    assert _dead_values(settings) == Counter(record.value for record in records if record.outcome in report.dead_letters)
+
+
+def _dead_values(settings: Settings) -> Counter:
+    """The values in the dead letters, as they were sent."""
+    from base64 import b64decode
+
+    consumer = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": "x", "isolation.level": "read_committed"})
+    found: Counter = Counter()
+    for partition in consumer.list_topics("dead-letter.v1", 10).topics["dead-letter.v1"].partitions:
+        place = TopicPartition("dead-letter.v1", partition, 0)
+        _, end = consumer.get_watermark_offsets(place, 10)
+        consumer.assign([place])
+        while consumer.position([place])[0].offset < end and end > 0:
+            for message in consumer.consume(1_000, 1):
+                if message.error() is None:
+                    value = orjson.loads(message.value())["value"]
+                    found[None if value is None else b64decode(value)] += 1
+    consumer.close()
+    return found
+
+
+@pytest.mark.parametrize("lines", [300])
+def test_a_cluster_in_use_is_left_alone(make_settings: Callable[..., Settings], lines: int):
+    from streams.demo import DemoFailed
+
+    settings = make_settings(network=NETWORKS / "uk.yaml", partitions=1)
+    sender = Sender(settings)
+    sender.send([record for record in bad_records(load_network(settings.network).locations, 0)[:5]])
+    with pytest.raises(DemoFailed, match="holds records already"):
+        _run(settings, lines=lines)
