@@ -1,8 +1,8 @@
 """What each input event means for the state: one handler per kind of event.
 
 A handler checks everything first and changes something only if all is well: it returns 0, `STALE`, or the code of the reason
-(reasons.DeadLetter) for which the event is refused, having changed nothing. An order that is to be routed is left in the counter
-TO_ROUTE.
+(reasons.DeadLetter) for which the event is refused, having changed nothing. An order that is to be routed is left in the
+counter TO_ROUTE.
 Not here: dedupe, the clock, serving those who wait (apply.py).
 """
 
