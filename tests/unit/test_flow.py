@@ -2,6 +2,7 @@
 
 import threading
 import time
+import weakref
 from concurrent.futures import wait
 from types import SimpleNamespace
 
@@ -273,6 +274,7 @@ def test_an_open_batch_waits_for_the_commit_under_way_and_takes_what_comes_meanw
     await_that(lambda: made.ledger.under_way)
     for offset in range(1, 5):
         flow.offer(fetched(A, offset, offset + 1))
+        time.sleep(0.005)
     made.ledger.open.set()
     made.await_committed({A: 5})
     assert made.batches == [[(A, [0])], [(A, [1, 2, 3, 4])]]
@@ -304,6 +306,26 @@ def test_after_a_doubtful_commit_each_record_is_committed_once_and_in_order(benc
     assert [outcome.sequence for outcome in made.ledger.committed] == list(range(1, len(made.ledger.committed) + 1))
     assert sum(sum(outcome.counts.values()) for outcome in made.ledger.committed) == 60
     assert not made.failures
+
+
+def test_a_commit_without_an_answer_is_given_up_though_nothing_else_comes(bench):
+    made = bench(request_timeout_ms=50)
+    flow = made.start()
+    made.ledger.fates = ["no answer"]
+    flow.offer(fetched(A, 0, 5))
+    made.await_committed({A: 5})
+    assert made.ledger.fences == 2
+
+
+def test_a_committed_record_is_kept_no_longer(bench):
+    made = bench()
+    flow = made.start()
+    batch = fetched(A, 0, 1)
+    record = weakref.ref(batch.records[0])
+    flow.offer(batch)
+    del batch
+    made.await_committed({A: 1})
+    await_that(lambda: record() is None)
 
 
 def test_a_refused_batch_stops_the_worker(bench):

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from streams import transactions
 from streams.failpoints import FAIL_POINTS, fail_points
 from streams.flow import _fitting, _Waiting
+from streams.locations import LocationFeed
 from streams.metrics import Histogram
 from streams.pipeline import ChangelogGap, Outcome
 from streams.recovery import Inconsistent, join, read_positions
@@ -88,19 +90,20 @@ def test_aborted_records_are_left_out_and_the_range_goes_over_them():
 
 
 def test_a_header_whose_name_is_no_text_is_left_out_and_stops_nothing():
-    aborted = log_batch(5, [b"1", b"2"], producer=9, transactional=True)
-    spoilt = spoil(log_batch(7, [b"3", None], headers=[("name", b"x")]), b"name")
-    whole = log_batch(9, [b"5"], headers=[("name", b"x")])
-    source, state = response(6, aborted, spoilt, whole, aborted=[(9, 5)])
+    committed = log_batch(4, [b"0", b"1"], producer=9, transactional=True)
+    aborted = log_batch(6, [b"2", b"3"], producer=9, transactional=True)
+    spoilt = spoil(log_batch(8, [b"4", None], headers=[("name", b"x")]), b"name")
+    whole = log_batch(10, [b"6"], headers=[("name", b"x")])
+    source, state = response(5, committed, aborted, spoilt, whole, aborted=[(9, 6)])
     found = read(source, state)
-    assert [
-        (record.offset, record.timestamp, record.key, record.value, list(record.headers)) for record in found.records
-    ] == [
-        (7, 1_000, b"key", b"3", []),
-        (8, 1_001, b"key", None, []),
-        (9, 1_000, b"key", b"5", [("name", b"x")]),
+    assert [(record.offset, record.timestamp, record.value, list(record.headers)) for record in found.records] == [
+        (5, 1_001, b"1", []),
+        (8, 1_000, b"4", []),
+        (9, 1_001, None, []),
+        (10, 1_000, b"6", [("name", b"x")]),
     ]
-    assert (found.start, found.end, state.position) == (6, 10, 10)
+    assert {record.key for record in found.records} == {b"key"}
+    assert (found.start, found.end, state.position) == (5, 11, 11)
 
 
 def test_a_fetch_from_before_a_seek_is_thrown_away():
@@ -271,6 +274,32 @@ def test_messages_with_headers_keep_their_place_among_those_without():
 def test_messages_that_librdkafka_does_not_take_are_not_left_out():
     with pytest.raises(transactions.Refused, match="a message to out was not accepted"):
         producer(Sent(limit=1))._send("out", [{"value": b"1"}, {"value": b"2"}])
+
+
+# Locations
+
+
+def test_a_new_inbox_has_the_latest_record_of_each_location_in_the_order_of_the_log():
+    feed = object.__new__(LocationFeed)
+    feed._condition, feed._latest, feed._reached, feed._inboxes = threading.Condition(), {}, {0: -1, 1: -1}, []
+    early = feed.subscribe(lambda: None)
+    feed._take([Told(0, 1, b"a", b"1"), Told(1, 1, b"b", b"1"), Told(0, 2, b"c", b"1")])
+    feed._take([Told(1, 4, b"b", None), Told(0, 7, b"a", b"2"), Told(0, 8, None, None, end=True)])
+    assert [(change.partition, change.offset) for change in feed.subscribe(lambda: None).take()] == [
+        (0, 2),
+        (0, 7),
+        (1, 4),
+    ]
+    assert [(change.partition, change.offset) for change in early.take()] == [(0, 1), (1, 1), (0, 2), (1, 4), (0, 7)]
+    assert not early.take()
+    assert feed._reached == {0: 8, 1: 5}
+
+
+class Told:
+    def __init__(self, partition, offset, key, value, end=False):
+        self.partition, self.offset = lambda: partition, lambda: offset
+        self.key, self.value, self.timestamp = lambda: key, lambda: value, lambda: (1, 99 - offset)
+        self.error = lambda: transactions.KafkaError(transactions.KafkaError._PARTITION_EOF) if end else None
 
 
 # Metrics
