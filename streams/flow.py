@@ -318,10 +318,13 @@ class PartitionFlow:
     def _advance(self, batch: dict[str, list[Any]], changes: list[LocationChange]) -> None:
         self._unsettled.append(batch)
         segments = [Segment(topic, records) for topic, records in batch.items()]
+        started = time.perf_counter()
         if self._inbox is not None and self._pipeline.needs_locations(segments):
             self._shared.locations.catch_up(self._settings.location_catchup_ms / 1000)
             changes += self._inbox.take()
+        prepared = time.perf_counter()
         outcome = self._pipeline.process(segments, changes)
+        outcome.stages["prepare"] = prepared - started  # a pipeline may decode as it looks for unknown locations
         self._shared.passed(failpoints.AFTER_PROCESS)
         self._settle()
         if self._rebuild is not None:
