@@ -61,7 +61,7 @@ class KafkaLog:
             "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
             "queued.max.messages.kbytes": 16_384,
         }
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
         found = self._admin.list_topics(timeout=self._timeout_s).topics
         missing = [topic for topic in TOPICS if topic not in found]
         if missing:
