@@ -1,0 +1,40 @@
+"""The routing kernel equals its plain-Python twin, promises no unit twice, and agrees with an exact solver."""
+
+import numpy as np
+import pytest
+
+from benchmarks.exactness import compare
+from benchmarks.routing_cases import disagreements, faults, random_case, route_by_kernel, route_by_twin
+
+KINDS = {
+    "single": {"lines": (1, 1)},
+    "multi-line": {"lines": (2, 8), "share": 0.2},
+    "split": {"lines": (3, 6), "share": 0.5, "most_stock": 5},
+    "pickup": {"lines": (1, 6), "pickup": True, "share": 0.2},
+}
+CASES = 2_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kernel_equals_its_twin(kind):
+    for seed in range(CASES):
+        view, order = random_case(np.random.default_rng([seed, len(kind)]), **KINDS[kind])
+        decision, cell = route_by_kernel(view, order)
+        found = disagreements(order, decision, route_by_twin(view, order)) + faults(view, order, decision, cell)
+        assert not found, f"{kind}, seed {seed}: {found}"
+
+
+@pytest.mark.parametrize("lines", [(9, 20), (20, 60)])
+def test_a_large_order_is_never_promised_more_than_there_is(lines):
+    for seed in range(300):
+        view, order = random_case(np.random.default_rng([seed, lines[0]]), lines, share=0.2, locations=(1, 30))
+        decision, cell = route_by_kernel(view, order)
+        found = faults(view, order, decision, cell)
+        assert not found, f"seed {seed}: {found}"
+
+
+def test_orders_of_up_to_eight_lines_are_as_an_exact_solver_has_them():
+    result = compare(cases=100, lines=(2, 8), share=0.25, locations=(2, 12), seed=7)
+    assert result.cases == 100
+    assert result.shared > 10
+    assert result.agreed == 100, result
