@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from counting import CHANGELOG, GATE, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
 
 from streams.app import BrokerUnreachable, CannotStart, partition_counts
 from streams.failpoints import FAIL_POINTS
 from streams.recovery import join
+from tests.integration.counting import CHANGELOG, GATE, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
 
 INPUTS = [topic for topic in TOPICS if topic != "ticks.v1"]
 # Short, so that a dead worker is missed soon; batches small, so that there are many.
@@ -138,9 +138,7 @@ class Log:
         for number, message in enumerate(self.read(OUTPUT, partition), 1):
             topic, offset, found_number, found_digest, _ = message.value().decode().split()
             digest = zlib.crc32(b"%s %s" % (topic.encode(), offset.encode()), digest)
-            assert (int(found_number), int(found_digest)) == (number, digest), (
-                f"partition {partition}: {message.value()}"
-            )
+            assert (int(found_number), int(found_digest)) == (number, digest), f"partition {partition}: {message.value()}"
             seen[topic].append(int(offset))
         for topic in INPUTS:
             assert seen[topic] == list(range(self.sent[topic, partition])), f"{topic}[{partition}]"
@@ -151,9 +149,7 @@ class Log:
         group = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": self.settings.app_id})
         committed = group.committed([TopicPartition(topic, partition) for topic in INPUTS], 10)
         group.close()
-        assert {one.topic: max(one.offset, 0) for one in committed} == {
-            topic: self.sent[topic, partition] for topic in INPUTS
-        }
+        assert {one.topic: max(one.offset, 0) for one in committed} == {topic: self.sent[topic, partition] for topic in INPUTS}
 
 
 @pytest.fixture
@@ -282,7 +278,8 @@ def test_a_location_change_makes_a_batch_by_itself_and_an_event_that_needs_it_fi
     network = tmp_path / "network.yaml"
     network.write_text(
         "version: 1\npools: [{id: p}]\n"
-        "locations: [{id: a, pool: p, kind: store, latitude: 1, longitude: 1}, {id: b, pool: p, kind: store, latitude: 1, longitude: 2}]\n"
+        "locations: [{id: a, pool: p, kind: store, latitude: 1, longitude: 1},\n"
+        "            {id: b, pool: p, kind: store, latitude: 1, longitude: 2}]\n"
     )
     worker = workers.start(network=str(network))
     workers.await_line(worker, "2 of the network's 2 locations were missing or differed")
