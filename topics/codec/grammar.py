@@ -9,11 +9,11 @@ Not here: what the values mean (scan.py).
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from topics.codec.fields import LEXICON_BITS
-from topics.kernels import kernel
+from topics.kernels import forced_inline, kernel
 
 PADDING = 32  # bytes
 MAX_DEPTH = 32  # of values nobody reads
@@ -40,9 +40,6 @@ _U0, _U7, _U9 = np.uint64(0), np.uint64(7), np.uint64(9)
 _LEXICON_SHIFT = np.uint64(64 - LEXICON_BITS)
 _TENS = np.array([10.0**power for power in range(23)])  # exact
 _SPLIT = float((1 << 27) + 1)
-
-# For what runs once a key or value: left to itself LLVM passes some twenty words of array headers a call, and is 30 % slower.
-inlined = njit(cache=True, nogil=True, _nrt=False, forceinline=True)
 
 
 @intrinsic
@@ -78,7 +75,7 @@ def _lowest_bit(typing_context, word):
     return types.int64(types.uint64), build
 
 
-@inlined
+@forced_inline
 def space_end(buffer, at):
     while True:
         byte = byte_at(buffer, at)
@@ -87,7 +84,7 @@ def space_end(buffer, at):
         at += 1
 
 
-@inlined
+@forced_inline
 def string_end(buffer, at):
     """Find the closing quote of plain printable ASCII from `at`; DOUBT at anything else."""
     while True:
@@ -107,7 +104,7 @@ def string_end(buffer, at):
         at += 8
 
 
-@inlined
+@forced_inline
 def find_word(buffer, at, size, table, multiplier):
     """Look `size` bytes up in a lexicon; 0 = not in it."""
     if size > 24:
@@ -125,7 +122,7 @@ def find_word(buffer, at, size, table, multiplier):
     return 0
 
 
-@inlined
+@forced_inline
 def read_integer(buffer, at):
     """Read an integer of at most 18 digits: (position after it or DOUBT, value)."""
     negative = byte_at(buffer, at) == _MINUS
@@ -233,7 +230,7 @@ def _digits_end(buffer, at):
     return at
 
 
-@inlined
+@forced_inline
 def colon_end(buffer, at):
     """Pass the colon after a key whose closing quote is at `at`, and the space around it."""
     at = space_end(buffer, at + 1)

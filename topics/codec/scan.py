@@ -62,7 +62,6 @@ from topics.codec.grammar import (
     byte_at,
     colon_end,
     find_word,
-    inlined,
     read_integer,
     read_number,
     space_end,
@@ -72,7 +71,7 @@ from topics.codec.grammar import (
 )
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, HAS_LINES, PICKUP, URGENT
 from topics.events import MAX_ID, MAX_LINES, MAX_MONEY, MAX_QUANTITY, MAX_TIME
-from topics.kernels import kernel
+from topics.kernels import forced_inline, kernel
 from topics.reasons import Kind
 
 # Where the groups of field codes end.
@@ -109,7 +108,7 @@ _HASH = np.uint64(0x9E3779B97F4A7C15)
 _U0, _U29 = np.uint64(0), np.uint64(29)
 
 
-@inlined
+@forced_inline
 def _scalar(buffer, at, field, fields_out, degrees_out):
     """Read a field of a plain type into its row; the position after it, or DOUBT."""
     if field < _TEXT_END or field >= _SWITCH_END:
@@ -133,7 +132,7 @@ def _scalar(buffer, at, field, fields_out, degrees_out):
     return at + 5 if word & FIVE_BYTES == FALSE else DOUBT
 
 
-@inlined
+@forced_inline
 def _text(buffer, at, field, fields_out):
     """Read an id's slice, a choice's code, or nothing of a free text; the position after it, or DOUBT."""
     if byte_at(buffer, at) != QUOTE:
@@ -152,7 +151,7 @@ def _text(buffer, at, field, fields_out):
     return end + 1
 
 
-@inlined
+@forced_inline
 def _key(buffer, at, keys):
     """Read a key and its colon: (position of the value or DOUBT, field; 0 = not among `keys`)."""
     if byte_at(buffer, at) != QUOTE:
@@ -164,12 +163,12 @@ def _key(buffer, at, keys):
     return colon_end(buffer, end), field if keys >> field & 1 else 0
 
 
-@inlined
+@forced_inline
 def _is_null(buffer, at):
     return word_at(buffer, at) & FOUR_BYTES == NULL
 
 
-@inlined
+@forced_inline
 def _next_member(buffer, at):
     """After a member: (position of the next key, after the closing brace, or DOUBT; whether the object is closed)."""
     at = space_end(buffer, at)
@@ -427,7 +426,7 @@ def _fill_event(event_out, topic, present, fields, degrees):
     return True
 
 
-@inlined
+@forced_inline
 def _slice(present, fields, field):
     """A text's place and size, zeros if it is absent."""
     if present >> field & 1:
