@@ -1,0 +1,593 @@
+"""How many orders a second does a worker decide, exactly once, on a real Kafka, and how far is that from what is possible?
+
+Beside it, on the same broker in the same run: the limit (peers/bare_loop.py: the same orders consumed, as many and as large
+records produced, without transactions), and the way Faust's manual shows (peers/faust_manual.py).
+
+A round. The process under test is started, warmed with a tenth of a round's orders and has nothing left to do. A round's
+orders are then appended to its topic inside one open transaction, so nobody can read them yet; its commit releases all at
+once, and that is where time starts. It ends when the last order is done: for the worker, when the offset behind it is
+committed (decision, stock, changelog and offset are one transaction), for the others when their last record can be read.
+CPU time is what the processes used in between. The manual's consumer reads what is not committed, so its orders are simply
+appended at the start. One pool, so one partition, so one thread of decisions.
+
+Answers are checked outside the timer: each order decided once, in an unbroken sequence, none refused, the audit clean; the
+peers' records counted; the manual's decisions compared with the worker's.
+Not here: latency at a given rate, several partitions, workloads other than orders of one line.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import orjson
+import psutil
+import yaml
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+from prometheus_client.parser import text_string_to_metric_families
+
+from benchmarks import harness
+from benchmarks.synthetic import Synthetic
+from config.broker import KAFKA_VERSION
+from config.settings import Settings, load_settings
+from streams.audit import audit
+from topics.catalogue import CATALOGUE, create_topics
+
+PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
+POOL = "bench"
+SEED = 1
+FILL = 8.0
+"""Opening stock as a share of what is ordered. At full size every order finds its units; at smoke size, where the rarest SKUs
+have a unit a location, a few wait, so that the comparison of decisions has such cases."""
+PATIENCE_S = 900  # the first worker on a machine compiles its kernels
+SETTLE_S = 1.0  # between loading and the start of time: the broker has nothing left to do
+POLL_S = 0.005
+COMMIT_STAGES = ("produce", "flush", "offsets", "commit")
+"""Stages of the commit thread; the others are the flow thread's."""
+NOT_YET = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+}
+"""What a broker answers of topics and groups that are just being created."""
+AT_LEAST = {"loop": 0.25, "manual": 25.0}
+"""The worker's orders/s as a multiple of the peers'."""
+AGREEMENT = 0.999
+"""Of the manual's decisions with the worker's: two locations within a metre are equal to the worker."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured; orders are per round."""
+
+    orders: int
+    manual_orders: int
+    rounds: int
+    locations: int
+    skus: int
+    cells_per_sku: int
+
+    def work(self) -> Synthetic:
+        """The workload of all rounds, warm-up first."""
+        return Synthetic(
+            self.warm_up + self.rounds * self.orders,
+            self.locations,
+            self.skus,
+            self.cells_per_sku,
+            FILL,
+            pool=POOL,
+            seed=SEED,
+        )
+
+    @property
+    def warm_up(self) -> int:
+        return self.orders // 10
+
+    def manual(self) -> "Size":
+        """The manual's way is given fewer orders, the first ones of the same workload."""
+        return replace(self, orders=self.manual_orders)
+
+
+SIZES = {
+    "smoke": Size(orders=5_000, manual_orders=500, rounds=1, locations=50, skus=1_000, cells_per_sku=10),
+    "full": Size(orders=300_000, manual_orders=10_000, rounds=3, locations=500, skus=10_000, cells_per_sku=50),
+}
+
+
+class WrongAnswer(Exception):
+    """What was measured did not do its job; the message says in what."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """What one round took, by the clock and of each process's CPU."""
+
+    orders: int
+    seconds: float
+    process_cpu_s: float
+    broker_cpu_s: float
+    busy: float
+    """Share of all cores' time that was used, by anybody."""
+
+
+def run(size: str) -> dict[str, Any]:
+    """Measure all three on a broker of their own.
+
+    Parameters
+    ----------
+    size : "smoke" or "full"
+
+    Returns
+    -------
+    dict
+        `worker`, `loop` and `manual` with their figures, `ratios`, `stages`, `checks`, `correct`.
+
+    Raises
+    ------
+    WrongAnswer
+        A process ended, stood still or gave a wrong answer.
+    BrokerError
+        The local Kafka can't be started.
+    """
+    with tempfile.TemporaryDirectory(prefix="nearshelf-bench-") as directory, _bench(Path(directory)) as bench:
+        shape = SIZES[size]
+        orders = [record.value for chunk in shape.work().order_records() for record in chunk]
+        worker, stages, checks, decided = _run_worker(bench, shape, orders)
+        loop = _run_loop(bench, shape, orders, checks)
+        manual = _run_manual(bench, shape, orders, decided, checks)
+        report = audit(bench.settings, complete=True)
+        checks["audit"] = {"faults": report.fault_count, "events": sum(report.events.values())}
+        if not report.clean:
+            raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
+    rates = {"worker": worker, "loop": loop, "manual": manual}
+    ratios = {name: rates["worker"]["orders_per_s"] / rates[name]["orders_per_s"] for name in AT_LEAST}
+    return {
+        "seed": SEED,
+        "kafka": KAFKA_VERSION,
+        **rates,
+        "ratios": ratios,
+        "stages": stages,
+        "checks": checks,
+        "correct": True,
+    }
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Put the answer into words."""
+    checks, stages = result["checks"], result["stages"]
+    return [
+        f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; median of "
+        f"{len(result['worker']['rounds'])} rounds of {result['worker']['orders']:,} orders "
+        f"({result['manual']['orders']:,} for the manual's way)",
+        "",
+        *harness.table(
+            ["", "orders/s", "slowest - fastest round", "of the worker's", "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
+            [
+                _row("worker, exactly once", result["worker"], result),
+                _row("bare librdkafka loop", result["loop"], result),
+                _row("Faust's manual's way", result["manual"], result),
+            ],
+        ),
+        "",
+        *(_verdict(name, result["ratios"][name]) for name in AT_LEAST),
+        "",
+        "Where the worker's time goes (share of the clock; the two threads run at once, waiting for the broker is in it):",
+        *(
+            f"  {thread}: {sum(stages[thread].values()):.0%} = "
+            + ", ".join(f"{stage} {share:.0%}" for stage, share in stages[thread].items())
+            for thread in ("flow thread", "commit thread")
+        ),
+        f"  a batch: {stages['orders_a_batch']:,.0f} orders, {stages['commit_ms']:.1f} ms to commit",
+        "",
+        f"Checked: {checks['decisions']:,} decisions for as many orders, sequence unbroken "
+        f"({', '.join(f'{name} {count:,}' for name, count in checks['statuses'].items())}); audit of "
+        f"{checks['audit']['events']:,} events clean; manual's way agrees in {checks['manual_agrees']:.2%}",
+        f"An order's records: allocation {checks['bytes']['allocation']:.0f} bytes, inventory "
+        f"{checks['bytes']['inventory']:.0f} in {checks['inventory_share']:.0%} of the cases (both also the loop's), changelog "
+        f"{checks['bytes']['changelog']:.0f} (the worker's alone)",
+    ]
+
+
+def _row(name: str, figures: dict[str, Any], result: dict[str, Any]) -> list[str]:
+    rates = [round_["orders"] / round_["seconds"] for round_ in figures["rounds"]]
+    return [
+        name,
+        f"{figures['orders_per_s']:,.0f}",
+        f"{min(rates):,.0f} - {max(rates):,.0f}",
+        f"{figures['orders_per_s'] / result['worker']['orders_per_s']:.3g}",
+        f"{figures['process_cpu_s_per_million']:.1f}",
+        f"{figures['broker_cpu_s_per_million']:.1f}",
+        f"{figures['busy']:.0%}",
+    ]
+
+
+def _verdict(name: str, ratio: float) -> str:
+    met = "met" if ratio >= AT_LEAST[name] else "MISSED"
+    return f"worker / {name} = {ratio:.2f}; expected at least {AT_LEAST[name]:g}: {met}"
+
+
+# The three
+
+
+def _run_worker(bench: "_Bench", shape: Size, orders: list[bytes]) -> tuple[dict, dict, dict, list[str | None]]:
+    """Measure the worker; also its stages, what was checked, and the location each order got."""
+    settings, work = bench.settings, shape.work()
+    for chunk in work.opening():
+        bench.append("stock.v1", [record.value for record in chunk])
+    command = ["-m", "streams.cli", "worker", "--network", str(bench.write_network(work))]
+    command += ["--bootstrap-servers", settings.bootstrap_servers, "--preset", settings.preset]
+    for name in ("app_id", "partitions", "click_partitions", "metrics_port", "batch_rows"):
+        command += ["--set", f"{name}={getattr(settings, name)}"]
+    with bench.process("worker", command) as process:
+        process.await_that(lambda: bench.committed("stock.v1") >= bench.end("stock.v1"))
+        first_cell = bench.end("inventory.v1")
+        first_batch = bench.end("inventory-changelog.v1")
+
+        def release_and_await(count: int, given: list[bytes]) -> Round:
+            target, release = bench.load("orders.v1", given)
+            return bench.measure(process, count, release, lambda: bench.committed("orders.v1") >= target)
+
+        release_and_await(shape.warm_up, orders[: shape.warm_up])
+        time.sleep(SETTLE_S)
+        before = _stages(process.metrics())
+        rounds = [release_and_await(len(part), part) for part in _parts(orders, shape)]
+        time.sleep(SETTLE_S)
+        after = _stages(process.metrics())
+    stages = _shares(before, after, rounds)
+    checks, decided = _check_worker(bench, len(orders), first_cell, first_batch)
+    return _figures(rounds), stages, checks, decided
+
+
+def _run_loop(bench: "_Bench", shape: Size, orders: list[bytes], checks: dict[str, Any]) -> dict[str, Any]:
+    """Measure the bare loop, with records as many and as large as the worker's were."""
+    topics = bench.create("loop", "orders.v1", "allocations.v1", "inventory.v1")
+    share = checks["inventory_share"]
+    command = ["-m", "benchmarks.peers.bare_loop", "--bootstrap-servers", bench.settings.bootstrap_servers]
+    command += ["--orders", topics["orders.v1"], "--inventory-share", repr(share)]
+    for option, topic in (("allocation", "allocations.v1"), ("inventory", "inventory.v1")):
+        sizes = [str(round(checks["bytes"][f"{option}_{part}"])) for part in ("key", "value")]
+        command += ["--allocations" if option == "allocation" else "--inventory", topics[topic], *sizes]
+    done = cells = 0
+    rounds = []
+    with bench.process("loop", command) as process:
+        for part in _parts(orders, shape, warm_up=True):
+            done += len(part)
+            cells = int(done * share)
+
+            def finished(done: int = done, cells: int = cells) -> bool:
+                ends = bench.end(topics["allocations.v1"]), bench.end(topics["inventory.v1"])
+                return ends[0] >= done and ends[1] >= cells - 1  # shares are summed up in floating point
+
+            _, release = bench.load(topics["orders.v1"], part)
+            rounds.append(bench.measure(process, len(part), release, finished))
+        time.sleep(SETTLE_S)
+    if (found := bench.end(topics["allocations.v1"])) != done:
+        raise WrongAnswer(f"the bare loop produced {found} allocations for {done} orders")
+    return _figures(rounds[1:])
+
+
+def _run_manual(
+    bench: "_Bench", shape: Size, orders: list[bytes], decided: list[str | None], checks: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure the manual's way on the first orders, and compare its decisions with the worker's."""
+    topics = bench.create("manual", "orders.v1", "allocations.v1")
+    work = shape.work()
+    given = {
+        "bootstrap_servers": bench.settings.bootstrap_servers,
+        "orders": topics["orders.v1"],
+        "allocations": topics["allocations.v1"],
+        "work": {name: getattr(work, name) for name in ("orders", "locations", "skus", "cells_per_sku", "fill", "seed")},
+    }
+    command = ["-m", "benchmarks.peers.faust_manual", "worker", "--without-web", "--loglevel", "warn"]
+    done = 0
+    rounds = []
+    with bench.process("manual", command, {"PEER": json.dumps(given)}) as process:
+        for part in _parts(orders, shape.manual(), warm_up=True):
+            done += len(part)
+
+            def append(part: list[bytes] = part) -> None:
+                bench.append(topics["orders.v1"], part)
+
+            def finished(done: int = done) -> bool:
+                return bench.end(topics["allocations.v1"]) >= done
+
+            rounds.append(bench.measure(process, len(part), append, finished))
+        time.sleep(SETTLE_S)
+    found = {}
+    for message in bench.read(topics["allocations.v1"]):
+        allocation = orjson.loads(message.value())
+        found[allocation["order_id"]] = allocation["location_id"]
+    if len(found) != done:
+        raise WrongAnswer(f"the manual's way decided {len(found)} of {done} orders")
+    agreed = sum(found[_order_id(number)] == decided[number] for number in range(done))
+    checks["manual_agrees"] = agreed / done
+    checks["manual_waiting"] = sum(location is None for location in found.values())
+    if checks["manual_agrees"] < AGREEMENT:
+        raise WrongAnswer(f"the manual's way agrees with the worker in {agreed} of {done} orders only")
+    return _figures(rounds[1:])
+
+
+def _parts(orders: list[bytes], shape: Size, warm_up: bool = False) -> Iterator[list[bytes]]:
+    """The orders of each round, and of the warm-up before them if asked for."""
+    if warm_up:
+        yield orders[: shape.warm_up]
+    for number in range(shape.rounds):
+        start = shape.warm_up + number * shape.orders
+        yield orders[start : start + shape.orders]
+
+
+def _figures(rounds: list[Round]) -> dict[str, Any]:
+    return {
+        "orders": rounds[0].orders,
+        "orders_per_s": median(each.orders / each.seconds for each in rounds),
+        "process_cpu_s_per_million": median(each.process_cpu_s / each.orders * 1e6 for each in rounds),
+        "broker_cpu_s_per_million": median(each.broker_cpu_s / each.orders * 1e6 for each in rounds),
+        "busy": median(each.busy for each in rounds),
+        "rounds": [vars(each) for each in rounds],
+    }
+
+
+# The worker's own account
+
+
+def _stages(text: str) -> dict[str, float]:
+    """Seconds per stage, and batches and their events, since the worker's start."""
+    found = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            if sample.name == "nearshelf_stage_seconds_sum":
+                found[sample.labels["stage"]] = sample.value
+            elif sample.name in ("nearshelf_batch_events_sum", "nearshelf_batch_events_count"):
+                found[sample.name.rpartition("_")[2]] = sample.value
+    return found
+
+
+def _shares(before: dict[str, float], after: dict[str, float], rounds: list[Round]) -> dict[str, Any]:
+    """Give each stage's share of the rounds' time, by the thread it is in."""
+    spent = {name: after[name] - before.get(name, 0.0) for name in after}
+    events, batches = spent.pop("sum"), spent.pop("count")
+    seconds = sum(each.seconds for each in rounds)
+    return {
+        "flow thread": {name: spent[name] / seconds for name in spent if name not in COMMIT_STAGES},
+        "commit thread": {name: spent[name] / seconds for name in COMMIT_STAGES},
+        "orders_a_batch": events / batches,
+        "commit_ms": sum(spent[name] for name in COMMIT_STAGES) / batches * 1000,
+    }
+
+
+def _order_id(number: int) -> str:
+    return f"o{number:09}"
+
+
+def _check_worker(bench: "_Bench", orders: int, first_cell: int, first_batch: int) -> tuple[dict[str, Any], list[str | None]]:
+    """Check that each order was decided once, in sequence; give sizes, and the location each order got."""
+    decided: list[str | None] = [None] * orders
+    statuses: Counter[str] = Counter()
+    bytes_of: Counter[str] = Counter()
+    number = 0
+    for number, message in enumerate(bench.read("allocations.v1"), 1):
+        allocation = orjson.loads(message.value())
+        expected = number, _order_id(number - 1)
+        if (allocation["sequence"], allocation["order_id"]) != expected:
+            raise WrongAnswer(
+                f"decision {number}: expected sequence and order {expected}, "
+                f"found {(allocation['sequence'], allocation['order_id'])}"
+            )
+        statuses[allocation["status"]] += 1
+        decided[number - 1] = next((shipment["location_id"] for shipment in allocation["shipments"]), None)
+        bytes_of["allocation_key"] += len(message.key())
+        bytes_of["allocation_value"] += len(message.value())
+    if number != orders:
+        raise WrongAnswer(f"the worker decided {number} of {orders} orders")
+    if refused := bench.end("dead-letter.v1"):
+        raise WrongAnswer(f"the worker refused {refused} records; none is bad")
+    cells = 0
+    for message in bench.read("inventory.v1", first_cell):
+        cells += 1
+        bytes_of["inventory_key"] += len(message.key())
+        bytes_of["inventory_value"] += len(message.value())
+    changelog = sum(len(message.value()) for message in bench.read("inventory-changelog.v1", first_batch))
+    sizes = {name: total / (orders if name.startswith("allocation") else cells) for name, total in bytes_of.items()}
+    for name in ("allocation", "inventory"):
+        sizes[name] = sizes[f"{name}_key"] + sizes[f"{name}_value"]
+    sizes["changelog"] = changelog / orders
+    checks = {"decisions": number, "statuses": dict(statuses), "inventory_share": cells / orders, "bytes": sizes}
+    return checks, decided
+
+
+# Kafka and processes
+
+
+class _Process:
+    """A process under test; its output goes to a file."""
+
+    def __init__(self, name: str, arguments: list[str], log: Path, environment: dict[str, str]):
+        self.name, self._log = name, log
+        path = os.pathsep.join([str(harness.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, *arguments],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=log.parent,
+                env=os.environ | environment | {"PYTHONPATH": path},
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def await_that(self, condition: Callable[[], bool]) -> None:
+        """Return when the condition holds, looked at every few milliseconds."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not _holds(condition):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                state = "stands still" if self._process.returncode is None else f"ended with {self._process.returncode}"
+                raise WrongAnswer(f"{self.name} {state}. End of its log:\n{self._log.read_text()[-3000:]}")
+            time.sleep(POLL_S)
+
+    def metrics(self) -> str:
+        """What a worker tells Prometheus."""
+        port = re.search(r"metrics at http://127\.0\.0\.1:(\d+)", self._log.read_text())[1]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as found:
+            return found.read().decode()
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+class _Bench:
+    """The broker of a run, and what loads and observes it. Every topic has one partition."""
+
+    def __init__(self, settings: Settings, broker_pid: int, directory: Path):
+        self.settings, self._broker_pid, self._directory = settings, broker_pid, directory
+        # Without log lines of their own: these clients outlive the broker by a moment.
+        clients = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
+        self._admin = AdminClient(clients)
+        queue = {"linger.ms": 5, "queue.buffering.max.messages": 0, "queue.buffering.max.kbytes": 2_000_000}
+        self._producer = Producer(clients | queue)
+        self._loader = Producer(clients | queue | {"transactional.id": "bench-loader", "transaction.timeout.ms": 600_000})
+        self._loader.init_transactions()
+        self._reader = {
+            "group.id": settings.app_id,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": 1,
+        }
+        self._reader |= clients
+        self._committed = Consumer(self._reader | {"isolation.level": "read_committed"})
+        # Asked for stable offsets, the coordinator would answer only while no transaction is open.
+        self._offsets = Consumer(self._reader | {"isolation.level": "read_uncommitted"})
+
+    def create(self, prefix: str, *models: str) -> dict[str, str]:
+        """Create topics like those of the catalogue, under names of their own."""
+        names = {model: f"{prefix}-{model}" for model in models}
+        wanted = [NewTopic(names[model], 1, 1, config=CATALOGUE[model].config(self.settings)) for model in models]
+        for future in self._admin.create_topics(wanted, operation_timeout=30).values():
+            future.result()
+        return names
+
+    def write_network(self, work: Synthetic) -> Path:
+        """Write the workload's locations as a network file."""
+        path = self._directory / "network.yaml"
+        locations = [place.model_dump(mode="json", exclude_none=True) for place in work.network()]
+        path.write_text(yaml.safe_dump({"version": 1, "pools": [{"id": POOL}], "locations": locations}))
+        return path
+
+    def append(self, topic: str, values: list[bytes]) -> None:
+        """Append records, and return when they are there."""
+        _send(self._producer, topic, values)
+
+    def load(self, topic: str, values: list[bytes]) -> tuple[int, Callable[[], None]]:
+        """Append records that nobody can read yet; gives the offset behind the last, and what releases them."""
+        self._loader.begin_transaction()
+        _send(self._loader, topic, values)
+        time.sleep(SETTLE_S)
+        return self._offsets.get_watermark_offsets(TopicPartition(topic, 0), 30)[1], self._loader.commit_transaction
+
+    def end(self, topic: str) -> int:
+        """The offset behind the last record that can be read."""
+        return self._committed.get_watermark_offsets(TopicPartition(topic, 0), 30)[1]
+
+    def committed(self, topic: str) -> int:
+        """The offset up to which the worker has committed a topic."""
+        return self._offsets.committed([TopicPartition(topic, 0)], 30)[0].offset
+
+    def read(self, topic: str, start: int = 0) -> Iterator[Any]:
+        """The records that can be read."""
+        consumer = Consumer(self._reader)
+        try:
+            consumer.assign([TopicPartition(topic, 0, start)])
+            while True:
+                for message in consumer.consume(5_000, 1.0):
+                    if message.error() is None:
+                        yield message
+                    elif message.error().code() == KafkaError._PARTITION_EOF:
+                        return
+                    else:
+                        raise KafkaException(message.error())
+        finally:
+            consumer.close()
+
+    @contextmanager
+    def process(self, name: str, arguments: list[str], environment: dict[str, str] | None = None) -> Iterator[_Process]:
+        """Run a Python process, and stop it."""
+        process = _Process(name, arguments, self._directory / f"{name}.log", environment or {})
+        try:
+            yield process
+        finally:
+            process.stop()
+
+    def measure(self, process: _Process, orders: int, release: Callable[[], Any], done: Callable[[], bool]) -> Round:
+        """Time what follows a release until all of it is done."""
+        pids = process.pid, self._broker_pid
+        before, idle_s, started = [_cpu_s(pid) for pid in pids], psutil.cpu_times().idle, time.perf_counter()
+        release()
+        process.await_that(done)
+        seconds = time.perf_counter() - started
+        used = [_cpu_s(pid) - cpu_s for pid, cpu_s in zip(pids, before, strict=True)]
+        busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * psutil.cpu_count())
+        return Round(orders, seconds, *used, busy)
+
+
+def _holds(condition: Callable[[], bool]) -> bool:
+    try:
+        return condition()
+    except KafkaException as failure:
+        if failure.args[0].code() in NOT_YET:
+            return False
+        raise
+
+
+def _send(producer: Producer, topic: str, values: list[bytes]) -> None:
+    key = POOL.encode()
+    messages = [{"key": key, "value": value} for value in values]
+    if producer.produce_batch(topic, messages, partition=0) < len(messages) or producer.flush(120):
+        raise WrongAnswer(f"{topic} does not take the benchmark's {len(values)} records")
+
+
+def _cpu_s(pid: int) -> float:
+    used = psutil.Process(pid).cpu_times()
+    return used.user + used.system
+
+
+@contextmanager
+def _bench(directory: Path) -> Iterator[_Bench]:
+    """Start a broker of our own with all topics, and stop it."""
+    broker = load_settings(data_directory=directory).local_broker()
+    try:
+        settings = load_settings(
+            data_directory=directory,
+            bootstrap_servers=broker.start(),
+            preset="throughput",
+            app_id="bench",
+            partitions=1,
+            click_partitions=1,
+            metrics_port=0,
+        )
+        create_topics(AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}), settings)
+        yield _Bench(settings, broker.status().pid, directory)
+    finally:
+        broker.stop()
+
+
+if __name__ == "__main__":
+    harness.main(sys.modules[__name__])

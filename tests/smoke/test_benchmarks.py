@@ -1,0 +1,121 @@
+"""Each benchmark runs at its small size and finds its answers right; how fast is no test's matter."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from benchmarks import end_to_end, harness
+from streams.cli import build_app
+from streams.cli.bench import MODULES
+
+
+@pytest.fixture(scope="module")
+def result() -> dict:
+    """The end-to-end benchmark's answer, as JSON has it."""
+    return json.loads(json.dumps(end_to_end.run("smoke")))
+
+
+def test_end_to_end_decides_every_order_once_and_audits_clean(result):
+    shape = end_to_end.SIZES["smoke"]
+    orders = shape.warm_up + shape.rounds * shape.orders
+    assert result["correct"] is True
+    assert result["checks"]["decisions"] == sum(result["checks"]["statuses"].values()) == orders
+    assert result["checks"]["statuses"]["allocated"] > 0.9 * orders
+    assert result["checks"]["audit"] == {"faults": 0, "events": orders + shape.skus * shape.cells_per_sku}
+
+
+def test_end_to_end_compares_like_with_like(result):
+    assert result["loop"]["orders"] == result["worker"]["orders"]
+    assert result["checks"]["manual_agrees"] >= end_to_end.AGREEMENT
+    assert result["checks"]["manual_waiting"] > 0  # agreement on what can't be promised, too
+    assert result["ratios"].keys() == end_to_end.AT_LEAST.keys()
+    for name in ("worker", "loop", "manual"):
+        assert result[name]["orders_per_s"] > 0
+
+
+def test_end_to_end_puts_every_figure_into_words(result):
+    text = "\n".join(end_to_end.lines(result))
+    for shown in ("worker, exactly once", "bare librdkafka loop", "Faust's manual's way", "commit thread", "audit"):
+        assert shown in text
+
+
+class _Message:
+    def __init__(self, value):
+        self._value = value
+
+    def key(self):
+        return b"key"
+
+    def value(self):
+        return json.dumps(self._value).encode()
+
+
+class _Topics:
+    """What a worker is said to have decided: (sequence, order number)s."""
+
+    def __init__(self, decisions, dead_letters=0):
+        self._decisions, self._dead_letters = decisions, dead_letters
+
+    def read(self, topic, start=0):
+        for sequence, order in self._decisions if topic == "allocations.v1" else []:
+            yield _Message({"sequence": sequence, "order_id": f"o{order:09}", "status": "allocated", "shipments": []})
+
+    def end(self, topic):
+        return self._dead_letters
+
+
+@pytest.mark.parametrize(
+    ("topics", "found"),
+    [
+        (_Topics([(1, 0), (2, 1), (3, 1)]), "decision 3"),  # one order twice
+        (_Topics([(1, 0), (3, 1), (4, 2)]), "decision 2"),  # a gap
+        (_Topics([(1, 0), (2, 1)]), "2 of 3 orders"),  # one missing
+        (_Topics([(1, 0), (2, 1), (3, 2)], dead_letters=1), "refused 1"),
+    ],
+)
+def test_end_to_end_refuses_wrong_answers(topics, found):
+    with pytest.raises(end_to_end.WrongAnswer, match=found):
+        end_to_end._check_worker(topics, 3, 0, 0)
+
+
+def test_a_process_that_ends_is_told_with_its_last_words(tmp_path):
+    process = end_to_end._Process("peer", ["-c", "print('no such topic'); raise SystemExit(3)"], tmp_path / "log", {})
+    with pytest.raises(end_to_end.WrongAnswer, match=r"peer ended with 3.*\n.*no such topic"):
+        process.await_that(lambda: False)
+
+
+def test_an_answer_comes_with_what_it_takes_to_compare_it(capsys):
+    class Benchmark:
+        __spec__ = end_to_end.__spec__
+        PACKAGES = ("numpy",)
+
+        @staticmethod
+        def run(size):
+            return {"correct": False, "found": size}
+
+        @staticmethod
+        def lines(result):
+            return [f"found {result['found']}"]
+
+    assert harness.answer(Benchmark, "smoke", as_json=True) is False
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["command"] == "python -m benchmarks.end_to_end --size smoke"
+    assert answer["machine"]["cores"] >= 1
+    assert answer["versions"].keys() == {"python", "numpy"}
+    assert answer["found"] == "smoke"
+    harness.answer(Benchmark, "smoke", as_json=False)
+    assert capsys.readouterr().out.endswith("\n\nfound smoke\n")
+
+
+@pytest.mark.parametrize("arguments", [["no-such"], ["end-to-end", "--size", "huge"]])
+def test_bench_names_what_there_is(arguments):
+    answer = CliRunner().invoke(build_app(), ["bench", *arguments])
+    assert answer.exit_code == 2
+    assert "expected one of" in answer.output
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_bench_finds_every_benchmark(name):
+    module = pytest.importorskip(MODULES[name])
+    assert callable(module.run) and callable(module.lines) and module.PACKAGES
