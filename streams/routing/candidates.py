@@ -63,7 +63,7 @@ MOST_STEPS = 1271
 MOST_FREE = 1 << 22
 Scratch = namedtuple("Scratch", "places work route_lines")
 Scratch.__doc__ = """One routing thread's working memory, of which `places` has a row per location it has room for, and the
-compiled function for several lines (lines.py)."""
+address of the compiled function for several lines (lines.py)."""
 
 
 def make_work(location_count, line_capacity):
@@ -160,7 +160,7 @@ def make_scratch(location_count, line_capacity=1000):
     from streams.routing.lines import compile_route_lines  # which is made of modules that import this one
 
     work = make_work(location_count, line_capacity)
-    return Scratch(work.candidates, work, compile_route_lines())
+    return Scratch(work.candidates, work, compile_route_lines().address)
 
 
 @inner_kernel

@@ -11,6 +11,7 @@ import numpy as np
 
 from state.columns import ENABLED
 from streams.routing.candidates import LOSERS, Answer, View
+from streams.routing.lines import call_route_lines
 from streams.routing.single import route_line
 from topics.kernels import kernel
 from topics.reasons import Unallocated
@@ -124,8 +125,8 @@ def route_order_kernel(
     for i in range(line_count):
         work.line_sku[i] = sku_rows[i]
         work.line_quantity[i] = quantities[i]
-    # Through an address (lines.py): the types must be just what the function was compiled for.
-    promised = scratch.route_lines(
+    promised = call_route_lines(
+        scratch.route_lines,
         View(view.cells, view.locations, view.sku_links, view.sku_cells),
         work,
         np.int64(line_count),

@@ -1,16 +1,21 @@
 """Routing of several lines, or of a pickup, behind one function pointer.
 
 What numba compiles into a caller, it optimises again with that caller, and with each caller's caller: the routing of several
-lines, linked into the engine, made its compilation minutes long. Called through an address it is compiled once; the call
+lines, linked into the engine, made its compilation minutes long. Called at an address it is compiled once; the call
 costs some 20 ns. So it takes nothing but the pool, the working memory and numbers, and leaves its answer there.
-Owner: kernel.py, which calls the pointer that `make_scratch` puts into a Scratch.
+The address is a plain number in the Scratch: numba looks up the type of a function object at each call from Python, and
+with it that of all arrays beside it, for half a millisecond.
+Owner: kernel.py calls it; `make_scratch` compiles it.
 """
 
 from functools import cache
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import types
+from numba.core.errors import TypingError
+from numba.extending import intrinsic
 
 from state.columns import CELL, LOCATION, SKU_LINK
 from streams.routing.candidates import EXACT_LINES, View, make_work
@@ -40,11 +45,10 @@ def route_lines(view, work, line_count, refused_lines, refused_locations, x, y, 
 
 
 @cache
-def compile_route_lines():
-    """Compile `route_lines` to an address that kernels can call; kept on disk like every kernel."""
+def _signature():
     view = View(np.zeros(1, CELL), np.zeros(1, LOCATION), np.zeros(1, SKU_LINK), np.zeros(1, np.int32))
     rows = numba.typeof(np.zeros(1, np.int32))
-    signature = types.int64(
+    return types.int64(
         numba.typeof(view),
         numba.typeof(make_work(1, 1)),
         types.int64,
@@ -55,4 +59,50 @@ def compile_route_lines():
         types.boolean,
         types.boolean,
     )
-    return numba.cfunc(signature, cache=True, _nrt=False)(route_lines.py_func)
+
+
+@cache
+def compile_route_lines():
+    """Compile `route_lines`, which is kept on disk like every kernel; `.address` is what kernels call."""
+    return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)
+
+
+@intrinsic
+def call_route_lines(
+    _context,
+    address,
+    view,
+    work,
+    line_count,
+    refused_lines,
+    refused_locations,
+    x,
+    y,
+    z,
+    pickup_location,
+    allow_split,
+    allow_partial,
+):
+    """Call `route_lines` at its address."""
+    given = (
+        view,
+        work,
+        line_count,
+        refused_lines,
+        refused_locations,
+        x,
+        y,
+        z,
+        pickup_location,
+        allow_split,
+        allow_partial,
+    )
+    for one, expected in zip(given, _signature().args, strict=True):
+        if one != expected:
+            raise TypingError(f"route_lines takes {expected}, was given {one}")
+
+    def call(context, builder, signature, arguments):
+        function = ir.FunctionType(ir.IntType(64), [context.get_value_type(argument) for argument in signature.args[1:]])
+        return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+
+    return types.int64(address, *given), call
