@@ -8,7 +8,7 @@ Owner: the audit. Not here: whether what a batch says is right (replay.py).
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,17 @@ class Input(NamedTuple):
     first: int
     next: int
     count: int
+
+
+class Change(NamedTuple):
+    """A record of `locations.v1` that a batch applied before its events."""
+
+    partition: int
+    offset: int
+    timestamp: int
+    key: str | None
+    value: Any
+    """As JSON has it; None for a tombstone, and for what is no JSON."""
 
 
 class CellRow(NamedTuple):
@@ -65,7 +76,7 @@ class Batch:
     inputs: dict[str, Input]
     order: list[str]
     """Topic of each event, in the order applied."""
-    locations: list[dict]
+    locations: list[Change]
     pools: dict[str, PoolRows]
 
 
@@ -121,7 +132,7 @@ class Chain:
                 offset=offset,
                 inputs={each["topic"]: Input(each["first"], each["next"], each["count"]) for each in manifest["inputs"]},
                 order=[topics[index] for index in order],
-                locations=manifest["locations"],
+                locations=[Change(*(each[field] for field in Change._fields)) for each in manifest["locations"]],
                 pools={each["pool_id"]: self._rows(each, blobs) for each in manifest["pools"]},
             )
         except (KeyError, ValueError, IndexError, TypeError) as error:
