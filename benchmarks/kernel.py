@@ -7,14 +7,16 @@ every SKU; 20 % are empty from the start.
 import statistics
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from benchmarks.harness import main, table
-from benchmarks.routing_cases import Order, disagreements, faults, make_view, promised_units, route_by_kernel, route_by_twin
-from streams.routing import View, make_scratch, route_orders_kernel
+from benchmarks.routing_cases import Order, disagreements, faults, make_view, promised_units, route_by_kernel
+from streams.routing import View, make_scratch, reserve, route_orders_kernel
 from streams.routing.distance import unit_vector
+from streams.routing.reference import Stock, route_orders_reference
 
 PACKAGES = ("numpy", "numba")
 SEED = 1
@@ -79,13 +81,15 @@ def _case(lines: int, locations: int, size: str) -> dict[str, Any]:
     correct = bool((taken == view.cells["reserved"]).all() and (view.cells["reserved"] <= view.cells["on_hand"]).all())
     view.cells["reserved"] = reserved
     twin_orders = orders[: TWIN_ORDERS[size]]
+    stock = Stock.of(view)
     started = time.perf_counter()
-    twins = [route_by_twin(view, order) for order in twin_orders]
+    twins = route_orders_reference(stock, [asdict(order) for order in twin_orders])
     twin_s = time.perf_counter() - started
     for order, twin in zip(twin_orders, twins, strict=True):
         decision, cell = route_by_kernel(view, order)
         correct &= not disagreements(order, decision, twin) and not faults(view, order, decision, cell)
         correct &= promised_units(order, decision) > 0
+        reserve(view, np.array(order.quantities, np.int32), np.array(cell, np.int32))
     kernel = len(orders) / statistics.median(seconds[1:])
     return {
         "lines": lines,

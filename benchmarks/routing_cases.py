@@ -5,6 +5,7 @@ Invariants: a seed gives the same case for ever on one numpy version.
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -88,7 +89,7 @@ def route_by_kernel(view: View, order: Order, scratch: Scratch | None = None) ->
         order.pickup_location,
         order.allow_split,
         order.allow_partial,
-        scratch or make_scratch(view.locations.size),
+        scratch or _scratch(max(64, view.locations.size)),
         *out,
     )
     location, cell, distance_m, kind, reason, explanation, loser_location, loser_distance_m, loser_reason = (
@@ -99,6 +100,11 @@ def route_by_kernel(view: View, order: Order, scratch: Scratch | None = None) ->
     if explanation[3] != decision.shipments or promised != sum(at >= 0 for at in location):
         raise AssertionError(f"counts disagree with the lines: {promised} promised, {explanation[3]} shipments, {location}")
     return decision, cell
+
+
+@cache
+def _scratch(location_count: int) -> Scratch:
+    return make_scratch(location_count)
 
 
 def route_by_twin(view: View, order: Order) -> Decision:
@@ -184,6 +190,7 @@ def random_case(
     refusals: bool = True,
     locations: tuple[int, int] = (1, 9),
     most_stock: int = 8,
+    density: tuple[float, float] = (0.2, 1.0),
 ) -> tuple[View, Order]:
     """Draw a small, difficult network and an order.
 
@@ -202,6 +209,8 @@ def random_case(
         Fewest and most locations. Some stand on one spot, some within a metre of another.
     most_stock : int
         Units on hand are below this; quantities are 1 to 4, so stock is tight by default.
+    density : (float, float)
+        Least and most share of the locations that have a cell of a SKU.
     """
     count = int(rng.integers(locations[0], locations[1] + 1))
     south, north, west, east = UK
@@ -220,12 +229,12 @@ def random_case(
     for line in range(line_count):
         skus.append(int(rng.choice(skus)) if skus and rng.random() < share else line)
     skus = [-1 if rng.random() < 0.03 else sku for sku in skus]
-    density = rng.uniform(0.2, 1.0)
+    share_stocked = rng.uniform(*density)
     cells = [
         (sku, at, int(rng.integers(-1, most_stock)), int(rng.integers(0, 3)), int(rng.choice([0, 0, 1])))
         for sku in range(sku_count)
         for at in range(count)
-        if rng.random() < density
+        if rng.random() < share_stocked
     ]
     cells = [cells[i] for i in rng.permutation(len(cells))]
     view = make_view(

@@ -1,6 +1,6 @@
 """Routing: which location each line of an order comes from (policy `nearest`)."""
 
 from streams.routing.candidates import Scratch, View, make_scratch
-from streams.routing.kernel import route_order_kernel, route_orders_kernel
+from streams.routing.kernel import reserve, route_order_kernel, route_orders_kernel
 
-__all__ = ["Scratch", "View", "make_scratch", "route_order_kernel", "route_orders_kernel"]
+__all__ = ["Scratch", "View", "make_scratch", "reserve", "route_order_kernel", "route_orders_kernel"]

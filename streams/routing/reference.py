@@ -191,11 +191,14 @@ def route_order_reference(
 
 def _choose(order, shippers, own, allow_split):
     """Choose a location per line; also return the rivals of a single winner, {location: metres}."""
-    if not allow_split:
-        if own is not None and order.takes(own, order.everything):
-            return dict.fromkeys(order.everything, own), {}
+    if own is not None and order.takes(own, order.everything):
+        return dict.fromkeys(order.everything, own), {}
+    if own is None or not allow_split:
         rivals = [at for at in shippers if order.takes(at, order.everything)]
-        return _single(order, rivals, order.everything) if rivals else ({}, {})
+        if rivals:
+            return _single(order, rivals, order.everything)
+        if not allow_split:
+            return {}, {}
     own_parts = order.parts(own, order.everything, most_units=True) if own is not None else [frozenset()]
     best, best_key = None, None
     for own_part in own_parts:
