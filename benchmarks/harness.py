@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -54,7 +55,7 @@ def answer(benchmark: ModuleType, size: str, as_json: bool) -> bool:
     command = f"python -m {benchmark.__spec__.name} --size {size}"
     known = {"command": command, "size": size} | facts(benchmark.PACKAGES)
     result = known | benchmark.run(size)
-    print(json.dumps(result) if as_json else "\n".join([*_heading(known), "", *benchmark.lines(result)]))
+    print(json.dumps(result, default=asdict) if as_json else "\n".join([*_heading(known), "", *benchmark.lines(result)]))
     return bool(result["correct"])
 
 

@@ -1,5 +1,6 @@
 """Each benchmark runs at its small size and finds its answers right; how fast is no test's matter."""
 
+import importlib
 import json
 
 import pytest
@@ -115,7 +116,16 @@ def test_bench_names_what_there_is(arguments):
     assert "expected one of" in answer.output
 
 
+@pytest.mark.parametrize("name", ["kernel", "exactness"])  # end-to-end is above
+def test_bench_answers_rightly_in_json(name):
+    answer = CliRunner().invoke(build_app(), ["bench", name, "--json"])
+    assert answer.exit_code == 0, answer.output
+    found = json.loads(answer.output)
+    assert found["correct"] is True
+    assert found["command"].endswith(f"benchmarks.{name} --size smoke")
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_bench_finds_every_benchmark(name):
-    module = pytest.importorskip(MODULES[name])
+    module = importlib.import_module(MODULES[name])
     assert callable(module.run) and callable(module.lines) and module.PACKAGES
