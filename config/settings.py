@@ -133,6 +133,11 @@ class Settings(BaseSettings):
         description=("How long a batch that names an unknown location waits for locations.v1 to catch up, ms"),
     )
 
+    # Tests
+    fail_at: str = Field(
+        "", description="Kill this worker at a named point, for tests: `after_flush:3` = the third time it is passed"
+    )
+
     # Clicks
     demand_window_ms: int = Field(3_600_000, ge=1_000, description="Length of the sliding demand window, ms")
     demand_buckets: int = Field(

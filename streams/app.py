@@ -131,7 +131,7 @@ class Flows:
             locations=feed,
             ticks=TickWriter(settings),
             metrics=self.metrics,
-            passed=fail_points(getattr(settings, "fail_at", "")),
+            passed=fail_points(settings.fail_at),
             throttle=self._throttle,
             failed=self.fail,
         )

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.record import Record
@@ -145,7 +145,7 @@ class Demo:
         admin = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers, **QUIET})
         create_topics(admin, self.settings)
         if not self.options.own_broker:
-            for name in (topic.name for topic in CATALOGUE):
+            for name in CATALOGUE:
                 if _ends(self.settings, name) and name != "locations.v1":
                     raise DemoFailed(
                         f"{name} at {self.settings.bootstrap_servers} holds records already; expected empty topics. "
@@ -437,12 +437,24 @@ def _partitions(settings: Settings, topic: str) -> list[TopicPartition]:
 
 def _ends(settings: Settings, topic: str) -> int:
     """Sum the end offsets of a topic."""
-    return sum(_client(settings).get_watermark_offsets(place, 10, cached=False)[1] for place in _partitions(settings, topic))
+    return sum(_end(settings, place) for place in _partitions(settings, topic))
+
+
+def _end(settings: Settings, place: TopicPartition) -> int:
+    """Give a partition's end offset; a topic made a moment ago may have no leader yet."""
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            return _client(settings).get_watermark_offsets(place, 10, cached=False)[1]
+        except KafkaException:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
 
 
 def _lag(settings: Settings) -> int:
     """Count the input records that are not committed yet."""
     places = [place for topic in (*INVENTORY_TOPICS, "clicks.v1") for place in _partitions(settings, topic)]
     committed = _client(settings).committed(places, 10)
-    ends = (_client(settings).get_watermark_offsets(place, 10, cached=False)[1] for place in places)
+    ends = (_end(settings, place) for place in places)
     return sum(max(0, end - max(0, place.offset)) for place, end in zip(committed, ends, strict=True))

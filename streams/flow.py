@@ -300,9 +300,7 @@ class PartitionFlow:
                 self._backlog.appendleft(waiting)
                 break
             if count < len(waiting.records):
-                rest = _Waiting(
-                    waiting.arrived, waiting.topic, waiting.records[count:], waiting.size_bytes - size_bytes
-                )
+                rest = _Waiting(waiting.arrived, waiting.topic, waiting.records[count:], waiting.size_bytes - size_bytes)
                 self._backlog.appendleft(rest)
             records = waiting.records[:count]
             batch.setdefault(waiting.topic, []).extend(records)
@@ -466,9 +464,7 @@ class PartitionFlow:
         for waiting in queued:
             records = waiting.records[bisect_left(waiting.records, positions[waiting.topic], key=_offset) :]
             if records:
-                self._append(
-                    _Waiting(waiting.arrived, waiting.topic, records, sum(_size(record) for record in records))
-                )
+                self._append(_Waiting(waiting.arrived, waiting.topic, records, sum(_size(record) for record in records)))
 
     # Both sides', under the condition.
 

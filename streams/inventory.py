@@ -175,8 +175,8 @@ class InventoryPipeline:
     def _judged(self, change: LocationChange) -> LocationRecord | Refusal:
         """Read a change; a deleted location is a disabled one, since its stock and its orders remain."""
         known = self._location_pools.get(change.key or b"")
-        if change.value is None and known is not None:
-            state = self.pools[known]
+        state = self.pools.get(known)
+        if change.value is None and state is not None and location_row(state, change.key) >= 0:
             row = state.t.locations[location_row(state, change.key)]
             return LocationRecord(
                 id=change.key.decode(),

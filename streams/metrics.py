@@ -88,9 +88,7 @@ class Metrics:
             registry=registry,
         )  # fmt: skip
         self.ticks = Counter("nearshelf_ticks_written", "Ticks appended to the log", registry=registry)
-        self.owned = Gauge(
-            "nearshelf_owned_partitions", "Input partitions this worker owns", ["group"], registry=registry
-        )
+        self.owned = Gauge("nearshelf_owned_partitions", "Input partitions this worker owns", ["group"], registry=registry)
         self.batch = Histogram("nearshelf_batch_events", "Events in a batch", ("group",), EVENTS)
         self.stage = Histogram("nearshelf_stage_seconds", "Time of one stage of one batch", ("group", "stage"), SECONDS)
         self.commit = Histogram("nearshelf_commit_seconds", "Time of one transaction", ("group",), SECONDS)
@@ -100,14 +98,10 @@ class Metrics:
             ("group",),
             SECONDS,
         )
-        self.rebuild = Histogram(
-            "nearshelf_rebuild_seconds", "Time to restore a partition's state", ("group",), SECONDS
-        )
+        self.rebuild = Histogram("nearshelf_rebuild_seconds", "Time to restore a partition's state", ("group",), SECONDS)
         self.lag = _Scraped("nearshelf_lag_events", "Offsets between the end of an input and what is committed",
                             ("topic", "partition"))  # fmt: skip
-        self.backlog = _Scraped(
-            "nearshelf_backlog_events", "Events fetched and not yet processed", ("group", "partition")
-        )
+        self.backlog = _Scraped("nearshelf_backlog_events", "Events fetched and not yet processed", ("group", "partition"))
         for collector in (self.batch, self.stage, self.commit, self.latency, self.rebuild, self.lag, self.backlog):
             registry.register(collector)
 

@@ -151,9 +151,7 @@ class PartitionProducer:
                 error = failure.args[0]
                 self._judge(error)
                 again = f"attempt {attempt} of {ATTEMPTS}"
-                log.warning(
-                    "%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, error.str()
-                )
+                log.warning("%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, error.str())
         raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {error.str()}")
 
     def close(self) -> None:
@@ -175,9 +173,7 @@ class PartitionProducer:
         passed(failpoints.AFTER_PRODUCE)
         # Before the offsets: else the next transaction's first request meets this one's markers and waits for a retry.
         if left := producer.flush(self._timeout_s):
-            raise Doubt(
-                f"{left} messages of batch {outcome.sequence} were not acknowledged within {self._timeout_s:g} s"
-            )
+            raise Doubt(f"{left} messages of batch {outcome.sequence} were not acknowledged within {self._timeout_s:g} s")
         times.append(time.perf_counter())
         passed(failpoints.AFTER_FLUSH)
         if outcome.offsets:

@@ -328,7 +328,7 @@ def cancel_order(t, out, e, event, lines, buffer, work):
     for i in range(count):
         drop_line(t, work.rows[i])
     if is_open(t, row):
-        write_decision(t, out, row, status_of(t, row), event, work, False)
+        t.counters[TO_ROUTE] = row  # what is left may now go where the whole could not
     else:
         close_order(t, row, CLOSED)
         write_decision(t, out, row, CANCELLED, event, work, False)
@@ -377,14 +377,18 @@ def _left(line, kind):
 def _take_units(t, order_row, e, lines, buffer, work, n):
     """Say how many units of each of the shipment's n lines (work.rows) the event takes: work.units. Returns a reason or 0."""
     total = np.int64(0)
+    shipped = False
+    reserved = False
     for k in range(n):
+        line = t.lines[work.rows[k]]
         work.units[k] = 0
-        total += _left(t.lines[work.rows[k]], e.kind)
+        total += _left(line, e.kind)
+        shipped |= line.shipped > 0
+        reserved |= line.state == RESERVED
     if total == 0:
-        first = t.lines[work.rows[0]]
-        if e.kind == RETURNED_KIND and first.shipped == 0:
+        if e.kind == RETURNED_KIND and not shipped:
             return NOT_SHIPPED
-        if e.kind == COLLECTED_KIND and first.shipment_kind == TRANSFER and first.state == RESERVED:
+        if e.kind == COLLECTED_KIND and t.lines[work.rows[0]].shipment_kind == TRANSFER and reserved:
             return NOT_SHIPPED
         return SHIPMENT_CLOSED
     if e.flags & c.HAS_LINES == 0:
@@ -425,6 +429,8 @@ def _reject(t, row, units, location):
     reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units)
     if units == line.quantity:
         line.state = ADDED
+        line.shipment_sequence = 0
+        line.shipment_number = 0
         mark(t.journal, t.counters, LINES, line, row)
     else:
         split_line(t, row, units)
@@ -484,10 +490,16 @@ def apply_fulfilment(t, e, lines, buffer, work, tag):
 @kernel
 def _return_units(t, e, location, work, n):
     for k in range(n):
-        if work.units[k] > 0:
-            known = find_cell(t.cell_index, t.cells, t.lines[work.rows[k]].sku, location)
-            if known >= 0 and not within_bounds(np.int64(t.cells[known].on_hand) + work.units[k]):
-                return OUT_OF_RANGE
+        sku = t.lines[work.rows[k]].sku
+        units = np.int64(0)
+        for other in range(n):
+            if t.lines[work.rows[other]].sku == sku:
+                units += work.units[other]
+        known = find_cell(t.cell_index, t.cells, sku, location)
+        if known >= 0:
+            units += t.cells[known].on_hand
+        if not within_bounds(units):
+            return OUT_OF_RANGE
     for k in range(n):
         if work.units[k] > 0:
             line = t.lines[work.rows[k]]
