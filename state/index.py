@@ -99,6 +99,21 @@ def index_rows(slots, table, rows):
 
 
 @kernel
+def index_newest(slots, table, rows):
+    """Enter rows (int64[], oldest first) of a hashed table into empty slots; of rows with one hash the newest stays."""
+    slots[:] = -1
+    mask = slots.size - 1
+    for row in rows:
+        slot = np.int64(table[row].hash_low) & mask
+        while slots[slot] >= 0:
+            other = table[slots[slot]]
+            if other.hash_low == table[row].hash_low and other.hash_high == table[row].hash_high:
+                break
+            slot = (slot + 1) & mask
+        slots[slot] = row
+
+
+@kernel
 def index_cells(slots, cells, count):
     """Enter all cells into empty slots."""
     slots[:] = -1

@@ -12,7 +12,7 @@ import numpy as np
 
 from state import columns
 from state.hashing import hash_bytes
-from state.index import index_cells, index_rows
+from state.index import index_cells, index_newest, index_rows
 from state.links import link_cells, link_holds, link_waiting
 from state.tables import (
     BLOCKS_TAIL,
@@ -218,7 +218,7 @@ class PoolState:
             index_cells(slots, table, self.count(name))
         elif name == "seen":
             head, tail = self._span(name)
-            index_rows(slots, table, _last_of_each(table, np.arange(head, tail) & (table.size - 1)))
+            index_newest(slots, table, np.arange(head, tail) & (table.size - 1))
         else:
             rows = np.arange(self.count(name))
             if name == "orders":
@@ -319,10 +319,3 @@ def _enlarged(array: np.ndarray, size: int) -> np.ndarray:
     new = np.zeros(size, array.dtype)
     new[: array.size] = array
     return new
-
-
-def _last_of_each(seen: np.ndarray, slots: np.ndarray) -> np.ndarray:
-    """Keep, of ring slots oldest first, the newest of each id."""
-    keys = seen[["hash_low", "hash_high"]][slots][::-1]
-    _, first = np.unique(keys, return_index=True)
-    return slots[::-1][first]
