@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env kafka demo test lint format clean
+.PHONY: help env kafka kernels demo test lint format clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
@@ -18,10 +18,14 @@ env: $(INSTALLED)  ## Install everything into .venv
 kafka: $(INSTALLED)  ## Fetch the local Apache Kafka (45 MB, once a user)
 	@$(BIN)/nearshelf broker fetch
 
+kernels: $(INSTALLED)  ## Compile the numba kernels (minutes, once for each version of them)
+	@echo "Compiling the kernels, unless they are kept from before ..."
+	@$(BIN)/python -m streams.warm
+
 demo: $(INSTALLED)  ## Watch real retail data flow through a real Kafka, and audit the result
 	@$(BIN)/nearshelf demo $(ARGS)
 
-test: lint kafka  ## Lint, then run all tests
+test: lint kafka kernels  ## Lint, then run all tests
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(INSTALLED)  ## Check style and the direction of imports

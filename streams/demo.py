@@ -154,7 +154,7 @@ class Demo:
 
     def _compile(self) -> None:
         self.say("kernels: compiling them takes a few minutes the first time, then they are kept")
-        done = subprocess.run([sys.executable, "-c", _WARM], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-m", "streams.warm"], capture_output=True, text=True, check=False)
         if done.returncode:
             raise DemoFailed(f"the kernels could not be compiled:\n{done.stderr}")
 
@@ -238,9 +238,6 @@ class Demo:
             if expected[outcome] != found[outcome]:
                 summary.unexpected.append(f"{outcome}: the workload has {expected[outcome]:,}, the topics {found[outcome]:,}")
         return summary
-
-
-_WARM = "from config.settings import load_settings; from streams.warm import warm_kernels; warm_kernels(load_settings())"
 
 
 class Workers:

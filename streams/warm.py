@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from config.settings import Settings
+from config.settings import Settings, load_settings
 from streams.demand.pipeline import warm as warm_demand
 from streams.inventory import InventoryPipeline
 from streams.pipeline import LocationChange, Segment
@@ -54,3 +54,7 @@ def warm_kernels(settings: Settings) -> None:
     restored.restore(first.changelog)
     restored.seal()
     restored.process([_segment("ticks.v1", {"pool_id": "warm"})], [])
+
+
+if __name__ == "__main__":
+    warm_kernels(load_settings())
