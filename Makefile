@@ -31,7 +31,7 @@ test: lint kafka kernels  ## Lint, then run all tests
 lint: $(INSTALLED)  ## Check style and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --quiet
+	$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## Put the code into its form
 	$(BIN)/ruff check --fix .
