@@ -55,7 +55,7 @@ Work = namedtuple(
     "sums nearest nearest_location cost taken before wanted parts used "
     "line_sku line_quantity line_group line_next line_location line_cell line_key line_number line_taker quantity nearest_m "
     "group_sku group_head group_start shared_start shared_line lines asked at placed picks serves price left "
-    "ask trial_left out",
+    "ask left_lines once twice done out",
 )
 # Locations that few.py may have to combine: all sets of 8 lines keep 9 - size takers.
 MOST_STEPS = 1271
@@ -136,7 +136,10 @@ def make_work(location_count, line_capacity):
         price=of_lines(np.float64),
         left=np.zeros((line_capacity + 1, words), np.uint64),
         ask=np.zeros(words, np.uint64),
-        trial_left=np.zeros(words, np.uint64),
+        left_lines=np.zeros(words, np.uint64),
+        once=np.zeros(words, np.uint64),
+        twice=np.zeros(words, np.uint64),
+        done=np.zeros(1, np.int64),
         out=out,
     )
 

@@ -1,8 +1,9 @@
 """Serving a set of lines from as few locations as can be found, then as near ones: set cover with prices.
 
 Greedy gives an answer, local steps improve it (drop what is redundant, take one instead of two, a nearer one instead), and
-a branch and bound looks for a better one until it has proven that there is none or has used up its steps. It branches over
-the takers of the line that has the fewest; steps are counted, not timed, so the same order always gets the same answer.
+a branch and bound looks for a better one until it has proven that there is none. It branches over the takers of the line that
+has the fewest. Improving and searching each end when they have done their share of work, which is counted, not timed: no
+order holds up the others, and the same order always gets the same answer.
 Lines that share a SKU are covered like others, and what they take from one location is then packed; a set of locations
 that covers but does not pack gets one more.
 Owner: many.py.
@@ -18,10 +19,10 @@ from streams.routing.inner import inner_kernel
 
 # More metres than a thousand distances add up to.
 SHIPMENT_M = 1e11
-SEARCH_STEPS = 50_000
+# Bounds of the work on one order, in steps of some nanoseconds.
+IMPROVE_WORK_PER_LINE = 10_000
+SEARCH_WORK = 500_000
 PACK_STEPS = 2_000
-# Pairs of locations are tried against one in their stead up to this many locations.
-PAIR_LIMIT = 40
 # No index; typed, since numba compiles a function once more for each constant.
 NOBODY = np.int64(-1)
 
@@ -30,11 +31,11 @@ NOBODY = np.int64(-1)
 #   quantity: int64[lines]
 #   group_start: int32[groups + 1], group_line: int32[...], lines that share a SKU, most units first
 #   free: int32[groups * takers], units a taker has for the group's lines
-# The rest is working memory. Arrays may be longer than the problem.
+# The rest is working memory; done: int64[1], work done. Arrays may be longer than the problem.
 Covers = namedtuple(
     "Covers",
     "line_count taker_count words group_count bits price_m quantity group_start group_line free "
-    "left trial room at placed nearest_m lefts prices picks serves",
+    "left once twice trial room at placed nearest_m lefts prices picks serves done",
 )
 
 
@@ -57,10 +58,12 @@ def choose_takers(covers, takers_out, line_taker_out):
         Whether the answer is proven to be the best one.
     """
     count = _greedy(covers, takers_out)
+    covers.done[0] = 0
     fewer = count
     while fewer >= 0:
         count = fewer
         fewer = _step(covers, takers_out, count)
+    covers.done[0] = 0
     count, proven = _search(covers, takers_out, count)
     _hand_out(covers, takers_out, count, line_taker_out)
     return proven
@@ -69,43 +72,34 @@ def choose_takers(covers, takers_out, line_taker_out):
 @inner_kernel
 def _greedy(covers, takers):
     """Take the location that covers most of what is left, the nearest of equals; return how many were taken."""
-    count = np.int64(0)
-    while count < covers.taker_count:
-        left = _find_left(covers, takers, count, NOBODY, NOBODY)
-        best, best_gain = NOBODY, 0
-        for j in range(covers.taker_count):
-            gain = 0
-            for w in range(covers.words):
-                gain += count_bits(covers.bits[j, w] & covers.left[w])
-            if gain > best_gain:
-                best, best_gain = j, gain
-        if left == 0:
-            group = _pack(covers, takers, count)
-            if group >= 0:
-                best = _roomiest(covers, takers, count, group)
-        if best < 0:
-            break
-        takers[count] = best
-        count += 1
-    return count
-
-
-@inner_kernel
-def _find_left(covers, takers, count, i, k):
-    """Put the lines that no taker but the i-th and the k-th covers into `covers.left`; return how many."""
     left = covers.left
     for w in range(covers.words):
         left[w] = EMPTY
     for line in range(covers.line_count):
         add(left, line)
-    for other in range(count):
-        if other != i and other != k:
+    count = np.int64(0)
+    while True:
+        best, best_gain = NOBODY, 0
+        for j in range(covers.taker_count):
+            gain = 0
             for w in range(covers.words):
-                left[w] &= ~covers.bits[takers[other], w]
-    lines = 0
-    for w in range(covers.words):
-        lines += count_bits(left[w])
-    return lines
+                gain += count_bits(covers.bits[j, w] & left[w])
+            if gain > best_gain:
+                best, best_gain = j, gain
+        if best < 0:
+            break
+        takers[count] = best
+        count += 1
+        for w in range(covers.words):
+            left[w] &= ~covers.bits[best, w]
+    for group in range(covers.group_count):
+        while not _pack_group(covers, group, takers, count):
+            best = _roomiest(covers, takers, count, group)
+            if best < 0:
+                break
+            takers[count] = best
+            count += 1
+    return count
 
 
 @inner_kernel
@@ -114,12 +108,13 @@ def _free(covers, group, taker):
 
 
 @inner_kernel
-def _covers_left(covers, j):
-    """Whether taker j covers all of `covers.left`."""
-    for w in range(covers.words):  # noqa: SIM110 (numba compiles no generator here)
-        if covers.left[w] & ~covers.bits[j, w] != EMPTY:
-            return False
-    return True
+def _roomiest(covers, takers, count, group):
+    """The taker with most units for a group's lines that is not chosen yet, -1 = none."""
+    best, most = NOBODY, 0
+    for j in range(covers.taker_count):
+        if _free(covers, group, j) > most and not _is_chosen(takers, count, j):
+            best, most = j, _free(covers, group, j)
+    return best
 
 
 @inner_kernel
@@ -131,14 +126,41 @@ def _is_chosen(takers, count, j):
 
 
 @inner_kernel
-def _roomiest(covers, takers, count, group):
-    """The taker with most units for a group's lines that is not chosen yet, -1 = none."""
-    best = NOBODY
-    for j in range(covers.taker_count):
-        more = _free(covers, group, j) > (_free(covers, group, best) if best >= 0 else 0)
-        if more and not _is_chosen(takers, count, j):
-            best = j
-    return best
+def _count_takers(covers, takers, count):
+    """Note which lines are covered by one of the takers, and which by two."""
+    once, twice, more = covers.once, covers.twice, covers.left
+    for w in range(covers.words):
+        once[w] = twice[w] = more[w] = EMPTY
+    for i in range(count):
+        for w in range(covers.words):
+            lines = covers.bits[takers[i], w]
+            more[w] |= twice[w] & lines
+            twice[w] = (twice[w] | (once[w] & lines)) & ~more[w]
+            once[w] = (once[w] | lines) & ~twice[w] & ~more[w]
+    covers.done[0] += count * covers.words
+
+
+@inner_kernel
+def _find_left(covers, one, other):
+    """Put the lines that only these two of the takers counted cover into `covers.left`; whether there are any."""
+    found = False
+    for w in range(covers.words):
+        mine, others = covers.bits[one, w], covers.bits[other, w]
+        lines = ((mine | others) & covers.once[w]) | (mine & others & covers.twice[w])
+        covers.left[w] = lines
+        found = found or lines != EMPTY
+    covers.done[0] += covers.words
+    return found
+
+
+@inner_kernel
+def _covers_left(covers, j):
+    """Whether taker j covers all of `covers.left`."""
+    covers.done[0] += 1
+    for w in range(covers.words):  # noqa: SIM110 (numba compiles no generator here)
+        if covers.left[w] & ~covers.bits[j, w] != EMPTY:
+            return False
+    return True
 
 
 @inner_kernel
@@ -160,8 +182,16 @@ def _pack_group(covers, group, takers, count):
     start, stop = covers.group_start[group], covers.group_start[group + 1]
     size = stop - start
     room, at = covers.room, covers.at
+    spare = np.int64(0)
     for i in range(count):
         room[i] = _free(covers, group, np.int64(takers[i]))
+        spare += room[i]
+    for k in range(start, stop):
+        covers.placed[covers.group_line[k]] = -1
+        spare -= covers.quantity[covers.group_line[k]]
+    covers.done[0] += count + size
+    if spare < 0:
+        return False
     at[0] = -1
     depth = 0
     for _ in range(PACK_STEPS):
@@ -169,9 +199,10 @@ def _pack_group(covers, group, takers, count):
         units = covers.quantity[line]
         if at[depth] >= 0:
             room[at[depth]] += units
-        i = at[depth] + 1
+        i = first = at[depth] + 1
         while i < count and (room[i] < units or covers.bits[takers[i], line >> 6] & bit(line) == EMPTY):
             i += 1
+        covers.done[0] += i - first + 1
         if i == count:
             depth -= 1
             if depth < 0:
@@ -185,39 +216,41 @@ def _pack_group(covers, group, takers, count):
                 covers.placed[covers.group_line[start + k]] = takers[at[k]]
             return True
         at[depth] = -1
-    for k in range(start, stop):
-        covers.placed[covers.group_line[k]] = -1
     return False
 
 
 @inner_kernel
 def _step(covers, takers, count):
     """Drop a taker, put one in the place of two, or a nearer one in the place of one; how many are left, -1 = no change."""
+    _count_takers(covers, takers, count)
     for i in range(count):
-        if _find_left(covers, takers, count, i, i) == 0 and _replace(covers, takers, count, i, i, NOBODY):
+        if not _find_left(covers, takers[i], takers[i]) and _replace(covers, takers, count, i, i, NOBODY):
             return count - 1
-    if count <= PAIR_LIMIT:
-        for i in range(count):
-            for k in range(i):
-                _find_left(covers, takers, count, i, k)
-                for j in range(covers.taker_count):
-                    if _covers_left(covers, j) and _replace(covers, takers, count, i, k, j):
-                        return count - 1
     for i in range(count):
-        _find_left(covers, takers, count, i, i)
+        for k in range(i):
+            _find_left(covers, takers[i], takers[k])
+            for j in range(covers.taker_count):
+                if _covers_left(covers, j) and _replace(covers, takers, count, i, k, j):
+                    return count - 1
+            if covers.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE:
+                return NOBODY
+    for i in range(count):
+        _find_left(covers, takers[i], takers[i])
         for j in range(np.int64(takers[i])):
             if covers.price_m[j] >= covers.price_m[takers[i]]:
                 break
             if _covers_left(covers, j) and _replace(covers, takers, count, i, i, j):
                 return count
-    return -1
+        if covers.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE:
+            return NOBODY
+    return NOBODY
 
 
 @inner_kernel
 def _replace(covers, takers, count, i, k, j):
     """Put taker j (-1 = nobody) in the place of the i-th and the k-th, if it is new and everything still packs."""
     trial = covers.trial
-    size = 0
+    size = np.int64(0)
     for other in range(count):
         if other != i and other != k:
             if takers[other] == j:
@@ -227,7 +260,8 @@ def _replace(covers, takers, count, i, k, j):
     if j >= 0:
         trial[size] = j
         size += 1
-    if _pack(covers, trial, size) >= 0:
+    covers.done[0] += count
+    if covers.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE or _pack(covers, trial, size) >= 0:
         return False
     for other in range(size):
         takers[other] = trial[other]
@@ -256,12 +290,14 @@ def _search(covers, takers, count):
         best = np.inf
     # Per depth: the lines left, the price so far, the taker picked, what the pick must serve (a line, or -1 - group).
     left, price, picks, serves = covers.lefts, covers.prices, covers.picks, covers.serves
-    _find_left(covers, takers, NOBODY, NOBODY, NOBODY)
     for w in range(words):
-        left[0, w] = covers.left[w]
+        left[0, w] = EMPTY
+    for i in range(covers.line_count):
+        add(left[0], i)
     price[0], picks[0], serves[0] = 0.0, -1, 0
     depth, best_count = np.int64(0), count
-    for _ in range(SEARCH_STEPS):
+    deepest = min(count, picks.size - 1) - 1
+    while covers.done[0] < SEARCH_WORK:
         j = _next_pick(covers, picks, depth, np.int64(serves[depth]))
         picks[depth] = j
         if j < 0:
@@ -270,6 +306,7 @@ def _search(covers, takers, count):
                 return best_count, True
             continue
         spent = price[depth] + SHIPMENT_M + price_m[j]
+        covers.done[0] += words
         lines_left = 0
         serve = -1
         for w in range(words):
@@ -290,7 +327,7 @@ def _search(covers, takers, count):
             bound, serve = spent + SHIPMENT_M, -1 - group
         else:
             bound = spent + (lines_left + widest - 1) // widest * SHIPMENT_M + nearest_m[serve]
-        if bound >= best or depth + 1 == count:
+        if bound >= best or depth == deepest:
             continue
         depth += 1
         price[depth], picks[depth], serves[depth] = spent, -1, serve
@@ -301,6 +338,7 @@ def _search(covers, takers, count):
 def _next_pick(covers, picks, depth, serves):
     """The next taker after the last one tried at this depth that serves a line, or a group and is not picked; -1 = none."""
     for j in range(picks[depth] + 1, covers.taker_count):
+        covers.done[0] += 1
         if serves >= 0:
             if covers.bits[j, serves >> 6] & bit(serves) != EMPTY:
                 return j

@@ -20,7 +20,7 @@ from numba.extending import intrinsic
 from state.columns import CELL, LOCATION, SKU_LINK
 from streams.routing.candidates import EXACT_LINES, View, make_work
 from streams.routing.few import route_few
-from streams.routing.inner import inner_kernel
+from streams.routing.inner import inner_kernel, keep_here
 from streams.routing.many import route_many
 
 
@@ -64,6 +64,7 @@ def _signature():
 @cache
 def compile_route_lines():
     """Compile `route_lines`, which is kept on disk like every kernel; `.address` is what kernels call."""
+    keep_here()
     return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from streams.routing.bits import EMPTY, add, drop, fill, has, size_of, within
 from streams.routing.candidates import EXACT_LINES, NONE, SHIPPER, find_own, free_units, open_candidate
-from streams.routing.covers import Covers, choose_takers
+from streams.routing.covers import NOBODY, Covers, choose_takers
 from streams.routing.distance import metres
 from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
 from streams.routing.few import Lines, combine_families, sort_by_distance
@@ -75,9 +75,7 @@ def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pick
         served_own = False
         won = np.int64(NOTHING)
     _find_cells(view, order, work)
-    for i in range(line_count):
-        if line_location[i] < 0:
-            work.out.reason[i] = _why_waiting(view, order, i, refused_lines, refused_locations, allow_split, work)
+    _write_reasons(view, order, refused_lines, refused_locations, allow_split, work)
     lines, shipments = write_promises(line_count, pickup_location, work)
     if served_own:
         won = np.int64(OWN_STOCK)
@@ -486,7 +484,9 @@ def _pose(view, order, line_count, taker_count, found_count, work):
         start,
         lines,
         work.free,
-        work.trial_left,
+        work.left_lines,
+        work.once,
+        work.twice,
         work.trial,
         work.room,
         work.at,
@@ -496,36 +496,54 @@ def _pose(view, order, line_count, taker_count, found_count, work):
         work.price,
         work.picks,
         work.serves,
+        work.done,
     )
 
 
 @inner_kernel
-def _left_at(order, group, cell, location, work):
-    """Units left of a cell, of a group's SKU, after what this order takes there."""
-    left = free_units(cell)
+def _list_room(view, order, group, work):
+    """Put the units of each of a group's cells that this order leaves into `work.room`, by place in the block.
+
+    Each candidate's `taker` is then its place.
+    """
+    block_at, block_end = _block(view, order, group)
+    for at in range(block_at, block_end):
+        cell = view.cells[view.sku_cells[at]]
+        work.room[at - block_at] = free_units(cell)
+        work.candidates[cell.location].taker = at - block_at
     for k in range(order.start[group], order.start[group + 1]):
-        if work.line_location[order.lines[k]] == location:
-            left -= order.quantity[order.lines[k]]
-    return left
+        location = work.line_location[order.lines[k]]
+        if location >= 0:
+            work.room[work.candidates[location].taker] -= order.quantity[order.lines[k]]
 
 
 @inner_kernel
 def _complete(view, order, work):
     """Give lines of a shared SKU that still wait to the nearest shipper with units left; a packing may have missed some."""
-    for line in range(order.count):
-        group = np.int64(order.group[line])
-        if work.line_location[line] >= 0 or group < 0 or order.start[group + 1] - order.start[group] == 1:
+    candidates = work.candidates
+    for group in range(order.group_count):
+        start, stop = order.start[group], order.start[group + 1]
+        waiting = 0
+        for k in range(start, stop):
+            waiting += work.line_location[order.lines[k]] < 0
+        if waiting == 0 or stop - start == 1:
             continue
-        best, nearest = -1, np.inf
+        _list_room(view, order, group, work)
         block_at, block_end = _block(view, order, group)
-        for at in range(block_at, block_end):
-            cell = view.cells[view.sku_cells[at]]
-            location = np.int64(cell.location)
-            if work.candidates[location].role != SHIPPER or work.candidates[location].chord2 >= nearest:
+        for k in range(start, stop):
+            line = order.lines[k]
+            if work.line_location[line] >= 0:
                 continue
-            if has(order.covers[location], line) and _left_at(order, group, cell, location, work) >= order.quantity[line]:
-                best, nearest = location, work.candidates[location].chord2
-        work.line_location[line] = best
+            best, nearest = NOBODY, np.inf
+            for at in range(block_at, block_end):
+                location = np.int64(view.cells[view.sku_cells[at]].location)
+                if work.room[at - block_at] < order.quantity[line] or candidates[location].chord2 >= nearest:
+                    continue
+                if candidates[location].role == SHIPPER and has(order.covers[location], line):
+                    best, nearest = location, candidates[location].chord2
+            if best >= 0:
+                work.line_location[line] = best
+                work.room[candidates[best].taker] -= order.quantity[line]
 
 
 @inner_kernel
@@ -547,27 +565,39 @@ def _find_cells(view, order, work):
 
 
 @inner_kernel
-def _why_waiting(view, order, line, refused_lines, refused_locations, allow_split, work):
-    """Why a line got no promise, after what the order's other lines took; reasons.Unallocated."""
-    if not allow_split:
-        return Unallocated.NO_SINGLE_LOCATION
-    group = np.int64(order.group[line])
-    if group < 0:
-        return Unallocated.NO_STOCK
-    reason = Unallocated.NO_STOCK
+def _write_reasons(view, order, refused_lines, refused_locations, allow_split, work):
+    """Write why each waiting line got no promise, after what the order's other lines took."""
+    for line in range(order.count):
+        if work.line_location[line] < 0:
+            work.out.reason[line] = Unallocated.NO_STOCK if allow_split else Unallocated.NO_SINGLE_LOCATION
+    for group in range(order.group_count if allow_split else 0):
+        waiting = 0
+        for k in range(order.start[group], order.start[group + 1]):
+            waiting += work.line_location[order.lines[k]] < 0
+        if waiting:
+            _list_room(view, order, group, work)
+            _write_group_reasons(view, order, group, refused_lines, refused_locations, work)
+
+
+@inner_kernel
+def _write_group_reasons(view, order, group, refused_lines, refused_locations, work):
+    """Write the reasons of one SKU's waiting lines; the cells' units left are in `work.room`."""
     block_at, block_end = _block(view, order, group)
-    for at in range(block_at, block_end):
-        cell = view.cells[view.sku_cells[at]]
-        location = np.int64(cell.location)
-        if _left_at(order, group, cell, location, work) < order.quantity[line]:
+    for k in range(order.start[group], order.start[group + 1]):
+        line = order.lines[k]
+        if work.line_location[line] >= 0:
             continue
-        may = work.candidates[location].role != NONE
-        for i in range(refused_lines.size):
-            may = may and not (refused_lines[i] == line and refused_locations[i] == cell.location)
-        if may:
-            return Unallocated.ALL_OR_NOTHING
-        reason = Unallocated.NOT_ELIGIBLE
-    return reason
+        for at in range(block_at, block_end):
+            if work.room[at - block_at] < order.quantity[line]:
+                continue
+            location = np.int64(view.cells[view.sku_cells[at]].location)
+            may = work.candidates[location].role != NONE
+            for i in range(refused_lines.size):
+                may = may and not (refused_lines[i] == line and refused_locations[i] == location)
+            if may:
+                work.out.reason[line] = Unallocated.ALL_OR_NOTHING
+                break
+            work.out.reason[line] = Unallocated.NOT_ELIGIBLE
 
 
 @inner_kernel
