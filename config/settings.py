@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     )
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = Field("none", description="Compression of what is produced")
     request_timeout_ms: int = Field(
-        30_000,
+        10_000,
         ge=1_000,
         description="How long a produce, commit or fencing may take before the partition is rebuilt, ms",
     )
@@ -121,6 +121,19 @@ class Settings(BaseSettings):
         description="How long a cell's movements are kept for late counts, hours; older counts are dead letters",
     )
     closed_order_days: int = Field(30, ge=1, description="How long a finished order is kept for returns and repeats, days")
+
+    # How much a pool keeps; an event beyond it is a dead letter
+    max_skus: int = Field(5_000_000, ge=1, le=1 << 30, description="SKUs of a pool, at most")
+    max_cells: int = Field(20_000_000, ge=1, le=1 << 30, description="Cells (SKU at location) of a pool, at most")
+    max_order_lines: int = Field(
+        10_000_000, ge=1, le=1 << 30, description="Lines of a pool's orders, open or not forgotten yet, at most"
+    )
+    max_supplies: int = Field(
+        2_000_000, ge=1, le=1 << 30, description="Expected supplies and transfers under way of a pool, at most"
+    )
+    max_demand_rows: int = Field(
+        5_000_000, ge=1, le=1 << 30, description="Pools' SKUs clicked on within the window, per partition, at most"
+    )
 
     # Time and locations
     tick_ms: int = Field(

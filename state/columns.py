@@ -35,6 +35,8 @@ POOL = np.dtype(
         ("waiting_lines", "i8"),
         ("held_orders", "i8"),
         ("open_lines", "i8"),  # lines of all orders not closed: what one event can decide on at most
+        ("kept_lines", "i8"),  # lines of all orders kept
+        ("kept_supplies", "i8"),
         ("free_text", "i8", (24,)),  # heads of the free blocks of 16 << k bytes
     ],
     align=True,

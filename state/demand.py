@@ -16,7 +16,7 @@ import numpy as np
 
 from state import changelog, columns
 from state.hashing import hash_text
-from state.index import find_hash, find_text, index_rows, insert, remove
+from state.index import find_text, index_newest, index_rows, insert, remove
 from state.pool import Delta
 from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, PAGE_BYTES, PAGES, mark
 from state.text import SMALLEST_BYTES, allocate_text, copy_text, free_text_block, touch_text
@@ -29,6 +29,7 @@ CLOCK = np.dtype(
     [
         ("now", "i8"),  # epoch ms: the largest record timestamp seen
         ("changes", "i8"),  # of all rows, ever
+        ("live_rows", "i8"),  # rows with clicks
         ("row_count", "i4"),  # rows in use or free
         ("step_count", "i4"),
         ("free_row", "i4"),  # heads of the free lists, -1 = none
@@ -96,12 +97,12 @@ Tables = namedtuple(
         "journal",  # int64[]: table << 40 | row, a row once
         "counters",  # int64[1]: JOURNAL_SIZE
         "key",  # uint8[]: scratch
-        "limits",  # int64[4]: DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS
+        "limits",  # int64[5]: DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS
     ],
 )
 ROWS, STEPS = range(2)
 _ROW_TABLES = ("rows", "steps")
-WINDOW_MS, STEP_MS = 2, 3
+WINDOW_MS, STEP_MS, MAX_ROWS = 2, 3, 4
 _KEY_BYTES = 2 * 4 * MAX_ID + 1
 _NUMBER = (1 << 40) - 1
 
@@ -129,6 +130,7 @@ def _drop_first_step(t, event):
     row.checkouts -= step.checkouts
     if row.step == number:
         row.step = -1
+        pool.live_rows -= 1
     _changed(t, step.row, event)
     pool.first_step = step.next
     if step.next < 0:
@@ -151,6 +153,15 @@ def _changed(t, number, event):
 
 
 @kernel
+def has_room(t, click, buffer):
+    """Tell whether a click may be counted: its pool and SKU have clicks in the window already, or one more may."""
+    if t.pool[0].live_rows < t.limits[MAX_ROWS]:
+        return True
+    number = _find_row(t, click, buffer)
+    return number >= 0 and t.rows[number].step >= 0
+
+
+@kernel
 def count_click(t, click, buffer, event):
     """Add a view, cart or checkout to its row in the step of time that the clock is in."""
     pool = t.pool[0]
@@ -158,6 +169,7 @@ def count_click(t, click, buffer, event):
     row = t.rows[number]
     start = pool.now - pool.now % t.limits[STEP_MS]
     if row.step < 0 or t.steps[row.step].start != start:
+        pool.live_rows += row.step < 0
         row.step = _new_step(t, number, start)
     step = t.steps[row.step]
     if click.kind == Kind.VIEW:
@@ -174,16 +186,24 @@ def count_click(t, click, buffer, event):
 
 
 @kernel
-def _row_of(t, click, buffer):
-    """Find the row of a click's pool and SKU, or make it."""
+def _find_row(t, click, buffer):
+    """Find the row of a click's pool and SKU, -1 = none; their key is then in `t.key`."""
     size = click.pool_size + 1 + click.sku_size
     copy_text(t.key, 0, buffer, click.pool_at, click.pool_size)
     t.key[click.pool_size] = 0
     copy_text(t.key, click.pool_size + 1, buffer, click.sku_at, click.sku_size)
     low, high = hash_text(t.key, 0, size)
-    number = find_text(t.row_index, t.rows, low, high, t.heap, t.key, 0, size)
+    return find_text(t.row_index, t.rows, low, high, t.heap, t.key, 0, size)
+
+
+@kernel
+def _row_of(t, click, buffer):
+    """Find the row of a click's pool and SKU, or make it."""
+    number = _find_row(t, click, buffer)
     if number >= 0:
         return number
+    size = click.pool_size + 1 + click.sku_size
+    low, high = hash_text(t.key, 0, size)
     pool = t.pool[0]
     number = pool.free_row
     if number >= 0:
@@ -247,16 +267,6 @@ def drop_empty_rows(t):
         pool.free_row = number
 
 
-@kernel
-def _index_newest(slots, ring, head, tail):
-    """Enter, of each event id, the newest entry: one that left the window may come again before it is forgotten."""
-    for position in range(tail - 1, head - 1, -1):
-        slot = position & (ring.size - 1)
-        entry = ring[slot]
-        if find_hash(slots, ring, entry.hash_low, entry.hash_high) < 0:
-            insert(slots, entry.hash_low, slot)
-
-
 class DemandState:
     """One partition's tables; `t` is what the kernels take, renewed whenever an array grows.
 
@@ -266,14 +276,18 @@ class DemandState:
         Length of the window and of one step, ms. They may differ from those the folded deltas were made with.
     dedupe_events, dedupe_ms : int
         How long event ids are remembered, as in a pool (seen.py).
+    max_rows : int
+        Rows that may have clicks at a time.
     """
 
-    def __init__(self, window_ms: int, step_ms: int, dedupe_events: int, dedupe_ms: int):
+    def __init__(self, window_ms: int, step_ms: int, dedupe_events: int, dedupe_ms: int, max_rows: int = 5_000_000):
         clock = np.zeros(1, CLOCK)
         for name in ("free_row", "free_step", "first_step", "last_step", "free_text"):
             clock[name] = -1
-        limits = np.zeros(4, np.int64)
-        limits[[DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS]] = dedupe_events, dedupe_ms, window_ms, step_ms
+        limits = np.zeros(5, np.int64)
+        limits[[DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS]] = (
+            dedupe_events, dedupe_ms, window_ms, step_ms, max_rows
+        )  # fmt: skip
         self._arrays = {
             "pool": clock,
             "heap": np.zeros(0, np.uint8),
@@ -356,7 +370,7 @@ class DemandState:
     def _index_seen(self) -> None:
         ring = self._arrays["seen"]
         slots = np.full(2 * ring.size, -1, np.int32)
-        _index_newest(slots, ring, *self._span())
+        index_newest(slots, ring, np.arange(*self._span()) & (ring.size - 1))
         self._arrays["seen_index"] = slots
 
     def changed_rows(self) -> np.ndarray:

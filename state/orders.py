@@ -57,9 +57,10 @@ def forget_order(t, row):
     order = t.orders[row]
     remove(t.order_index, t.orders, row)
     order.state = GONE
-    order.closed_at = t.pool[0].now
     mark(t.journal, t.counters, ORDERS, order, row)
-    push_closed(t, row)
+    if order.closed_at + t.limits[CLOSED_MS] >= t.pool[0].now:  # else its time has come: it goes when the batch is done
+        order.closed_at = t.pool[0].now
+        push_closed(t, row)
 
 
 @kernel
@@ -141,6 +142,7 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
         t.lines[previous].next = row
         mark(t.journal, t.counters, LINES, t.lines[previous], previous)
     order.line_count += 1
+    pool.kept_lines += 1
     t.counters[LONGEST_ORDER] = max(t.counters[LONGEST_ORDER], order.line_count)
     pool.open_lines += 1
     mark(t.journal, t.counters, ORDERS, order, order_row)
@@ -311,11 +313,32 @@ def _free_order(t, row):
         mark(t.journal, t.counters, REFUSALS, t.refusals[refusal], refusal)
         refusal = following
     free_text_block(t.pool, t.heap, t.page_dirty, t.journal, t.counters, order.id_at, order.text_size)
+    pool.kept_lines -= order.line_count
     order.state = FREE
     order.age = 0
     order.next = pool.free_order
     pool.free_order = row
     mark(t.journal, t.counters, ORDERS, order, row)
+
+
+@kernel
+def _tells(order, entry):
+    """Whether an entry of the ring is that of an order's last closing: one placed again after it expired is in it twice."""
+    return order.age == entry.age and order.closed_at == entry.time and order.state in (CLOSED, EXPIRED, GONE)
+
+
+@kernel
+def count_kept_lines(t):
+    """Count the lines of the orders kept, less those that `forget_orders` would free now, so that a batch's cut never shows."""
+    oldest = t.pool[0].now - t.limits[CLOSED_MS]
+    lines = t.pool[0].kept_lines
+    for position in range(t.counters[CLOSED_HEAD], t.counters[CLOSED_TAIL]):
+        entry = t.closed[position & (t.closed.size - 1)]
+        if entry.time >= oldest:
+            break
+        if _tells(t.orders[entry.order], entry):
+            lines -= t.orders[entry.order].line_count
+    return lines
 
 
 @kernel
@@ -328,13 +351,9 @@ def forget_orders(t):
             break
         t.counters[CLOSED_HEAD] += 1
         order = t.orders[entry.order]
-        # An expired order that was placed again is in the ring twice; only the entry that tells its last closing counts.
-        if order.age != entry.age or order.closed_at != entry.time:
-            continue
-        if order.state == CLOSED or order.state == EXPIRED:
-            remove(t.order_index, t.orders, entry.order)
-            _free_order(t, entry.order)
-        elif order.state == GONE:
+        if _tells(order, entry):
+            if order.state != GONE:
+                remove(t.order_index, t.orders, entry.order)
             _free_order(t, entry.order)
 
 

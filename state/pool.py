@@ -68,12 +68,16 @@ _INDEXES = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a pool remembers; see the settings of the same names."""
+    """How long a pool remembers, and how much it keeps; see the settings of the same names."""
 
     dedupe_events: int = 4_000_000
     dedupe_ms: int = 24 * 3_600_000
     horizon_ms: int = 48 * 3_600_000
     closed_ms: int = 30 * 24 * 3_600_000
+    max_skus: int = 5_000_000
+    max_cells: int = 20_000_000
+    max_lines: int = 10_000_000
+    max_supplies: int = 2_000_000
 
 
 @dataclass(slots=True)

@@ -203,6 +203,7 @@ def _supply_row(t, low, high, sku, location, kind):
     if row >= 0:
         return row
     pool = t.pool[0]
+    pool.kept_supplies += 1
     if pool.free_supply >= 0:
         row = np.int32(pool.free_supply)
         pool.free_supply = t.supplies[row].next
@@ -220,6 +221,15 @@ def _supply_row(t, low, high, sku, location, kind):
     supply.dirty = 0
     insert(t.supply_index, low, row)
     return row
+
+
+@kernel
+def has_supply(t, kind, text, at, size, sku):
+    """Tell whether a supply is kept; its key as in `change_supply`."""
+    if sku < 0:
+        return False
+    low, high = hash_text(text, at, size)
+    return find_hash(t.supply_index, t.supplies, low ^ cell_home(sku, kind), high) >= 0
 
 
 @kernel
@@ -246,3 +256,4 @@ def change_supply(t, kind, text, at, size, sku, location, units, expected_at):
         supply.kind = 0
         supply.next = t.pool[0].free_supply
         t.pool[0].free_supply = row
+        t.pool[0].kept_supplies -= 1

@@ -57,6 +57,10 @@ class InventoryPipeline:
             dedupe_ms=settings.dedupe_hours * 3_600_000,
             horizon_ms=settings.count_horizon_hours * 3_600_000,
             closed_ms=settings.closed_order_days * 86_400_000,
+            max_skus=settings.max_skus,
+            max_cells=settings.max_cells,
+            max_lines=settings.max_order_lines,
+            max_supplies=settings.max_supplies,
         )
         # Of the whole network: location id → pool id.
         self._location_pools: dict[bytes, bytes] = {}

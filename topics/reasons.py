@@ -134,6 +134,11 @@ class DeadLetter(Wire):
     NOT_SHIPPED = 19  # a transfer collected, or units returned, before they were shipped
     COUNT_TOO_OLD = 20  # older than the movements the cell remembers
     TOO_LARGE = 21
+    # the pool keeps as many as it may
+    TOO_MANY_SKUS = 22
+    TOO_MANY_CELLS = 23
+    TOO_MANY_LINES = 24
+    TOO_MANY_SUPPLIES = 25
 
 
 class Outcome(Wire):

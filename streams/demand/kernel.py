@@ -4,11 +4,11 @@ Every record moves the clock, whatever it says: the log's time is the broker's. 
 `event_time` changes nothing. Not here: the tables (state/demand.py), decoding (topics/codec).
 """
 
-from state.demand import advance, count_click
+from state.demand import advance, count_click, has_room
 from state.hashing import hash_text
 from state.seen import remember, was_seen
 from topics.kernels import kernel
-from topics.reasons import Kind, Outcome
+from topics.reasons import DeadLetter, Kind, Outcome
 
 
 @kernel
@@ -36,8 +36,13 @@ def apply_clicks(t, clicks, buffer, outcomes_out):
         if was_seen(t, low, high):
             outcomes_out[event] = Outcome.DUPLICATE
             continue
+        counted = click.kind == Kind.VIEW or click.kind == Kind.CART or click.kind == Kind.CHECKOUT
+        counted = counted and click.sku_size > 0 and click.pool_size > 0
+        if counted and not has_room(t, click, buffer):
+            click.reason = DeadLetter.TOO_MANY_SKUS
+            outcomes_out[event] = Outcome.DEAD_LETTER
+            continue
         remember(t, low, high)
         outcomes_out[event] = Outcome.APPLIED
-        counted = click.kind == Kind.VIEW or click.kind == Kind.CART or click.kind == Kind.CHECKOUT
-        if counted and click.sku_size > 0 and click.pool_size > 0:
+        if counted:
             count_click(t, click, buffer, event)

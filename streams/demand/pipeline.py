@@ -25,6 +25,7 @@ from topics.reasons import Outcome as Fate
 TOPIC = "clicks.v1"
 # The changelog keeps tables by pool; these are all pools' of a partition.
 _ALL_POOLS = "-"
+_NO_ROOM = "sku: as many SKUs as may be were clicked on within the window, found one more (setting max_demand_rows)"
 
 
 class ClicksPipeline:
@@ -42,7 +43,10 @@ class ClicksPipeline:
             "step_ms": settings.demand_window_ms // settings.demand_buckets,
         }
         self.state = DemandState(
-            **self._window, dedupe_events=settings.dedupe_events, dedupe_ms=settings.dedupe_hours * 3_600_000
+            **self._window,
+            dedupe_events=settings.dedupe_events,
+            dedupe_ms=settings.dedupe_hours * 3_600_000,
+            max_rows=settings.max_demand_rows,
         )
 
     def needs_locations(self, segments: list[Segment]) -> bool:
@@ -119,7 +123,7 @@ class ClicksPipeline:
                 record.key,
                 record.value,
                 reason,
-                batch.details[row],
+                batch.details.get(row, _NO_ROOM),
             )
             _pass_trace(record, message)
             messages.append(message)

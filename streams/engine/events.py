@@ -31,6 +31,7 @@ from state.orders import (
     add_line,
     add_order,
     close_order,
+    count_kept_lines,
     drop_line,
     find_order,
     push_hold,
@@ -42,13 +43,14 @@ from state.stock import (
     change_cell,
     change_supply,
     find_sku,
+    has_supply,
     move_stock,
     moved_after,
     reserve,
     sku_row,
     within_bounds,
 )
-from state.tables import LINES, ORDERS, TO_ROUTE, mark
+from state.tables import LINES, MAX_CELLS, MAX_LINES, MAX_SKUS, MAX_SUPPLIES, ORDERS, TO_ROUTE, mark
 from state.text import copy_text, touch_text
 from streams.engine.decide import CANCELLED, EXPIRED_STATUS, REJECTED, is_open, status_of, write_decision
 from topics import columns as c
@@ -85,6 +87,10 @@ SHIPMENT_CLOSED = int(DeadLetter.SHIPMENT_CLOSED)
 EXCEEDS_SHIPMENT = int(DeadLetter.EXCEEDS_SHIPMENT)
 NOT_SHIPPED = int(DeadLetter.NOT_SHIPPED)
 COUNT_TOO_OLD = int(DeadLetter.COUNT_TOO_OLD)
+TOO_MANY_SKUS = int(DeadLetter.TOO_MANY_SKUS)
+TOO_MANY_CELLS = int(DeadLetter.TOO_MANY_CELLS)
+TOO_MANY_LINES = int(DeadLetter.TOO_MANY_LINES)
+TOO_MANY_SUPPLIES = int(DeadLetter.TOO_MANY_SUPPLIES)
 
 TRANSFER = int(ShipmentKind.TRANSFER)
 NO_SUCH_PICKUP = int(Unallocated.UNKNOWN_LOCATION)
@@ -104,26 +110,30 @@ def apply_stock(t, e, buffer):
     location = find_location(t, buffer, e.location_at, e.location_size)
     if location < 0:
         return UNKNOWN_LOCATION
+    sku = find_sku(t, buffer, e.sku_at, e.sku_size)
+    known = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
+    on_hand = 0
+    if known >= 0:
+        on_hand = t.cells[known].on_hand
+    if e.kind == COUNT:
+        return _apply_count(t, e, buffer, location, sku, known)
+    units = np.int64(e.quantity)
+    if e.kind == SALE or e.kind == TRANSFER_OUT or e.kind == QUARANTINE:
+        units = -units
+    moves = e.kind != EXPECTED and e.kind != SAFETY_STOCK
+    if moves and not within_bounds(on_hand + units):
+        return OUT_OF_RANGE
+    full = _lacks_room(t, e, buffer, sku, known)
+    if full:
+        return full
     if e.kind == EXPECTED:
         sku = sku_row(t, buffer, e.sku_at, e.sku_size)
         change_supply(t, EXPECTED_SUPPLY, buffer, e.reference_at, e.reference_size, sku, location, e.quantity, e.time)
         return 0
-    on_hand = 0
-    sku = find_sku(t, buffer, e.sku_at, e.sku_size)
-    known = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
-    if known >= 0:
-        on_hand = t.cells[known].on_hand
-    if e.kind == COUNT:
-        return _apply_count(t, e, buffer, location, known)
     if e.kind == SAFETY_STOCK:
         row = cell_row(t, sku_row(t, buffer, e.sku_at, e.sku_size), location)
         change_cell(t, row, t.cells[row].on_hand, t.cells[row].reserved, e.quantity)
         return 0
-    units = np.int64(e.quantity)
-    if e.kind == SALE or e.kind == TRANSFER_OUT or e.kind == QUARANTINE:
-        units = -units
-    if not within_bounds(on_hand + units):
-        return OUT_OF_RANGE
     sku = sku_row(t, buffer, e.sku_at, e.sku_size)
     move_stock(t, cell_row(t, sku, location), units, 0, e.event_time)
     if e.kind == TRANSFER_OUT:
@@ -135,7 +145,23 @@ def apply_stock(t, e, buffer):
 
 
 @kernel
-def _apply_count(t, e, buffer, location, known):
+def _lacks_room(t, e, buffer, sku, known):
+    """Why the pool has no room for what a line of stock would add: a SKU, a cell, a supply; 0 = it has."""
+    pool = t.pool[0]
+    if sku < 0 and pool.sku_count >= t.limits[MAX_SKUS]:
+        return TOO_MANY_SKUS
+    if known < 0 and e.kind != EXPECTED and pool.cell_count >= t.limits[MAX_CELLS]:
+        return TOO_MANY_CELLS
+    if pool.kept_supplies >= t.limits[MAX_SUPPLIES]:
+        kind = EXPECTED_SUPPLY if e.kind == EXPECTED else IN_TRANSIT
+        supplies = e.kind == EXPECTED or e.kind == TRANSFER_OUT or e.kind == TRANSFER_IN
+        if supplies and not has_supply(t, kind, buffer, e.reference_at, e.reference_size, sku):
+            return TOO_MANY_SUPPLIES
+    return 0
+
+
+@kernel
+def _apply_count(t, e, buffer, location, sku, known):
     """Set on hand to what was counted, plus what is known to have moved since."""
     moved = np.int64(0)
     if known >= 0:
@@ -146,6 +172,9 @@ def _apply_count(t, e, buffer, location, known):
             return COUNT_TOO_OLD
     if not within_bounds(e.quantity + moved):
         return OUT_OF_RANGE
+    full = _lacks_room(t, e, buffer, sku, known)
+    if full:
+        return full
     row = cell_row(t, sku_row(t, buffer, e.sku_at, e.sku_size), location)
     cell = t.cells[row]
     cell.counted_at = e.time
@@ -229,6 +258,21 @@ def _refuse_pickup(t, out, order_row, reason, event, work):
 
 
 @kernel
+def _lacks_order_room(t, e, lines, buffer):
+    """Why the pool has no room for an order's lines or their SKUs; 0 = it has."""
+    pool = t.pool[0]
+    if pool.sku_count + e.line_count > t.limits[MAX_SKUS]:
+        unknown = 0
+        for i in range(e.first_line, e.first_line + e.line_count):
+            unknown += find_sku(t, buffer, lines[i].sku_at, lines[i].sku_size) < 0
+        if pool.sku_count + unknown > t.limits[MAX_SKUS]:
+            return TOO_MANY_SKUS
+    if pool.kept_lines + e.line_count > t.limits[MAX_LINES] and count_kept_lines(t) + e.line_count > t.limits[MAX_LINES]:
+        return TOO_MANY_LINES
+    return 0
+
+
+@kernel
 def place_order(t, out, e, event, lines, buffer, work):
     """Apply `placed` or `held`: make the order, which is then to be routed, or confirm its hold."""
     held = e.kind == HELD_KIND
@@ -254,7 +298,11 @@ def place_order(t, out, e, event, lines, buffer, work):
                 if not is_open(t, former):
                     close_order(t, former, CLOSED)
                 return 0
-            drop_order(t, former, CLOSED)
+    full = _lacks_order_room(t, e, lines, buffer)
+    if full:
+        return full
+    if age > 0:
+        drop_order(t, former, CLOSED)
     text_size = np.int64(e.reference_size)
     for i in range(e.first_line, e.first_line + e.line_count):
         text_size += lines[i].line_id_size

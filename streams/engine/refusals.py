@@ -40,5 +40,12 @@ def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[b
         DeadLetter.NOT_SHIPPED: f"shipment_id: expected a shipment that was shipped, found {shipment!r}, which was not",
         DeadLetter.COUNT_TOO_OLD: f"counted_at: {event['time']} is before movements of the cell that are no longer kept; "
         "send a newer count (how long they are kept: setting count_horizon_hours)",
+        DeadLetter.TOO_MANY_SKUS: f"sku: pool {pool!r} has as many SKUs as it may, found one more (setting max_skus)",
+        DeadLetter.TOO_MANY_CELLS: f"sku, location_id: pool {pool!r} has as many cells as it may, found one more "
+        "(setting max_cells)",
+        DeadLetter.TOO_MANY_LINES: f"lines: {event['line_count']} more than pool {pool!r} may keep of its orders, open or not "
+        "forgotten yet (settings max_order_lines, closed_order_days)",
+        DeadLetter.TOO_MANY_SUPPLIES: f"supply_id, transfer_id: pool {pool!r} has as many supplies under way as it may, found "
+        "one more (setting max_supplies)",
     }
     return reason, sentences[reason]
