@@ -10,7 +10,7 @@ import sys
 
 import typer
 
-GROUPS = ("broker", "topics", "network", "worker", "publish", "tail", "audit", "demo", "bench", "settings")
+GROUPS = ("broker", "topics", "network", "worker", "publish", "tail", "dead_letter", "audit", "demo", "bench", "settings")
 
 DONE, NO, WRONG_USE, UNREACHABLE = range(4)
 

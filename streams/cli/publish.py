@@ -184,7 +184,8 @@ def _no_pool(names: list[str]) -> str:
     return f"pool_id: expected one of {', '.join(names)}, found none. Add the field, or name the pool by --pool"
 
 
-def _send(settings: Any, topic: str, messages: Iterator[tuple[int, str | None, bytes]], report: Report) -> None:
+def _send(settings: Any, topic: str, messages: Iterator[tuple], report: Report) -> None:
+    """Send messages of (number, key, value, header, ...), and note in the report what became of each."""
     from confluent_kafka import Producer
 
     from streams.cli.cluster import QUIET
@@ -211,10 +212,10 @@ def _send(settings: Any, topic: str, messages: Iterator[tuple[int, str | None, b
         return note
 
     try:
-        for number, key, value in messages:
+        for number, key, value, *headers in messages:
             while True:
                 try:
-                    producer.produce(topic, value, key, on_delivery=delivered(number))
+                    producer.produce(topic, value, key, headers=headers, on_delivery=delivered(number))
                     break
                 except BufferError:  # the queue is full
                     producer.poll(0.1)

@@ -1,0 +1,519 @@
+"""`nearshelf dead-letter list|show|replay`: what was refused and why, and how a repaired event gets back in.
+
+A dead letter's place is `partition@offset` in dead-letter.v1. A replayed event goes to the topic it came from, keyed as
+`nearshelf publish` would, with its event id: the id of a refused event is not remembered, so the repaired one is no duplicate,
+and sent again it is one.
+Invariants: nothing is ever removed from dead-letter.v1; what the models would refuse again is not sent.
+Not here: why a record is refused (topics/events.py, streams/engine), sending (publish.py).
+"""
+
+import heapq
+import json
+import re
+import sys
+import time
+from base64 import b64decode
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from streams.cli.options import Bootstrap, Json, Set, read_settings
+
+TOPIC = "dead-letter.v1"
+NO_ANSWER_S = 30
+_AGE = re.compile(r"(\d+)([smhd])")
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+_PLACE = re.compile(r"(\d{1,9})@(\d{1,18})")
+
+group = typer.Typer(no_args_is_help=True, help="Records that were refused: look at them, repair them, send them again.")
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(group, name="dead-letter")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One record of dead-letter.v1. `key` and `value` are the refused record's; `refused_at` is epoch ms."""
+
+    partition: int
+    offset: int
+    refused_at: int
+    headers: tuple[tuple[str, bytes], ...]
+    topic: str
+    source_partition: int
+    source_offset: int
+    timestamp: int
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def place(self) -> str:
+        return f"{self.partition}@{self.offset}"
+
+
+Reason = Annotated[str | None, typer.Option("--reason", help="Only those refused for this reason, `unknown_location` say.")]
+Source = Annotated[str | None, typer.Option("--topic", help="Only those from this topic.")]
+Pool = Annotated[str | None, typer.Option("--pool", metavar="KEY", help="Only those with this key.")]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="AGE|TIME", help="Only those refused since: 90s, 10m, 2h, 3d ago, or an ISO time (UTC)."),
+]
+Places = Annotated[list[str] | None, typer.Argument(metavar="[PLACE]...", help="As `list` prints them: partition@offset.")]
+
+
+@group.command(name="list")
+def list_(
+    reason: Reason = None,
+    topic: Source = None,
+    pool: Pool = None,
+    since: Since = None,
+    limit: Annotated[int, typer.Option(min=1, help="So many, the newest.")] = 100,
+    bootstrap_servers: Bootstrap = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """List dead letters, newest first; with --json one object a line."""
+    settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
+    found = _read(settings, _wanted(reason, topic, pool), _since(since))
+    newest = heapq.nlargest(limit, found, key=lambda letter: (letter.refused_at, letter.partition, letter.offset))
+    if as_json:
+        for letter in newest:
+            typer.echo(json.dumps(_summary(letter)))
+        return
+    from rich.console import Console
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    table = Table(
+        *(Column(name, no_wrap=True) for name in ("place", "refused at", "from", "key", "reason")), "detail", box=None
+    )
+    for letter in newest:
+        source = f"{letter.topic}/{letter.source_partition}@{letter.source_offset}"
+        row = (letter.place, _iso(letter.refused_at), source, _text(letter.key) or "-", letter.reason, letter.detail)
+        table.add_row(*map(Text, row))
+    console = Console() if sys.stdout.isatty() else Console(width=250)
+    console.print(table)
+    if len(newest) == limit:
+        typer.echo(f"The newest {limit}; --limit shows more.", err=True)
+
+
+@group.command()
+def show(
+    place: Annotated[str, typer.Argument(help="As `list` prints it: partition@offset.")],
+    bootstrap_servers: Bootstrap = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Show one dead letter whole, its key and value as JSON or text where they are, and what is wrong with it now."""
+    settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
+    letter = _at(settings, place)
+    fault = _fault(letter.topic, letter.value)
+    answer = _summary(letter) | {
+        "timestamp": letter.timestamp,
+        "headers": {name: _text(value) for name, value in letter.headers},
+        "value": _shown(letter.value),
+        "fault": fault,
+    }
+    if as_json:
+        typer.echo(json.dumps(answer))
+        return
+    for name in ("place", "refused_at", "topic", "partition", "offset", "timestamp", "key", "reason", "detail", "headers"):
+        typer.echo(f"{name.replace('_', ' '):<11}{answer[name]}")
+    typer.echo(f"{'now':<11}{fault or 'the models take it; what the state says to it, the worker tells'}")
+    value = answer["value"]
+    typer.echo(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
+
+
+@group.command()
+def replay(
+    places: Places = None,
+    value: Annotated[
+        Path | None, typer.Option("--value", allow_dash=True, help="Send this file's content instead; - is standard input.")
+    ] = None,
+    fields: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=JSON", help="Change a field: sku='\"A\"', lines.0.quantity=2. Repeatable."),
+    ] = None,
+    key: Annotated[str | None, typer.Option("--key", help="The pool, where the event does not tell it.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Instead of places: all that the filters below let through.")] = False,
+    reason: Reason = None,
+    topic: Source = None,
+    pool: Pool = None,
+    since: Since = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be sent, and send nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    bootstrap_servers: Bootstrap = None,
+    as_json: Json = False,
+) -> None:
+    """Send refused events again, repaired or as they are, to the topic they came from; exit status 1 if one was not sent.
+
+    Many are sent oldest first, and those that are alike once. What the models would refuse again is not sent. What depends on
+    the state (unknown_order, order_exists, a limit) only the worker can tell: refused again, it is a new dead letter. An event
+    keeps its event_id, so that one sent twice counts once, within the dedupe window; whether a dead letter was replayed
+    before is not looked up, since that would mean to read the whole topic. A record of locations.v1 becomes its location's
+    latest.
+    """
+    filtered = any((reason, topic, pool, since))
+    _check_use(places, every, filtered, value, asked=not (yes or dry_run), as_json=as_json)
+    changes = [_change(assignment) for assignment in fields or []]
+    settings = read_settings(bootstrap_servers=bootstrap_servers)
+    if every:
+        found = _read(settings, _wanted(reason, topic, pool), _since(since))
+        letters = sorted(found, key=lambda letter: (letter.refused_at, letter.partition, letter.offset))
+    else:
+        letters = [_at(settings, place) for place in places]
+    replacement = None if value is None else sys.stdin.buffer.read() if str(value) == "-" else value.read_bytes()
+    events, faults = _repaired(settings, letters, replacement, changes, key)
+    if not as_json:
+        _tell(faults)
+    if dry_run:
+        _tell_plan(events, faults, as_json)
+    else:
+        if events and not yes:
+            typer.confirm(f"Send {len(events)} to {', '.join(sorted({event[0].topic for event in events}))}?", abort=True)
+        undelivered = _send(settings, events)
+        faults |= undelivered
+        sent = len(events) - len(undelivered)
+        if as_json:
+            typer.echo(json.dumps({"sent": sent, "faults": _listed(faults)}))
+        else:
+            _tell(undelivered)
+            typer.echo(f"{sent} sent" + (f", {len(faults)} not" if faults else ""))
+    raise typer.Exit(1 if faults else 0)
+
+
+def _check_use(
+    places: list[str] | None, every: bool, filtered: bool, value: Path | None, *, asked: bool, as_json: bool
+) -> None:
+    """Refuse what contradicts itself."""
+    if bool(places) == every:
+        raise typer.BadParameter("expected places, or --all with filters", param_hint="PLACE")
+    if filtered and not every:
+        raise typer.BadParameter("filters go with --all, not with places", param_hint="--all")
+    if value is not None and len(places or []) != 1:
+        raise typer.BadParameter("one value replaces that of one place", param_hint="--value")
+    if asked and (as_json or not sys.stdin.isatty()):
+        raise typer.BadParameter("nobody can be asked here: give --yes, or --dry-run", param_hint="--yes")
+
+
+# Reading
+
+
+def _read(settings: Any, wanted: Callable[[Letter], bool], since: int | None) -> Iterator[Letter]:
+    """Give the wanted letters that are committed now, partition by partition in their order."""
+    from streams.cli.cluster import partitions_of
+
+    partitions = partitions_of(TOPIC, settings)
+    for message in _messages(settings, dict.fromkeys(partitions, 0), since):
+        letter = _letter(message)
+        if letter is None:
+            typer.echo(f"{message.partition()}@{message.offset()}: no dead letter, but something else; left out", err=True)
+        elif wanted(letter):
+            yield letter
+
+
+def _at(settings: Any, place: str) -> Letter:
+    """Read one place; exits with status 1 if there is no dead letter."""
+    from streams.cli.cluster import partitions_of
+
+    match = _PLACE.fullmatch(place)
+    if match is None:
+        raise typer.BadParameter(f"expected partition@offset, found {place}", param_hint="PLACE")
+    partition, offset = map(int, match.groups())
+    message = None
+    if partition in partitions_of(TOPIC, settings):
+        message = next(_messages(settings, {partition: offset}, None), None)
+    letter = _letter(message) if message is not None and message.offset() == offset else None
+    if letter is None:
+        typer.echo(
+            f"nearshelf: there is no dead letter at {place}; `nearshelf dead-letter list` names those there are", err=True
+        )
+        raise typer.Exit(1)
+    return letter
+
+
+def _messages(settings: Any, starts: dict[int, int], since: int | None) -> Iterator[Any]:
+    """Give dead-letter.v1's committed messages from an offset of each partition to its present end."""
+    from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+    from streams.cli.cluster import QUIET, Unreachable
+
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.bootstrap_servers,
+            "group.id": f"{settings.app_id}-dead-letter",  # never joined, nothing is committed
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 10,
+            "fetch.queue.backoff.ms": 1,
+            **QUIET,
+        }
+    )
+    try:
+        if since is not None:
+            asked = [TopicPartition(TOPIC, partition, since) for partition in starts]
+            found = consumer.offsets_for_times(asked, NO_ANSWER_S)
+            starts = {place.partition: place.offset for place in found if place.offset >= 0}
+        # An offset beyond the end would be taken for one that is gone, and everything be read.
+        ends = {
+            partition: consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), NO_ANSWER_S) for partition in starts
+        }
+        left = {partition for partition, offset in starts.items() if offset < ends[partition][1]}
+        consumer.assign([TopicPartition(TOPIC, partition, starts[partition]) for partition in left])
+        deadline = time.monotonic() + NO_ANSWER_S
+        while left:
+            for message in consumer.consume(1000, timeout=0.1):
+                deadline = time.monotonic() + NO_ANSWER_S
+                error = message.error()
+                if error is None:
+                    yield message
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    left.discard(message.partition())
+                else:
+                    raise KafkaException(error)
+            if time.monotonic() > deadline:
+                raise Unreachable(settings.bootstrap_servers)
+    finally:
+        consumer.close()
+
+
+def _letter(message: Any) -> Letter | None:
+    from pydantic import ValidationError
+
+    from topics.events import DeadLetterRecord
+
+    try:
+        record = DeadLetterRecord.model_validate_json(message.value() or b"")
+        return Letter(
+            message.partition(),
+            message.offset(),
+            message.timestamp()[1],
+            tuple(message.headers() or ()),
+            record.topic,
+            record.partition,
+            record.offset,
+            record.timestamp,
+            record.reason,
+            record.detail,
+            None if record.key is None else b64decode(record.key, validate=True),
+            None if record.value is None else b64decode(record.value, validate=True),
+        )
+    except (ValidationError, ValueError):
+        return None
+
+
+def _wanted(reason: str | None, topic: str | None, pool: str | None) -> Callable[[Letter], bool]:
+    """Check the filters, and return them as one."""
+    from topics.events import MODELS
+    from topics.reasons import DeadLetter
+
+    reasons = [known.wire for known in DeadLetter]
+    if reason is not None and reason not in reasons:
+        raise typer.BadParameter(f"expected one of {', '.join(reasons)}, found {reason}", param_hint="--reason")
+    if topic is not None and topic not in MODELS:
+        raise typer.BadParameter(f"expected one of {', '.join(MODELS)}, found {topic}", param_hint="--topic")
+    key = None if pool is None else pool.encode()
+    return lambda letter: (
+        (reason is None or letter.reason == reason)
+        and (topic is None or letter.topic == topic)
+        and (key is None or letter.key == key)
+    )
+
+
+def _since(text: str | None) -> int | None:
+    """Read an age or a time; epoch ms."""
+    if text is None:
+        return None
+    age = _AGE.fullmatch(text)
+    try:
+        if age:
+            then = datetime.now(UTC) - timedelta(**{_UNITS[age[2]]: int(age[1])})
+        else:
+            then = datetime.fromisoformat(text)
+            then = then if then.tzinfo else then.replace(tzinfo=UTC)
+        return max(0, int(then.timestamp() * 1000))
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(f"expected 90s, 10m, 2h, 3d or 2026-01-31T12:00, found {text}", param_hint="--since") from None
+
+
+# Repairing
+
+
+def _change(assignment: str) -> tuple[list[str], Any]:
+    """Read FIELD=JSON: the path to the field, and its new value."""
+    name, equals, text = assignment.partition("=")
+    if not equals or not name:
+        raise typer.BadParameter(f"expected FIELD=JSON, found {assignment}", param_hint="--set")
+    try:
+        return name.split("."), json.loads(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"{name}: expected JSON, found {text}. Text needs its quotes: --set {name}='\"{text}\"'", param_hint="--set"
+        ) from None
+
+
+def _changed(value: bytes | None, changes: list[tuple[list[str], Any]]) -> bytes:
+    """Return the event with its fields changed; raises ValueError where it can't be."""
+    try:
+        event = json.loads(value or b"")
+    except ValueError:
+        raise ValueError("the value is no JSON: no field of it can be changed. Give it whole, by --value") from None
+    for path, new in changes:
+        place = event
+        for i, step in enumerate(path):
+            where = ".".join(path[: i + 1])
+            if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
+                step = int(step)
+            elif not isinstance(place, dict) or (i + 1 < len(path) and step not in place):
+                raise ValueError(f"{where}: there is no such place in the event")
+            if i + 1 == len(path):
+                place[step] = new
+            else:
+                place = place[step]
+    return json.dumps(event).encode()
+
+
+Events = list[tuple[Letter, str, bytes]]  # each with its key and value
+
+
+def _repaired(
+    settings: Any, letters: list[Letter], replacement: bytes | None, changes: list[tuple[list[str], Any]], key: str | None
+) -> tuple[Events, dict[str, str]]:
+    """Give what can be sent, each with its key, and place → why not for the rest; what is alike is given once."""
+    from streams.cli.publish import OWN_KEY, _published_pools
+
+    by_pool = key is None and any(letter.topic not in OWN_KEY for letter in letters)
+    pools = _published_pools(settings) if by_pool else {}
+    events, faults, seen = [], {}, set()
+    for letter in letters:
+        try:
+            value = letter.value if replacement is None else replacement
+            value = _changed(value, changes) if changes else value
+            fault = _fault(letter.topic, value)
+            if fault:
+                raise ValueError(fault)
+            own = _key(letter, value, pools) if key is None or letter.topic in OWN_KEY else key
+        except ValueError as error:
+            faults[letter.place] = str(error)
+            continue
+        if (letter.topic, own, value) not in seen:
+            seen.add((letter.topic, own, value))
+            events.append((letter, own, value))
+    return events, faults
+
+
+def _fault(topic: str, value: bytes | None) -> str:
+    """Say why the event would be refused again; empty if the models take it."""
+    from streams.cli.publish import TOPICS
+    from topics.events import Refusal, judge
+
+    if topic not in TOPICS:
+        return f"{topic} is written by workers only; there is nothing to send again"
+    judged = judge(topic, value)
+    return judged.detail if isinstance(judged, Refusal) else ""
+
+
+def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
+    """Find the event's key as `publish` does; an order without a pool's name stays in the pool it was sent to.
+
+    Raises
+    ------
+    ValueError
+        No known pool is the event's.
+    """
+    from streams.cli.publish import OWN_KEY, _text_field
+
+    event = json.loads(value)
+    if letter.topic in OWN_KEY:
+        return event[OWN_KEY[letter.topic]]
+    if letter.topic != "orders.v1":
+        if event["location_id"] in pools:
+            return pools[event["location_id"]]
+        raise ValueError(f"location_id: expected a known location, found {event['location_id']}")
+    known = sorted(set(pools.values()))
+    pool = _text_field(event, "pool_id") or _text(letter.key) or (known[0] if len(known) == 1 else None)
+    if pool in known:
+        return pool
+    expected = f"one of {', '.join(known)}" if known else "a pool of locations.v1, which is empty"
+    raise ValueError(f"pool: expected {expected}, found {pool or 'none'}. Name it by --key")
+
+
+# Sending and telling
+
+
+def _send(settings: Any, events: Events) -> dict[str, str]:
+    """Send the events, topic by topic; returns place → why for each that was not delivered."""
+    from streams.cli.publish import Report, _send
+
+    undelivered = {}
+    for topic in dict.fromkeys(letter.topic for letter, _, _ in events):
+        report = Report()
+        chosen = [event for event in events if event[0].topic == topic]
+        messages = ((i, key, value, *_headers(letter)) for i, (letter, key, value) in enumerate(chosen))
+        _send(settings, topic, messages, report)
+        undelivered |= {chosen[i][0].place: fault for i, fault in report.faults.items()}
+    return undelivered
+
+
+def _headers(letter: Letter) -> list[tuple[str, bytes]]:
+    traces = [header for header in letter.headers if header[0] == "traceparent"]
+    return [("replayed-from", f"{TOPIC}/{letter.partition}/{letter.offset}".encode()), *traces]
+
+
+def _tell(faults: dict[str, str]) -> None:
+    for place, fault in faults.items():
+        typer.echo(f"{place}: {fault}", err=True)
+
+
+def _tell_plan(events: Events, faults: dict[str, str], as_json: bool) -> None:
+    if as_json:
+        plan = [
+            {"place": letter.place, "topic": letter.topic, "key": key, "value": _shown(value)} for letter, key, value in events
+        ]
+        typer.echo(json.dumps({"sent": 0, "events": plan, "faults": _listed(faults)}))
+        return
+    for letter, key, value in events:
+        typer.echo(f"{letter.place}: to {letter.topic}, key {key}: {_text(value)}")
+
+
+def _listed(faults: dict[str, str]) -> list[dict[str, str]]:
+    return [{"place": place, "detail": fault} for place, fault in faults.items()]
+
+
+def _summary(letter: Letter) -> dict[str, Any]:
+    return {
+        "place": letter.place,
+        "refused_at": _iso(letter.refused_at),
+        "topic": letter.topic,
+        "partition": letter.source_partition,
+        "offset": letter.source_offset,
+        "key": _text(letter.key),
+        "reason": letter.reason,
+        "detail": letter.detail,
+    }
+
+
+def _iso(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _shown(value: bytes | None) -> Any:
+    """JSON as what it is, other text as text, other bytes as base64."""
+    from streams.cli.tail import _parsed
+
+    return _parsed(value)
+
+
+def _text(value: bytes | None) -> str | None:
+    from streams.cli.tail import _text
+
+    return _text(value)
