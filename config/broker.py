@@ -22,7 +22,7 @@ import time
 import urllib.request
 import uuid
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +79,8 @@ class Broker:
         The Maven repository, or a mirror of Maven Central.
     heap_mb : int
         The Java heap's limit, MiB.
+    proxied : sequence of (int, int)
+        More listeners, for tests with a proxy between client and broker: the port, and the port its clients are told.
     """
 
     def __init__(
@@ -87,11 +89,13 @@ class Broker:
         cache: Path = CACHE_DIRECTORY,
         maven_url: str = MAVEN_CENTRAL,
         heap_mb: int = 1024,
+        proxied: Sequence[tuple[int, int]] = (),
     ):
         self.directory = Path(directory).absolute()
         self.jars = cache.expanduser() / f"kafka-{KAFKA_VERSION}"
         self.maven_url = maven_url.rstrip("/")
         self.heap_mb = heap_mb
+        self.proxied = proxied
         self._properties = self.directory / "server.properties"
         self._state = self.directory / "broker.json"  # pid and ports of the last start
         self._data = self.directory / "data"
@@ -267,7 +271,7 @@ class Broker:
     def _launch(self, port: int, class_path: str, report: Callable[[str], None]) -> str:
         report(f"Starting Apache Kafka {KAFKA_VERSION} at {_address(port)}")
         controller_port = _free_port(excluding=port)
-        self._properties.write_text(_server_properties(port, controller_port, self._data))
+        self._properties.write_text(_server_properties(port, controller_port, self._data, self.proxied))
         java = self._java(class_path)
         if not (self._data / "meta.properties").exists():
             self._format(java)
@@ -405,15 +409,18 @@ def _trusted_authorities() -> ssl.SSLContext:
     return trust
 
 
-def _server_properties(port: int, controller_port: int, data: Path) -> str:
+def _server_properties(port: int, controller_port: int, data: Path, proxied: Sequence[tuple[int, int]] = ()) -> str:
+    listeners = "".join(f",PROXIED{own}://127.0.0.1:{own}" for own, _ in proxied)
+    advertised = "".join(f",PROXIED{own}://127.0.0.1:{told}" for own, told in proxied)
+    protocols = "".join(f",PROXIED{own}:PLAINTEXT" for own, _ in proxied)
     return f"""\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port}{listeners},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={data}
 auto.create.topics.enable=false
 # one node: nothing to replicate to
