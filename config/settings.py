@@ -135,6 +135,17 @@ class Settings(BaseSettings):
         5_000_000, ge=1, le=1 << 30, description="Pools' SKUs clicked on within the window, per partition, at most"
     )
 
+    # Restarts
+    snapshot_interval_ms: int = Field(
+        10_000,
+        ge=0,
+        le=3_600_000,
+        description="Time between snapshots of the state in data_directory, ms; 0: none, a restart reads the whole changelog",
+    )
+    standby: bool = Field(
+        False, description="Keep the state of partitions owned by other workers in memory, to take them over sooner"
+    )
+
     # Time and locations
     tick_ms: int = Field(
         500, ge=50, le=1_000, description="Time between ticks of a quiet pool in which something waits on time, ms"
@@ -149,6 +160,10 @@ class Settings(BaseSettings):
     # Tests
     fail_at: str = Field(
         "", description="Kill this worker at a named point, for tests: `after_flush:3` = the third time it is passed"
+    )
+
+    digest_at_stop: bool = Field(
+        False, description="Log a digest of each pool's state at an orderly stop, for tests; slow for a large state"
     )
 
     # Clicks

@@ -1,5 +1,8 @@
 """A batch's changelog record: what was read, in which order it was applied, and what it changed. Pure: bytes in, bytes out.
 
+The records of a partition are a hash chain: a batch's link is the SHA-256 of the link before and its record's bytes, so a
+record that was altered, removed or inserted breaks it there. The link travels in the record's headers.
+
 Layout: uint32 (little endian) size of the manifest, the manifest (JSON), then blobs that the manifest points to by `at`
 (offset from the end of the manifest) and `bytes`. Arrays are little endian, as numpy lays them out; each table's manifest
 entry describes its row, so a reader needs nothing but this page:
@@ -20,7 +23,9 @@ before the events.
     bytes:  the text heap: (int64 offset, int32 size)[count] at `rows_at`, the bytes themselves joined at `at`
 """
 
+import hashlib
 import struct
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -31,6 +36,8 @@ from state.pool import Delta
 from state.tables import PAGE_BYTES
 
 VERSION = 1
+FIRST_LINK = bytes(32)
+"""What the first batch is linked to."""
 _SIZE = struct.Struct("<I")
 _PAGE = np.dtype([("at", "<i8"), ("size", "<i4")])
 
@@ -48,7 +55,9 @@ class _Blobs:
         return at
 
 
-def _described(dtype: np.dtype) -> dict[str, Any]:
+@cache
+def described(dtype: np.dtype) -> dict[str, Any]:
+    """Describe a row as a manifest does: JSON from which `dtype_of` makes the dtype again."""
     kinds = [dtype.fields[name][0] for name in dtype.names]
     return {
         "names": list(dtype.names),
@@ -58,25 +67,13 @@ def _described(dtype: np.dtype) -> dict[str, Any]:
     }
 
 
-_DESCRIBED = {
-    dtype: _described(dtype)
-    for dtype in (
-        columns.POOL,
-        columns.LOCATION,
-        columns.SKU,
-        columns.CELL,
-        columns.ORDER,
-        columns.LINE,
-        columns.REFUSAL,
-        columns.SUPPLY,
-        columns.MOVEMENT,
-        columns.SEEN,
-    )
-}
+def dtype_of(columns: dict[str, Any]) -> np.dtype:
+    """Make the dtype that was described."""
+    return np.dtype({key: columns[key] for key in ("names", "formats", "offsets", "itemsize")})
 
 
 def _table(blobs: _Blobs, name: str, kind: str, values: np.ndarray, rows: np.ndarray | None = None) -> dict[str, Any]:
-    entry = {"name": name, "kind": kind, "columns": _DESCRIBED[values.dtype], "count": values.size, "bytes": values.nbytes}
+    entry = {"name": name, "kind": kind, "columns": described(values.dtype), "count": values.size, "bytes": values.nbytes}
     if rows is not None:
         entry["rows_at"] = blobs.add(rows)
     entry["at"] = blobs.add(values)
@@ -113,6 +110,13 @@ def encode(head: dict[str, Any], order: np.ndarray, deltas: dict[str, Delta]) ->
     return b"".join([_SIZE.pack(len(text)), text, *blobs.parts])
 
 
+def next_link(previous: bytes, record: bytes) -> bytes:
+    """Give a batch's link (32 bytes) from that of the batch before and its record."""
+    link = hashlib.sha256(previous)
+    link.update(record)
+    return link.digest()
+
+
 def manifest_of(record: bytes) -> tuple[dict[str, Any], memoryview]:
     """Read a record's manifest; returns it with the blobs behind it."""
     (size,) = _SIZE.unpack_from(record)
@@ -126,10 +130,6 @@ def manifest_of(record: bytes) -> tuple[dict[str, Any], memoryview]:
     return manifest, memoryview(record)[end:]
 
 
-def _dtype(described: dict[str, Any]) -> np.dtype:
-    return np.dtype({key: described[key] for key in ("names", "formats", "offsets", "itemsize")})
-
-
 def delta_of(tables: list[dict[str, Any]], blobs: memoryview) -> Delta:
     """Read what a batch changed in one pool from its manifest entry and the record's blobs."""
     delta = Delta(np.zeros(1, columns.POOL))
@@ -139,7 +139,7 @@ def delta_of(tables: list[dict[str, Any]], blobs: memoryview) -> Delta:
             spans = np.frombuffer(blobs, _PAGE, count, table["rows_at"])
             delta.pages = (spans["at"], np.frombuffer(blobs, np.uint8, count * PAGE_BYTES, at).reshape(count, PAGE_BYTES))
             continue
-        values = np.frombuffer(blobs, _dtype(table["columns"]), count, at)
+        values = np.frombuffer(blobs, dtype_of(table["columns"]), count, at)
         if table["kind"] == "append":
             delta.appended[name] = (table["start"], values)
         elif name == "pool":
@@ -147,3 +147,7 @@ def delta_of(tables: list[dict[str, Any]], blobs: memoryview) -> Delta:
         else:
             delta.rows[name] = (np.frombuffer(blobs, np.int32, count, table["rows_at"]), values)
     return delta
+
+
+_DESCRIBED: dict = {}
+_described = described

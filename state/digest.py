@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from state import columns
+from state.demand import DemandState
 from state.pool import PoolState
 from state.tables import CLOSED_MS, DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS
 
@@ -99,3 +100,21 @@ def _seen(state: PoolState) -> list:
     recent = ring["time"] >= int(state.row["now"][0]) - int(state.t.limits[DEDUPE_MS])
     inside = ring[recent | (np.arange(head, tail) >= tail - int(state.t.limits[DEDUPE_EVENTS]))]
     return [tail, inside["hash_low"].tolist(), inside["hash_high"].tolist(), inside["time"].tolist()]
+
+
+def digest_demand(state: DemandState) -> str:
+    """Hash all that decides the further demand of one partition's clicks; 32 hex digits."""
+    clock = state.clock[0]
+    rows, steps = state.rows("rows"), state.rows("steps")
+    names = ("views", "carts", "checkouts")
+    live = sorted(
+        [*state.text(row), *(int(row[name]) for name in (*names, "version", "updated_at"))] for row in rows if row["step"] >= 0
+    )
+    queue, number = [], int(clock["first_step"])
+    while number >= 0:
+        step = steps[number]
+        queue.append([int(step["start"]), *state.text(rows[step["row"]]), *(int(step[name]) for name in names)])
+        number = int(step["next"])
+    seen = state.seen()[["hash_low", "hash_high", "time"]].tolist()
+    parts = [int(clock["now"]), int(clock["changes"]), live, queue, int(clock["seen_tail"]), seen]
+    return hashlib.blake2b(orjson.dumps(parts), digest_size=16).hexdigest()

@@ -15,8 +15,9 @@ import asyncio
 import gc
 import logging
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import faust
@@ -33,8 +34,11 @@ from streams.failpoints import fail_points
 from streams.flow import Group, PartitionFlow, Shared
 from streams.locations import LocationFeed
 from streams.metrics import Metrics
+from streams.pipeline import Pipeline
 from streams.recovery import Inconsistent, LogReader
 from streams.scheduler import BatchScheduler
+from streams.snapshots import Place, Snapshots
+from streams.standby import Standby
 from streams.ticks import TickWriter
 from streams.transport import Fetched
 from topics.events import LocationRecord
@@ -125,13 +129,17 @@ class Flows:
         self._partitions = partition_counts(settings, self.groups)
         self._reader = LogReader(settings)
         feed = LocationFeed(settings, self._partitions[locations.TOPIC], self._reader, self.fail)
+        passed = fail_points(settings.fail_at)
+        snapshots = Snapshots(settings, passed)
         self._shared = Shared(
             settings=settings,
             group_metadata=self._reader.group_metadata(),
             locations=feed,
             ticks=TickWriter(settings),
+            snapshots=snapshots,
+            standby=Standby(settings, snapshots),
             metrics=self.metrics,
-            passed=fail_points(settings.fail_at),
+            passed=passed,
             throttle=self._throttle,
             failed=self.fail,
         )
@@ -154,6 +162,8 @@ class Flows:
         """Give back what `prepare` took; all flows are closed."""
         if self._shared is not None:
             self._stop_metrics()
+            self._shared.standby.stop()
+            self._shared.snapshots.stop()
             self._shared.ticks.close()
             self._shared.locations.stop()
             self._reader.close()
@@ -239,6 +249,7 @@ class Flows:
                     group = next(group for group in self.groups if group.name == key[0])
                     self._flows[key] = PartitionFlow(group, key[1], self._partitions[group.topics[0]], self._shared)
                 ready.append(self._flows[key].resume(rebuild=doubt if kept else None))
+            self._shared.standby.follow(self._others(owned))
             self._count()
             if await self._ready_or_revoked(ready):
                 log.info("ready: %s", self._describe() or "no partitions for this worker")
@@ -266,6 +277,17 @@ class Flows:
         if not await _done(ended, self._app.settings.request_timeout_ms / 1000):
             log.warning("a batch in hand was given up: the next owner's fence will settle it")
         self._count()
+
+    def _others(self, owned: set[tuple[str, int]]) -> list[tuple[Place, Callable[[], Pipeline]]]:
+        """Name the partitions that are not owned, each with what makes its empty pipeline."""
+        settings, found = self._app.settings, []
+        for group in self.groups:
+            count = self._partitions[group.topics[0]]
+            for partition in range(count):
+                if (group.name, partition) not in owned:
+                    make = partial(group.make_pipeline, partition, count, settings)
+                    found.append((group.place(partition, count, settings), make))
+        return found
 
     def _owned(self, assignment: Iterable[TP]) -> set[tuple[str, int]]:
         """Give the (group, partition)s of an assignment; each must be whole."""

@@ -18,6 +18,7 @@ Owner of the pipeline: the flow thread, nobody else ever. Invariants:
 Not here: what the records mean (pipeline.py), who owns which partition (app.py).
 """
 
+import json
 import logging
 import threading
 import time
@@ -37,6 +38,8 @@ from streams.locations import Inbox, LocationFeed
 from streams.metrics import Metrics
 from streams.pipeline import LocationChange, Outcome, Pipeline, Segment
 from streams.recovery import Interrupted, LogReader
+from streams.snapshots import Place, Snapshots
+from streams.standby import Standby
 from streams.ticks import TickWriter
 from streams.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
 from streams.transport import Fetched
@@ -61,6 +64,10 @@ class Group:
     """Topics whose records may be deleted unread."""
     reads_locations: bool = True
 
+    def place(self, partition: int, partitions: int, settings: Any) -> Place:
+        """Name one partition of the group."""
+        return Place(f"{settings.app_id}-{self.name}-{partition}", self.changelog_topic, partition, partitions)
+
 
 @dataclass(slots=True)
 class Shared:
@@ -71,6 +78,8 @@ class Shared:
     """Of the consumer group, to commit its offsets with."""
     locations: LocationFeed
     ticks: TickWriter
+    snapshots: Snapshots
+    standby: Standby
     metrics: Metrics
     passed: Callable[[str], None]
     """Told each fail point as it is passed."""
@@ -99,7 +108,8 @@ class PartitionFlow:
     def __init__(self, group: Group, partition: int, partitions: int, shared: Shared):
         self.group = group
         self.partition = partition
-        self.name = f"{shared.settings.app_id}-{group.name}-{partition}"
+        self.place = group.place(partition, partitions, shared.settings)
+        self.name = self.place.name
         self.highwaters: dict[str, int] = {}
         self.committed: dict[str, int] = {}
         self._partitions = partitions
@@ -227,11 +237,13 @@ class PartitionFlow:
                     self._work()
                 except Interrupted:
                     continue
+            self._log_digests()
         except BaseException as error:
             log.critical("%s stopped: %s", self.name, error)
             self._shared.failed(error)
         finally:
             self._leave_producer()
+            self._shared.snapshots.release(self.place)
             if self._inbox is not None:
                 self._shared.locations.unsubscribe(self._inbox)
             with self._condition:
@@ -247,6 +259,10 @@ class PartitionFlow:
                 self._quiet.set_result(None)
             self._condition.wait_for(lambda: self._closing or not self._suspended)
             return not self._closing
+
+    def _log_digests(self) -> None:
+        if self._settings.digest_at_stop and self._rebuild is None:
+            log.info("%s at batch %d: %s", self.name, self._pipeline.sequence, json.dumps(self._pipeline.digests()))
 
     def _announce(self) -> None:
         with self._condition:
@@ -398,7 +414,7 @@ class PartitionFlow:
         cause, started = self._rebuild, time.perf_counter()
         while True:
             try:
-                pipeline, positions, batches = self._restore()
+                pipeline, positions, restored = self._restore()
                 break
             except KafkaException as failure:
                 if failure.args[0].code() in HOPELESS:
@@ -410,7 +426,8 @@ class PartitionFlow:
         seconds = time.perf_counter() - started
         self._shared.metrics.rebuilds.labels(self.group.name, cause).inc()
         self._shared.metrics.rebuild.observe(seconds, self.group.name)
-        log.info("%s restored in %.2f s: %d batches, %s", self.name, seconds, batches, positions)
+        log.info("%s restored in %.2f s from %s, %s", self.name, seconds, restored, positions)
+        self._shared.snapshots.keep(self.place)
         if self.group.reads_locations:
             if self._inbox is not None:
                 self._shared.locations.unsubscribe(self._inbox)
@@ -426,9 +443,10 @@ class PartitionFlow:
                 self._put_back(positions)
             self._unsettled.clear()
 
-    def _restore(self) -> tuple[Pipeline, dict[str, int], int]:
+    def _restore(self) -> tuple[Pipeline, dict[str, int], str]:
         group = self.group
         self._leave_producer()
+        self._shared.snapshots.release(self.place)
         producer = PartitionProducer(
             self._settings,
             self.name,
@@ -442,11 +460,23 @@ class PartitionFlow:
         with LogReader(self._settings) as reader:
             committed = reader.committed(group.topics, self.partition)
             ranges = {topic: reader.range(topic, self.partition) for topic in group.topics}
-            pipeline = group.make_pipeline(self.partition, self._partitions, self._settings)
-            batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing)
+            pipeline, start, source = self._newest_state(reader)
+            batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start)
         if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
             log.warning("%s goes on without the newest locations", self.name)
-        return pipeline, recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable), batches
+        positions = recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable)
+        return pipeline, positions, f"{source} and {batches} batches of the changelog"
+
+    def _newest_state(self, reader: LogReader) -> tuple[Pipeline, int | None, str]:
+        """Give the newest state at hand, the offset in the changelog to read on from (None: its first), and whence it comes."""
+        taken = self._shared.standby.take(self.place)
+        if taken is not None:
+            return *taken, "standby"
+        pipeline = self.group.make_pipeline(self.partition, self._partitions, self._settings)
+        cursor = self._shared.snapshots.load(self.place, pipeline, reader, lambda: self._closing)
+        if cursor is None:
+            return pipeline, None, "nothing"
+        return pipeline, cursor.next, f"the snapshot of batch {cursor.batch}"
 
     def _leave_producer(self) -> None:
         """Close the producer, but don't wait long for it: the next fence does all that is needed."""

@@ -14,12 +14,13 @@ from aiokafka.partitioner import murmur2
 
 from config.settings import Settings
 from state import changelog
+from state.digest import digest
 from state.network import flags_of, location_row, put_location
-from state.pool import Limits, PoolState
+from state.pool import Delta, Limits, PoolState
 from streams.engine.apply import apply_events, forget_old, lines_at_most, names_unknown_location
 from streams.engine.decide import N_DECISIONS, N_LINES, Work, make_decisions, make_work
 from streams.engine.refusals import sentence
-from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
+from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment
 from topics.codec.decode import Batch, decode
 from topics.codec.encode import encode_allocations, encode_dead_letter, encode_inventory
 from topics.columns import EVENT
@@ -50,6 +51,7 @@ class InventoryPipeline:
         self.partition = partition
         self.partitions = partitions
         self.sequence = 0
+        self.link = changelog.FIRST_LINK
         self.next_offsets: dict[str, int] = {}
         self.pools: dict[bytes, PoolState] = {}
         self._limits = Limits(
@@ -124,6 +126,7 @@ class InventoryPipeline:
             changelog=record,
             offsets=decoded.offsets,
             sequence=self.sequence,
+            link=self.link,
             counts=_counts(events[: decoded.count]),
             stages=clock.seconds,
             timestamps=events["timestamp"][: decoded.count].copy(),
@@ -263,10 +266,19 @@ class InventoryPipeline:
                 for change in changes
             ],
         }
-        return changelog.encode(head, decoded.batch.events["topic"], deltas)
+        record = changelog.encode(head, decoded.batch.events["topic"], deltas)
+        self.link = changelog.next_link(self.link, record)
+        return record
 
-    def restore(self, record: bytes) -> None:
-        """Fold one whole changelog record; raises `ChangelogGap` if it is not the next of the chain."""
+    def load(self, cursor: Cursor, pools: dict[str, Delta]) -> None:
+        """Take over a snapshot: all rows of all pools, as one delta each. The pipeline is empty before."""
+        self.sequence, self.link = cursor.batch, cursor.link
+        self.next_offsets, self._location_next = dict(cursor.inputs), dict(cursor.locations)
+        for pool_id, delta in pools.items():
+            self._pool(pool_id.encode()).fold(delta)
+
+    def restore(self, record: bytes, link: bytes) -> None:
+        """Fold one whole changelog record, whose link is proven; raises `ChangelogGap` if it is not the next of the chain."""
         manifest, blobs = changelog.manifest_of(record)
         if manifest["batch"] != self.sequence + 1:
             raise ChangelogGap(
@@ -286,7 +298,7 @@ class InventoryPipeline:
         for pool in manifest["pools"]:
             key = pool["pool_id"].encode()
             self._pool(key).fold(changelog.delta_of(pool["tables"], blobs))
-        self.sequence = manifest["batch"]
+        self.sequence, self.link = manifest["batch"], link
 
     def seal(self) -> None:
         """Build what is derived from the restored tables; once, after the last `restore`."""
@@ -294,6 +306,10 @@ class InventoryPipeline:
             state.seal()
             for row in state.rows("locations"):
                 self._location_pools[state.text(int(row["id_at"]), int(row["id_size"]))] = key
+
+    def digests(self) -> dict[str, str]:
+        """Give each pool's state as one number (state/digest.py); slow."""
+        return {key.decode(): digest(state) for key, state in self.pools.items()}
 
     def needs_ticks(self) -> list[bytes]:
         """Give the ids of the pools in which a hold waits to expire."""

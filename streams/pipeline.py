@@ -10,6 +10,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from state.pool import Delta
+
 
 @dataclass(slots=True)
 class Segment:
@@ -50,8 +52,27 @@ class Outcome:
     """(Topic, outcome's wire name) → events."""
     stages: dict[str, float] = field(default_factory=dict)
     """Stage → seconds."""
+    link: bytes = b""
+    """The changelog record's link in the hash chain (state/changelog.py)."""
     timestamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """int64[n]: the records' own timestamps, epoch ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Where in a partition's changelog a state stands, and what had been read by then."""
+
+    batch: int
+    """Number of the last batch in the state; 0 = none."""
+    link: bytes
+    at: int
+    """Offset of that batch's first record in the changelog."""
+    next: int
+    """Offset after its last."""
+    inputs: dict[str, int]
+    """Input topic → offset to read next."""
+    locations: dict[int, int]
+    """Partition of locations.v1 → offset after the last record applied."""
 
 
 class ChangelogGap(Exception):
@@ -64,6 +85,7 @@ class Pipeline(Protocol):
     topics: tuple[str, ...]
     changelog_topic: str
     sequence: int
+    link: bytes
     next_offsets: dict[str, int]
 
     def process(self, segments: list[Segment], locations: list[LocationChange]) -> Outcome:
@@ -75,8 +97,14 @@ class Pipeline(Protocol):
     def needs_ticks(self) -> list[bytes]:
         """Give the ids of the pools in which something waits on time."""
 
-    def restore(self, record: bytes) -> None:
-        """Fold one whole changelog record; raises `ChangelogGap` if it is not the next of the chain."""
+    def load(self, cursor: Cursor, pools: dict[str, Delta]) -> None:
+        """Take over a snapshot: all rows of all pools, as one delta each. The pipeline is empty before."""
+
+    def restore(self, record: bytes, link: bytes) -> None:
+        """Fold one whole changelog record, whose link is proven; raises `ChangelogGap` if it is not the next of the chain."""
 
     def seal(self) -> None:
         """Build what is derived from the restored tables; once, after the last `restore`."""
+
+    def digests(self) -> dict[str, str]:
+        """Give each pool's state as one number (state/digest.py); slow."""

@@ -3,7 +3,7 @@
 The steps, in this order, each in the flow's thread:
 1. fence (transactions.py): from here on nobody else commits, and what a former owner left open is settled;
 2. read the group's committed offsets, stable ones only;
-3. fold the changelog, from its first record up to its last stable offset, into an empty pipeline;
+3. fold the changelog up to its last stable offset, from where a standby or a snapshot stands, or from its first record;
 4. check: the chain of batches has no gap (the pipeline does), and it ends where the committed offsets are;
 5. give the offsets from which to read on.
 Not here: the state itself (state/), who calls (flow.py).
@@ -14,8 +14,9 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
+from streams.chain import Chain
 from streams.clients import reading_config
-from streams.pipeline import ChangelogGap, Pipeline
+from streams.pipeline import Pipeline
 
 FETCH_RECORDS = 500
 POLL_S = 0.2
@@ -80,8 +81,8 @@ class LogReader:
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
         return self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
 
-    def messages(self, topic: str, partition: int, interrupted: Callable[[], bool]) -> Iterator[Any]:
-        """Yield a partition's committed messages from its first to its last stable offset.
+    def messages(self, topic: str, partition: int, interrupted: Callable[[], bool], start: int | None = None) -> Iterator[Any]:
+        """Yield a partition's committed messages from offset `start` (None: its first) to its last stable one.
 
         Raises
         ------
@@ -90,7 +91,7 @@ class LogReader:
         KafkaException
             The partition can't be read.
         """
-        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING)])
+        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING if start is None else start)])
         try:
             while True:
                 # One message first: `consume` waits for the whole number.
@@ -109,15 +110,20 @@ class LogReader:
             self._consumer.unassign()
 
 
-def restore(pipeline: Pipeline, reader: LogReader, partition: int, interrupted: Callable[[], bool]) -> int:
-    """Fold the partition's changelog into an empty pipeline and seal it.
+def restore(
+    pipeline: Pipeline, reader: LogReader, partition: int, interrupted: Callable[[], bool], start: int | None = None
+) -> int:
+    """Fold the partition's changelog into a pipeline and seal it.
 
     Parameters
     ----------
     pipeline : Pipeline
-        Its `changelog_topic` is read, `partition` of it, from the first record to the last stable offset.
+        Empty, or as a snapshot or a standby left it. Its `changelog_topic` is read, `partition` of it, up to the last stable
+        offset.
     interrupted : callable
         Asked every now and then; when true, the restoration is given up.
+    start : int, optional
+        Offset to read from, after the last batch that the pipeline has. Default: the changelog's first record.
 
     Returns
     -------
@@ -127,49 +133,19 @@ def restore(pipeline: Pipeline, reader: LogReader, partition: int, interrupted: 
     Raises
     ------
     ChangelogGap
-        A batch or a part of one is missing.
+        A batch or a part of one is missing, or was altered.
     Interrupted
         `interrupted` said so.
     KafkaException
         The changelog can't be read.
     """
     count = 0
-    for record in join(reader.messages(pipeline.changelog_topic, partition, interrupted)):
-        pipeline.restore(record)
+    chain = Chain(pipeline.sequence, pipeline.link)
+    for batch in chain.batches(reader.messages(pipeline.changelog_topic, partition, interrupted, start)):
+        pipeline.restore(batch.record, batch.link)
         count += 1
     pipeline.seal()
     return count
-
-
-def join(messages: Iterable[Any]) -> Iterator[bytes]:
-    """Put the changelog's records together again from their parts.
-
-    Raises
-    ------
-    ChangelogGap
-        A part is missing, or stands out of place.
-    """
-    batch, parts = None, []
-    for message in messages:
-        headers = dict(message.headers() or ())
-        place = f"{message.topic()}[{message.partition()}] at offset {message.offset()}"
-        try:
-            found = int(headers["batch"])
-            part, count = (int(number) for number in headers["part"].split(b"/"))
-        except (KeyError, ValueError):
-            raise ChangelogGap(f"{place}: headers `batch` and `part` expected, found {headers}") from None
-        expected = (batch, len(parts) + 1) if parts else (found, 1)
-        if (found, part) != expected:
-            raise ChangelogGap(
-                f"{place}: part {expected[1]} of batch {expected[0]} expected, found part {part} of batch {found}"
-            )
-        batch = found
-        parts.append(message.value())
-        if part == count:
-            yield parts[0] if count == 1 else b"".join(parts)
-            parts = []
-    if parts:
-        raise ChangelogGap(f"the changelog ends with part {len(parts)} of batch {batch}, which has more")
 
 
 def read_positions(

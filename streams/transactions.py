@@ -203,7 +203,11 @@ class PartitionProducer:
                 self._changelog_topic,
                 key=b"batch",
                 value=record[part * PART_BYTES : (part + 1) * PART_BYTES],
-                headers=[("batch", str(outcome.sequence).encode()), ("part", f"{part + 1}/{count}".encode())],
+                headers=[
+                    ("batch", str(outcome.sequence).encode()),
+                    ("part", f"{part + 1}/{count}".encode()),
+                    ("link", outcome.link.hex().encode()),
+                ],
             )
 
     def _produce(self, topic: str, **message: Any) -> None:

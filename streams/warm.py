@@ -51,7 +51,7 @@ def warm_kernels(settings: Settings) -> None:
     first = pipeline.process(segments, network)
     pipeline.needs_locations([_segment("stock.v1")])
     restored = InventoryPipeline(0, 1, settings)
-    restored.restore(first.changelog)
+    restored.restore(first.changelog, first.link)
     restored.seal()
     restored.process([_segment("ticks.v1", {"pool_id": "warm"})], [])
 

@@ -13,9 +13,11 @@ import numpy as np
 from config.settings import Settings
 from state import changelog
 from state.demand import DemandState, drop_empty_rows
+from state.digest import digest_demand
+from state.pool import Delta
 from state.seen import forget_seen
 from streams.demand.kernel import apply_clicks
-from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
+from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment
 from topics.codec.decode import ClickBatch, decode_clicks
 from topics.codec.demand import encode_demand
 from topics.codec.encode import encode_dead_letter
@@ -37,6 +39,7 @@ class ClicksPipeline:
     def __init__(self, partition: int, partitions: int, settings: Settings):
         self.partition = partition
         self.sequence = 0
+        self.link = changelog.FIRST_LINK
         self.next_offsets: dict[str, int] = {}
         self._window = {
             "window_ms": settings.demand_window_ms,
@@ -84,6 +87,7 @@ class ClicksPipeline:
             changelog=record,
             offsets=dict(self.next_offsets),
             sequence=self.sequence,
+            link=self.link,
             counts={(TOPIC, Fate(fate).wire): number for fate, number in enumerate(numbers) if number},
             stages=dict(zip(("decode", "count", "encode", "record"), np.diff(times).tolist(), strict=True)),
             timestamps=timestamps,
@@ -139,10 +143,18 @@ class ClicksPipeline:
             "inputs": [{"topic": TOPIC, "first": first, "next": self.next_offsets[TOPIC], "count": len(records)}],
             "locations": [],
         }
-        return changelog.encode(head, np.zeros(len(records), np.uint8), {_ALL_POOLS: self.state.take_delta()})
+        record = changelog.encode(head, np.zeros(len(records), np.uint8), {_ALL_POOLS: self.state.take_delta()})
+        self.link = changelog.next_link(self.link, record)
+        return record
 
-    def restore(self, record: bytes) -> None:
-        """Fold one whole changelog record; raises `ChangelogGap` if it is not the next of the chain."""
+    def load(self, cursor: Cursor, pools: dict[str, Delta]) -> None:
+        """Take over a snapshot: all rows, as one delta. The pipeline is empty before."""
+        self.sequence, self.link, self.next_offsets = cursor.batch, cursor.link, dict(cursor.inputs)
+        for delta in pools.values():
+            self.state.fold(delta)
+
+    def restore(self, record: bytes, link: bytes) -> None:
+        """Fold one whole changelog record, whose link is proven; raises `ChangelogGap` if it is not the next of the chain."""
         manifest, blobs = changelog.manifest_of(record)
         (given,) = manifest["inputs"]
         where = f"{self.changelog_topic}[{self.partition}]"
@@ -159,11 +171,15 @@ class ClicksPipeline:
         (tables,) = manifest["pools"]
         self.state.fold(changelog.delta_of(tables["tables"], blobs))
         self.next_offsets[TOPIC] = given["next"]
-        self.sequence = manifest["batch"]
+        self.sequence, self.link = manifest["batch"], link
 
     def seal(self) -> None:
         """Build what is derived from the restored tables; once, after the last `restore`."""
         self.state.seal()
+
+    def digests(self) -> dict[str, str]:
+        """Give the state as one number; slow."""
+        return {_ALL_POOLS: digest_demand(self.state)}
 
 
 def warm(settings: Settings) -> None:
