@@ -13,6 +13,7 @@ import zlib
 import numpy as np
 
 from config.settings import Settings
+from state.changelog import FIRST_LINK, next_link
 from streams import app
 from streams.flow import Group
 from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
@@ -29,6 +30,7 @@ TICKING = b"ticking"  # from a record with this value on, its key is a pool that
 
 class WorkerSettings(Settings):
     fail_at: str = ""
+    snapshot_interval_ms: int = 0  # its changelog has no tables
     doubt_at: str = ""  # as fail_at, but the transaction's fate becomes unknown there
 
 
@@ -39,6 +41,7 @@ class CountingPipeline:
     def __init__(self, partition: int, partitions: int, settings: Settings):
         self.partition = partition
         self.sequence = 0
+        self.link = FIRST_LINK
         self.next_offsets: dict[str, int] = {}
         self.number = 0
         self.digest = 0
@@ -89,8 +92,10 @@ class CountingPipeline:
         }
         count = {(segment.topic, "applied"): len(segment.records) for segment in segments}
         timestamps = [record.timestamp for segment in segments for record in segment.records]
+        record = json.dumps(state).encode()
+        self.link = next_link(self.link, record)
         return Outcome(
-            {OUTPUT: outputs} if outputs else {}, json.dumps(state).encode(), moved, self.sequence, count, {},
+            {OUTPUT: outputs} if outputs else {}, record, moved, self.sequence, count, {}, self.link,
             np.array(timestamps, np.int64),
         )  # fmt: skip
 
@@ -107,11 +112,11 @@ class CountingPipeline:
     def needs_ticks(self) -> list[bytes]:
         return sorted(self.pools)
 
-    def restore(self, record: bytes) -> None:
+    def restore(self, record: bytes, link: bytes) -> None:
         state = json.loads(record)
         if state["batch"] != self.sequence + 1:
             raise ChangelogGap(f"batch {self.sequence + 1} expected, found {state['batch']}")
-        self.sequence = state["batch"]
+        self.sequence, self.link = state["batch"], link
         self.number, self.digest, self.locations = state["number"], state["digest"], state["locations"]
         self.pools = {pool.encode() for pool in state["pools"]}
         self.next_offsets.update(state["next"])

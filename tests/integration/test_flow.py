@@ -18,8 +18,8 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from streams.app import BrokerUnreachable, CannotStart, partition_counts
+from streams.chain import Chain
 from streams.failpoints import FAIL_POINTS
-from streams.recovery import join
 from tests.integration.counting import CHANGELOG, GATE, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
 
 INPUTS = [topic for topic in TOPICS if topic != "ticks.v1"]
@@ -142,7 +142,7 @@ class Log:
             seen[topic].append(int(offset))
         for topic in INPUTS:
             assert seen[topic] == list(range(self.sent[topic, partition])), f"{topic}[{partition}]"
-        changelog = [json.loads(record) for record in join(self.read(CHANGELOG, partition))]
+        changelog = [json.loads(batch.record) for batch in Chain().batches(self.read(CHANGELOG, partition))]
         assert [record["batch"] for record in changelog] == list(range(1, len(changelog) + 1))
         if changelog:
             assert (changelog[-1]["number"], changelog[-1]["digest"]) == (sum(map(len, seen.values())), digest)

@@ -115,7 +115,7 @@ def contents(state):
 def restored(outcomes, **changed):
     found = ClicksPipeline(0, 1, Settings(bootstrap_servers="none:1", **changed))
     for outcome in outcomes:
-        found.restore(outcome.changelog)
+        found.restore(outcome.changelog, outcome.link)
     found.seal()
     return found
 

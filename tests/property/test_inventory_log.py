@@ -25,7 +25,7 @@ def _digests(pipeline: InventoryPipeline) -> dict[bytes, str]:
 def _restored(outcomes: list[Outcome], **changed) -> InventoryPipeline:
     pipeline = _pipeline(**changed)
     for outcome in outcomes:
-        pipeline.restore(outcome.changelog)
+        pipeline.restore(outcome.changelog, outcome.link)
     pipeline.seal()
     return pipeline
 

@@ -239,9 +239,9 @@ def test_a_gap_in_the_changelog_is_found():
     partition = Partition()
     records = [partition.send(click()).changelog for _ in range(3)]
     restored = Partition().pipeline
-    restored.restore(records[0])
+    restored.restore(records[0], bytes(32))
     with pytest.raises(ChangelogGap, match="expected batch 2, found 3"):
-        restored.restore(records[2])
+        restored.restore(records[2], bytes(32))
 
 
 def test_a_changelog_that_reads_an_offset_twice_is_refused():
@@ -250,9 +250,9 @@ def test_a_changelog_that_reads_an_offset_twice_is_refused():
     other.send(click())
     second = other.send(click()).changelog
     restored = Partition().pipeline
-    restored.restore(first)
+    restored.restore(first, bytes(32))
     with pytest.raises(ChangelogGap, match="offset 1, but was already read up to 2"):
-        restored.restore(second)
+        restored.restore(second, bytes(32))
 
 
 def test_memory_follows_the_window_not_the_history():
@@ -273,7 +273,7 @@ def test_a_window_of_another_length_takes_over_what_was_counted():
     records = [before.send(click(minute * MINUTE_MS)).changelog for minute in range(30)]
     after = Partition(demand_window_ms=10 * MINUTE_MS, demand_buckets=2)
     for record in records:
-        after.pipeline.restore(record)
+        after.pipeline.restore(record, bytes(32))
     after.pipeline.seal()
     after.offset = 30
     found = demands(after.send(click(30 * MINUTE_MS)))["uk/A/0"]

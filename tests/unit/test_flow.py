@@ -141,6 +141,7 @@ class Bench:
         given = {
             "app_id": "t", "batch_rows": 100, "batch_bytes": 1 << 20, "batch_age_ms": 0, "backlog_rows": 1_000,
             "tick_ms": 50, "location_catchup_ms": 10, "heartbeat_ms": 10, "request_timeout_ms": 1_000,
+            "digest_at_stop": False,
         }  # fmt: skip
         self.ledger, self.feed, self.throttled, self.failures, self.ticks = Ledger(), FakeFeed(), [], [], []
         monkeypatch.setattr(flow_module, "PartitionProducer", lambda *_: FakeProducer(self.ledger))
@@ -151,6 +152,8 @@ class Bench:
             group_metadata=None,
             locations=self.feed,
             ticks=SimpleNamespace(write=lambda pools, partition: self.ticks.append((list(pools), partition))),
+            snapshots=SimpleNamespace(load=lambda *_: None, keep=lambda _: None, release=lambda _: None),
+            standby=SimpleNamespace(take=lambda _: None),
             metrics=Metrics(),
             passed=lambda name: None,
             throttle=lambda tps, held: self.throttled.append((sorted(tps), held)),

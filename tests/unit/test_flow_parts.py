@@ -16,13 +16,15 @@ from aiokafka.structs import TopicPartition
 from faust.types import TP
 from prometheus_client import CollectorRegistry, generate_latest
 
+from state.changelog import FIRST_LINK, next_link
 from streams import transactions
+from streams.chain import Chain
 from streams.failpoints import FAIL_POINTS, fail_points
 from streams.flow import _fitting, _Waiting
 from streams.locations import LocationFeed
 from streams.metrics import Histogram
 from streams.pipeline import ChangelogGap, Outcome
-from streams.recovery import Inconsistent, join, read_positions
+from streams.recovery import Inconsistent, read_positions
 from streams.scheduler import BatchScheduler
 from streams.transport import Fetched, KeptRecords, read
 
@@ -144,9 +146,8 @@ def test_as_many_records_fit_as_rows_and_bytes_allow(sizes, rows, size_bytes, mu
 
 
 class Part:
-    def __init__(self, batch, part, value, headers=None):
-        self._headers = [("batch", batch), ("part", part)] if headers is None else headers
-        self._value = value
+    def __init__(self, headers, value, offset=42):
+        self._headers, self._value, self._offset = headers, value, offset
 
     def headers(self):
         return self._headers
@@ -161,28 +162,58 @@ class Part:
         return 0
 
     def offset(self):
-        return 42
+        return self._offset
 
 
-def test_changelog_records_come_together_from_their_parts():
-    parts = [Part(b"1", b"1/1", b"a"), Part(b"2", b"1/3", b"b"), Part(b"2", b"2/3", b"c"), Part(b"2", b"3/3", b"d")]
-    assert list(join(parts)) == [b"a", b"bcd"]
+def parts_of(*batches):
+    """The changelog of batches, each given as the contents of its parts."""
+    made, link = [], FIRST_LINK
+    for number, contents in enumerate(batches, 1):
+        link = next_link(link, b"".join(contents))
+        for part, content in enumerate(contents, 1):
+            headers = [("batch", b"%d" % number), ("part", b"%d/%d" % (part, len(contents))), ("link", link.hex().encode())]
+            made.append(Part(headers, content, len(made)))
+    return made
+
+
+def test_batches_come_together_from_their_parts_with_their_places():
+    batches = list(Chain().batches(parts_of([b"a"], [b"b", b"c", b"d"])))
+    assert [(batch.number, batch.record, batch.at, batch.next) for batch in batches] == [(1, b"a", 0, 1), (2, b"bcd", 1, 4)]
+    assert batches[1].link == next_link(next_link(FIRST_LINK, b"a"), b"bcd")
+
+
+def test_a_chain_goes_on_from_any_batch():
+    parts = parts_of([b"a"], [b"b"], [b"c"])
+    first = next(Chain().batches(parts))
+    assert [batch.record for batch in Chain(first.number, first.link).batches(parts[1:])] == [b"b", b"c"]
+
+
+def altered(part, value):
+    return Part(part.headers(), value, part.offset())
+
+
+LOG = parts_of([b"a"], [b"b1", b"b2"], [b"c"])
 
 
 @pytest.mark.parametrize(
     ("parts", "said"),
     [
-        ([Part(b"2", b"2/2", b"")], "part 1 of batch 2 expected, found part 2 of batch 2"),
-        ([Part(b"2", b"1/3", b""), Part(b"2", b"3/3", b"")], "part 2 of batch 2 expected, found part 3 of batch 2"),
-        ([Part(b"2", b"1/2", b""), Part(b"3", b"1/1", b"")], "part 2 of batch 2 expected, found part 1 of batch 3"),
-        ([Part(b"2", b"1/2", b"")], "ends with part 1 of batch 2, which has more"),
-        ([Part(b"", b"", b"", headers=None)], r"log\[0\] at offset 42: headers"),
-        ([Part(b"", b"", b"", headers=[])], r"log\[0\] at offset 42: headers"),
+        (LOG[1:], "part 1 of batch 1 expected, found part 1 of batch 2"),
+        ([LOG[0], LOG[2]], "part 1 of batch 2 expected, found part 2 of batch 2"),
+        ([LOG[0], LOG[1], LOG[3]], "part 2 of batch 2 expected, found part 1 of batch 3"),
+        ([LOG[0], LOG[0]], "part 1 of batch 2 expected, found part 1 of batch 1"),
+        (LOG[:2], "ends with part 1 of batch 2, which has more"),
+        ([altered(LOG[0], b"x")], "offset 0: batch 1 does not follow"),
+        ([LOG[0], LOG[1], altered(LOG[2], b"b3")], "offset 2: batch 2 does not follow"),
+        ([parts_of([b"x"])[0], *LOG[1:]], "offset 2: batch 2 does not follow"),  # altered, and its own link made anew
+        ([Part([], b"")], r"log\[0\] at offset 42: headers"),
+        ([Part([("batch", b""), ("part", b""), ("link", b"")], b"")], r"log\[0\] at offset 42: headers"),
+        ([Part([("batch", b"1"), ("part", b"1/1")], b"")], r"log\[0\] at offset 42: headers"),
     ],
 )
-def test_a_missing_part_of_the_changelog_is_found(parts, said):
+def test_what_is_missing_or_altered_in_the_changelog_is_found_at_its_place(parts, said):
     with pytest.raises(ChangelogGap, match=said):
-        list(join(parts))
+        list(Chain().batches(parts))
 
 
 RANGES = {"a": (0, 9), "b": (2, 5)}
@@ -248,11 +279,11 @@ def producer(sent):
 def test_a_changelog_record_is_cut_into_parts_that_join_again():
     sent = Sent()
     record = bytes(range(256)) * 6_000
-    producer(sent)._send_changelog(Outcome({}, record, {}, 7))
-    parts = [Part(*(value for _, value in message["headers"]), message["value"]) for _, _, message in sent.messages]
+    producer(sent)._send_changelog(Outcome({}, record, {}, 1, link=next_link(FIRST_LINK, record)))
+    parts = [Part(message["headers"], message["value"]) for _, _, message in sent.messages]
     assert len(parts) == 3
     assert max(len(part.value()) for part in parts) <= transactions.PART_BYTES
-    assert list(join(parts)) == [record]
+    assert [batch.record for batch in Chain().batches(parts)] == [record]
     assert {(topic, partition, message["key"]) for topic, partition, message in sent.messages} == {("log", 2, b"batch")}
 
 
