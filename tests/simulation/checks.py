@@ -1,0 +1,165 @@
+"""What must be true of a seed's log: by the auditor, by a reader that followed all along, and by the state in all its forms.
+
+Not here: when it is asked (run.py).
+"""
+
+import random
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import orjson
+
+from state import changelog
+from state.digest import digest
+from streams import inventory
+from streams.audit import audit_log, limits_of
+from streams.audit.log import MemoryLog, Record
+from streams.chain import Chain
+from streams.inventory import InventoryPipeline
+from streams.pipeline import LocationChange, Segment
+from tests.simulation.clients import Message
+from tests.simulation.kafka import Cluster, Partition
+from topics.events import INVENTORY_TOPICS
+
+CHANGELOG = InventoryPipeline.changelog_topic
+
+
+class Follower:
+    """A reader of committed records who is there all along; tells at once what no reader may ever see."""
+
+    def __init__(self, cluster: Cluster):
+        self.cluster = cluster
+        self.problems: list[str] = []
+        self.decisions: list[dict] = []
+        self.batches = 0
+        self._positions: dict[tuple[str, int], int] = {}
+        self._sequences: dict[str, int] = {}
+        self._ids: set[str] = set()
+        self._causes: set[tuple] = set()
+        self._versions: dict[bytes, int] = {}
+
+    def look(self) -> None:
+        """Read what has become visible since the last look."""
+        for topic, see in (("allocations.v1", self._decision), ("inventory.v1", self._cell), (CHANGELOG, self._batch)):
+            for number in range(self.cluster.partition_counts[topic]):
+                start = self._positions.get((topic, number), 0)
+                entries, self._positions[topic, number] = self.cluster.partitions[topic, number].read(start, 1_000_000)
+                for entry in entries:
+                    see(entry)
+
+    def _batch(self, entry: Any) -> None:
+        self.batches += 1
+
+    def _decision(self, entry: Any) -> None:
+        decision = orjson.loads(entry.value)
+        pool, sequence = decision["pool_id"], decision["sequence"]
+        expected = self._sequences.get(pool, 0) + 1
+        if sequence != expected:
+            self.problems.append(f"reader: decision {expected} of pool {pool} expected, found {sequence}")
+        self._sequences[pool] = sequence
+        if decision["allocation_id"] in self._ids:
+            self.problems.append(f"reader: decision {decision['allocation_id']} seen twice")
+        self._ids.add(decision["allocation_id"])
+        cause = (*decision["source"].values(), decision["order_id"], decision["status"] == "expired")
+        self.decisions.append(decision)
+        if cause in self._causes and decision["status"] in ("cancelled", "expired"):
+            self.problems.append(f"reader: a second decision for {cause}")
+        self._causes.add(cause)
+
+    def _cell(self, entry: Any) -> None:
+        cell = orjson.loads(entry.value)
+        shown = f"{entry.key} version {cell['version']}"
+        if cell["version"] <= self._versions.get(entry.key, 0):
+            self.problems.append(f"reader: {shown} after version {self._versions[entry.key]}")
+        self._versions[entry.key] = cell["version"]
+        if cell["available"] != max(0, cell["on_hand"] - cell["reserved"] - cell["safety_stock"]) or cell["reserved"] < 0:
+            self.problems.append(f"reader: {shown} contradicts itself: {cell}")
+
+
+def visible(partition: Partition) -> list[Any]:
+    return partition.read(0, 1_000_000)[0]
+
+
+def audited(cluster: Cluster, settings: Any) -> list[str]:
+    """The auditor's answer on the whole log."""
+    records = {
+        place: [Record(entry.offset, entry.timestamp, entry.key, entry.value, entry.headers) for entry in visible(partition)]
+        for place, partition in cluster.partitions.items()
+    }
+    log = MemoryLog(records, cluster.partition_counts, dict(cluster.group.committed))
+    report = audit_log(log, limits_of(settings), complete=True)
+    return [f"audit: {fault}" for fault in report.faults]
+
+
+def at_rest(cluster: Cluster) -> Iterator[str]:
+    """Name what is left open."""
+    if not cluster.settled():
+        yield "a transaction is open"
+    for (topic, number), partition in cluster.partitions.items():
+        if partition.last_stable != partition.end:
+            yield f"{topic}[{number}]: last stable offset {partition.last_stable}, end {partition.end}"
+        if topic in INVENTORY_TOPICS:
+            committed = cluster.group.committed.get((topic, number), 0)
+            if partition.read(committed, 1)[0]:
+                yield f"{topic}[{number}]: consumed up to {committed}, end {partition.end}"
+
+
+def digests(pipeline: InventoryPipeline) -> dict[str, str]:
+    return {key.decode(): digest(state) for key, state in sorted(pipeline.pools.items())}
+
+
+def folded(cluster: Cluster, number: int, settings: Any) -> InventoryPipeline:
+    """A pipeline restored from the changelog."""
+    pipeline = InventoryPipeline(number, cluster.partition_counts[CHANGELOG], settings)
+    for batch in Chain().batches(_messages(cluster, number)):
+        pipeline.restore(batch.record, batch.link)
+    pipeline.seal()
+    return pipeline
+
+
+def _messages(cluster: Cluster, number: int) -> Iterable[Message]:
+    partition = cluster.partitions[CHANGELOG, number]
+    return [Message(CHANGELOG, number, entry.offset, entry) for entry in visible(partition)]
+
+
+def replayed(cluster: Cluster, number: int, settings: Any, rng: random.Random) -> InventoryPipeline:
+    """A pipeline that took the inputs in the changelog's order, cut in another way."""
+    pipeline = InventoryPipeline(number, cluster.partition_counts[CHANGELOG], settings)
+    inputs = {topic: iter(visible(cluster.partitions[topic, number])) for topic in INVENTORY_TOPICS}
+    pending: list[tuple[str, Any]] = []
+    for batch in Chain().batches(_messages(cluster, number)):
+        manifest, blobs = changelog.manifest_of(batch.record)
+        changes = [_change(cluster, change) for change in manifest["locations"]]
+        if changes:
+            _play(pipeline, pending, rng, to_end=True)
+            pipeline.process([], changes)
+        at = manifest["order"]["at"]
+        order = bytes(blobs[at : at + manifest["order"]["bytes"]])
+        pending += [(manifest["topics"][code], next(inputs[manifest["topics"][code]])) for code in order]
+        _play(pipeline, pending, rng, to_end=False)
+    _play(pipeline, pending, rng, to_end=True)
+    return pipeline
+
+
+def _change(cluster: Cluster, change: dict) -> LocationChange:
+    entry = cluster.partitions["locations.v1", change["partition"]].entries[change["offset"]]
+    return LocationChange(change["partition"], change["offset"], entry.timestamp, entry.key, entry.value)
+
+
+def _play(pipeline: InventoryPipeline, pending: list[tuple[str, Any]], rng: random.Random, to_end: bool) -> None:
+    """Process what is pending in batches of random size that keep its order."""
+    while pending:
+        size = rng.randint(1, 60)
+        if size > len(pending) and not to_end:
+            return
+        wanted = pending[:size]
+        while True:
+            segments: dict[str, list[Any]] = {}
+            for topic, record in wanted:
+                segments.setdefault(topic, []).append(record)
+            batch = [Segment(topic, records) for topic, records in segments.items()]
+            if inventory._merged(batch)[0] == [record for _, record in wanted]:
+                break
+            wanted = wanted[: (len(wanted) + 1) // 2]  # another order by timestamps: fewer at once
+        pipeline.process(batch, [])
+        del pending[: len(wanted)]

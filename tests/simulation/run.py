@@ -1,0 +1,380 @@
+"""One seed: a cluster, some workers, a shop, what goes wrong and when, and what must be true when all is at rest again.
+
+`simulate(seed)` gives a `Result`; the same seed gives the same one. The seed draws which kinds of faults there are at all and how
+often each strikes, so that some runs see one kind in every combination with itself, others many kinds at once.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from config.settings import Settings
+from streams.failpoints import FAIL_POINTS
+from streams.flow import PartitionFlow
+from streams.transactions import Refused
+from tests.simulation import checks
+from tests.simulation import scheduler as simulated
+from tests.simulation.clients import Faults, World
+from tests.simulation.kafka import Cluster
+from tests.simulation.shop import Shop
+from tests.simulation.worker import Worker
+from topics.catalogue import CATALOGUE
+from topics.events import INVENTORY_TOPICS, LocationRecord
+
+PATIENCE_S = 240.0
+"""How long, in simulated time, all may take to come to rest once nothing goes wrong any more."""
+
+REQUESTS = [
+    *(f"{what}:{fate}" for what in ("flush", "offsets", "commit") for fate in ("lost", "unanswered", "late", "stuck", "abortable")),
+    *(f"{what}:{fate}" for what in ("init", "abort") for fate in ("lost", "unanswered", "late", "stuck")),
+]  # fmt: skip
+KINDS: dict[str, list[float]] = {
+    **dict.fromkeys(REQUESTS, [0.03, 0.1, 0.3]),
+    **dict.fromkeys((f"kill:{point}" for point in FAIL_POINTS), [0.05, 0.2]),
+    **dict.fromkeys((f"pause:{point}" for point in FAIL_POINTS), [0.05, 0.2]),
+    "queue_full": [0.001, 0.01],
+    "unreadable": [0.02, 0.1],
+    "timed_out": [0.02, 0.1],
+    "tick_lost": [0.2],
+    "fetch:skipped": [0.03, 0.1],
+    "fetch:again": [0.05, 0.3],
+}
+"""Kind of fault → the rates at which it strikes where it can."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What became of a seed."""
+
+    seed: int
+    problems: list[str] = field(default_factory=list)
+    events: int = 0
+    batches: int = 0
+    decisions: int = 0
+    transactions: int = 0
+    crashes: int = 0
+    faults: Counter = field(default_factory=Counter)
+    """Kind → times injected."""
+    points: Counter = field(default_factory=Counter)
+    """Fail point → times passed."""
+    outcomes: Counter = field(default_factory=Counter)
+    """How transactions ended, and what made rebuilds necessary → times."""
+    simulated_s: float = 0.0
+    switches: int = 0
+    seconds: float = 0.0
+    digest: str = ""
+    """Of all that happened: equal if two runs were the same."""
+
+
+@cache
+def _base_settings() -> Settings:
+    return Settings(bootstrap_servers="simulated:1", app_id="sim", metrics_port=0)
+
+
+class Simulation:
+    """One seed's world."""
+
+    def __init__(self, seed: int, trace: Callable[[str], None] | None = None):
+        self.result = Result(seed)
+        self.scheduler = simulated.Scheduler(seed, trace)
+        self.random = rng = self.scheduler.random
+        self.partitions = rng.choice([1, 2])
+        self.settings = self._draw_settings()
+        counts = {name: topic.partition_count(self.settings) for name, topic in CATALOGUE.items()}
+        counts["locations.v1"] = rng.choice([1, 1, 2])
+        self.cluster = Cluster(self.scheduler, counts, self.settings.session_timeout_ms / 1000)
+        self.cluster.assigned_count = self.partitions
+        self.faults = Faults(self.scheduler, self._draw_rates())
+        World.cluster, World.faults, World.latency_s = self.cluster, self.faults, rng.choice([0.0005, 0.002, 0.01])
+        self.shop = Shop(rng, rng.randint(1, 3), rng.randint(2, 6), rng.choice([1, 2, 4]), rng.choice([1, 3, 6]))
+        self.network = self.shop.network()
+        self.follower = checks.Follower(self.cluster)
+        self.workers: dict[int, Worker | None] = {}
+        self.wanted = rng.randint(1, 3)
+        self.sold_out = False
+        self.lives = 0
+        self.outcomes: Counter = Counter()
+        self.fault_mean = rng.choice([None, 300, 1_500, 6_000])
+        self.kill_share = rng.choice([0.0, 0.5, 1.0])
+
+    # Drawn by the seed
+
+    def _draw_settings(self) -> Settings:
+        rng = self.random
+        session = rng.choice([1_000, 3_000])
+        return _base_settings().model_copy(
+            update={
+                "partitions": self.partitions,
+                "click_partitions": 1,
+                "batch_rows": rng.choice([1, 2, 5, 20, 50]),
+                "batch_bytes": rng.choice([1_000, 1 << 20]),
+                "batch_age_ms": rng.choice([0, 5, 50]),
+                "backlog_rows": rng.choice([4, 40, 1_000]),
+                "tick_ms": rng.choice([100, 500]),
+                "session_timeout_ms": session,
+                "heartbeat_ms": session // rng.choice([3, 6]),
+                "request_timeout_ms": rng.choice([1_000, 3_000]),
+                "transaction_timeout_ms": rng.choice([1_000, 3_000, 10_000]),
+                "location_catchup_ms": rng.choice([0, 100, 2_000]),
+                "dedupe_events": rng.choice([8, 4_000_000]),
+                "dedupe_hours": rng.choice([0, 24]),
+            }
+        )
+
+    def _draw_rates(self) -> dict[str, float]:
+        share = self.random.choice([0.0, 0.05, 0.15, 0.4])
+        return {kind: self.random.choice(rates) for kind, rates in KINDS.items() if self.random.random() < share}
+
+    # The run
+
+    def run(self) -> Result:
+        started = time.perf_counter()
+        try:
+            self._run()
+        except AssertionError:
+            raise
+        finally:
+            for worker in self.workers.values():
+                if worker is not None:
+                    self.scheduler.bury(worker)
+            self.result.seconds = time.perf_counter() - started
+        return self.result
+
+    def _run(self) -> None:
+        scheduler, rng, result = self.scheduler, self.random, self.result
+        people = simulated.Process("people")
+        scheduler.fault = self._fault
+        self._next_fault()
+        first = [location for location in self.network if rng.random() < 0.9]
+        for location in first:
+            self._publish("locations.v1", location.id.encode(), location.model_dump_json().encode())
+        shop_ends: list[float] = []
+        scheduler.spawn(people, lambda: self._sell(shop_ends), "shop")
+        for number in range(self.wanted):
+            scheduler.at(rng.random() * 0.2, lambda number=number: self._start(number))
+        self._every(0.4, self.cluster.expire_members)
+        self._every(rng.choice([0.02, 0.3]), self.follower.look)
+        for _ in range(rng.choice([0, 0, 1, 3])):
+            scheduler.at(rng.random() * 6, self._disturb)
+        calm_after = rng.random() * 6
+        scheduler.run(lambda: bool(shop_ends), PATIENCE_S)
+        scheduler.run(lambda: scheduler.now > shop_ends[0] + calm_after, PATIENCE_S)
+        self._calm()
+        calm_at = scheduler.now
+        rests = scheduler.run(self._at_rest, calm_at + PATIENCE_S)
+        result.problems += [] if rests else self._restless()
+        if rests:
+            self.follower.look()
+            self._check()
+        result.problems += self.follower.problems
+        result.batches, result.decisions = self.follower.batches, len(self.follower.decisions)
+        result.transactions = self.cluster.transactions
+        result.faults += self.faults.counts
+        result.outcomes = self.outcomes
+        result.simulated_s, result.switches = scheduler.now, scheduler.switches
+        result.digest = f"{rng.getrandbits(64):016x}"
+
+    def _every(self, seconds: float, act: Callable[[], None]) -> None:
+        def again() -> None:
+            act()
+            self.scheduler.at(seconds, again)
+
+        self.scheduler.at(seconds, again)
+
+    # The shop
+
+    def _sell(self, ends: list[float]) -> None:
+        rng, scheduler = self.random, self.scheduler
+        count = rng.randint(30, 120)
+        pace = rng.choice([0.0005, 0.01, 0.05])
+        for _ in range(count):
+            scheduler.sleep(pace * rng.random() * 2)
+            now = self.cluster.now_ms()
+            if rng.random() < 0.03:
+                location = rng.choice(self.network)
+                self._publish("locations.v1", *self.shop.change(location))
+                continue
+            topic, key, value = self.shop.event(now, self.follower.decisions)
+            self._publish(topic, key, value)
+            self.result.events += 1
+        ends.append(scheduler.now)
+
+    def _publish(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        count = self.cluster.partition_counts[topic]
+        number = simulated_partition(key, count)
+        if topic != "locations.v1" and self.random.random() < 0.02:
+            number = self.random.randrange(count)  # where it does not belong, maybe
+        if self.random.random() < 0.05:
+            self.cluster.append_marker(topic, number)
+        self.cluster.append(topic, number, [(key, value, ())])
+
+    # Workers
+
+    def _start(self, number: int) -> None:
+        self.lives += 1
+        network: list[LocationRecord] = self.network if self.random.random() < 0.3 else []
+        worker = Worker(f"w{number}-{self.lives}", self.settings, network, self._passed, self._ended, self.outcomes)
+        worker.number = number
+        self.workers[number] = worker
+        self.scheduler.log(f"{worker.name} starts")
+        self.scheduler.spawn(worker, worker.run, "loop")
+
+    def _ended(self, worker: Worker, error: BaseException | None) -> None:
+        """A worker stopped by itself."""
+        self.scheduler.log(f"{worker.name} stopped: {error!r}")
+        if error is not None and not self._allowed(error):
+            self.result.problems.append(f"{worker.name} stopped: {type(error).__name__}: {error}")
+        worker.alive = False
+        self.scheduler.at(0, lambda: self.scheduler.bury(worker))
+        self._restart(worker)
+
+    def _allowed(self, error: BaseException) -> bool:
+        """Whether a worker may stop for that, with what is wrong here."""
+        return (isinstance(error, Refused) and "queue_full" in self.faults.rates) or type(error).__name__ in (
+            "BrokerUnreachable", "TimeoutError", "KafkaException",
+        )  # fmt: skip
+
+    def _restart(self, worker: Worker) -> None:
+        number = worker.number
+        if self.workers.get(number) is worker:
+            self.workers[number] = None
+            delay = 0.05 if self.faults.calm else self.random.choice([0.05, 1.0, 5.0])
+            self.scheduler.at(delay, lambda: self._start(number))
+
+    # What goes wrong
+
+    def _next_fault(self) -> None:
+        if self.fault_mean is not None and not self.faults.calm:
+            self.scheduler.fault_at = self.scheduler.points + int(self.random.expovariate(1 / self.fault_mean)) + 1
+
+    def _fault(self, worker: Worker) -> None:
+        """Strike the worker that runs, where it is."""
+        self._next_fault()
+        if self.random.random() < self.kill_share:
+            self.faults.counts["kill"] += 1
+            self._kill(worker)
+        self.faults.counts["pause"] += 1
+        self._pause(worker)
+
+    def _passed(self, worker: Worker, point: str) -> None:
+        self.result.points[point] += 1
+        self.scheduler.log(f"passes {point}")
+        self.scheduler.point()
+        if self.faults.strikes(f"kill:{point}"):
+            self._kill(worker)
+        if self.faults.strikes(f"pause:{point}"):
+            self._pause(worker)
+            self.scheduler.sleep(0)
+
+    def _kill(self, worker: Worker) -> None:
+        self.scheduler.log(f"{worker.name} is killed")
+        self.result.crashes += 1
+        self._restart(worker)
+        self.scheduler.kill(worker)
+
+    def _pause(self, worker: Worker) -> None:
+        seconds = self.settings.session_timeout_ms / 1000 * self.random.choice([0.1, 0.6, 1.5, 4.0])
+        self.scheduler.log(f"{worker.name} is paused for {seconds:.1f} s")
+        self.scheduler.pause(worker, seconds)
+
+    def _disturb(self) -> None:
+        """Trouble from outside: an outage of the broker, an orderly stop, a worker more."""
+        if self.faults.calm:
+            return
+        kind = self.random.choice(["outage", "stop", "stop", "more"])
+        self.faults.counts[kind] += 1
+        self.scheduler.log(f"FAULT {kind}")
+        if kind == "outage":
+            self.cluster.up = False
+            self.scheduler.at(self.random.choice([0.2, 2.0, 6.0]), self._come_up)
+        elif kind == "more":
+            self._start(len(self.workers))
+        else:
+            running = [worker for worker in self.workers.values() if worker is not None]
+            if running:
+                self.random.choice(running).stop()
+
+    def _come_up(self) -> None:
+        self.cluster.up = True
+        self.cluster.forgive()
+
+    def _calm(self) -> None:
+        self.scheduler.log("calm")
+        self.faults.calm = True
+        self.scheduler.fault_at = 1 << 62
+
+    # At rest
+
+    def _at_rest(self) -> bool:
+        if not self.cluster.up or not self.cluster.settled() or self.cluster.group.rebalancing:
+            return False
+        flows = self._flows()
+        if len(flows) != self.partitions or any(_busy(flow) for flow in flows):
+            return False
+        return next(checks.at_rest(self.cluster), None) is None
+
+    def _flows(self) -> list[PartitionFlow]:
+        """The flows of those who own a partition by the group's own account."""
+        owners = self.cluster.group.assignment
+        return [
+            flow
+            for worker in self.workers.values()
+            if worker is not None and worker.alive and not worker.paused and worker.flows is not None
+            for flow in worker.flows._flows.values()
+            if flow.partition in owners.get(worker.member, ())
+        ]
+
+    def _restless(self) -> list[str]:
+        left = list(checks.at_rest(self.cluster))
+        left += [f"{flow.name} is busy" for flow in self._flows() if _busy(flow)]
+        return [f"not at rest after {PATIENCE_S:g} s: {'; '.join(left) or f'{len(self._flows())} flows'}"]
+
+    def _check(self) -> None:
+        result, cluster, settings = self.result, self.cluster, self.settings
+        result.problems += checks.audited(cluster, settings)
+        for flow in self._flows():
+            number = flow.partition
+            live = checks.digests(flow._pipeline)
+            others = {
+                "changelog": checks.folded(cluster, number, settings),
+                "replay": checks.replayed(cluster, number, settings, self.random),
+            }
+            for name, pipeline in others.items():
+                if (found := checks.digests(pipeline)) != live:
+                    result.problems.append(f"digest: partition {number}: live {live}, {name} {found}")
+            expected = flow._pipeline.next_offsets
+            for topic in INVENTORY_TOPICS:
+                if cluster.group.committed.get((topic, number)) != expected.get(topic):
+                    found = cluster.group.committed.get((topic, number))
+                    result.problems.append(f"offsets: {topic}[{number}]: {found} committed, {expected.get(topic)} in the state")
+
+
+def _busy(flow: PartitionFlow) -> bool:
+    return bool(
+        flow._pipeline is None
+        or flow._rebuild
+        or flow._suspended
+        or flow._unsettled
+        or flow._commit is not None
+        or flow._inbox
+        or flow._backlog
+        or flow._pipeline.needs_ticks()
+    )
+
+
+def simulated_partition(key: bytes | None, count: int) -> int:
+    from aiokafka.partitioner import murmur2
+
+    return (murmur2(key) & 0x7FFFFFFF) % count if key else 0
+
+
+def simulate(seed: int, trace: Callable[[str], None] | None = None, **changes: Any) -> Result:
+    """Run one seed; the stand-ins must be installed (worker.installed)."""
+    return Simulation(seed, trace).run()
+
+
+assert random

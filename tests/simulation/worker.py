@@ -1,0 +1,294 @@
+"""One worker as a process: `Flows` and everything below it, as they are; in Faust's place a model of what it does with them.
+
+`installed()` puts the simulated clock, threads and clients where the product's modules look for them. `Worker.run` is the
+process: what `run_worker` does, with a membership, a recovery and a fetching coroutine in the place of Faust's services. They
+keep Faust's order: revoked → (rejoined) assigned → rebalanced, one at a time → seek to the flows' positions → fetch.
+Not here: when a worker starts, dies or stops (run.py).
+"""
+
+import asyncio
+import importlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from faust.types import TP
+
+from streams.app import Flows, inventory_group
+from streams.transport import Fetched
+from tests.simulation import clients
+from tests.simulation import scheduler as simulated
+from tests.simulation.clients import World
+from topics.events import INVENTORY_TOPICS, LocationRecord
+
+MODULES = ("flow", "transactions", "recovery", "locations", "ticks", "app", "snapshots", "standby")
+
+
+class _Nothing:
+    """Any metric: takes what it is told."""
+
+    def __init__(self, counts: Any = None, names: tuple = ()):
+        self.counts, self.names = counts, names
+
+    def labels(self, *names: str) -> "_Nothing":
+        return _Nothing(self.counts, names)
+
+    def inc(self, amount: float = 1) -> None:
+        if self.counts is not None:
+            self.counts[self.names[-1]] += 1
+
+    def set(self, value: float) -> None: ...
+
+    def observe(self, *_: Any) -> None: ...
+
+
+class Metrics:
+    """Counts transactions and rebuilds by their kind, and nothing else."""
+
+    def __init__(self) -> None:
+        process = simulated.process()
+        self.transactions = _Nothing(process.counts)
+        self.rebuilds = _Nothing(process.counts)
+
+    def __getattr__(self, name: str) -> _Nothing:
+        return _Nothing()
+
+    def serve(self, port: int) -> tuple[int, Callable[[], None]]:
+        return 0, lambda: None
+
+
+def _fail_points(fail_at: str) -> Callable[[str], None]:
+    return simulated.process().passed
+
+
+STAND_INS = {
+    "threading": simulated.THREADING,
+    "time": simulated.TIME,
+    "Future": simulated.Future,
+    "wait": simulated.wait,
+    "SimpleQueue": simulated.SimpleQueue,
+    "Queue": simulated.SimpleQueue,
+    "Producer": clients.Producer,
+    "Consumer": clients.Consumer,
+    "AdminClient": clients.AdminClient,
+    "Metrics": Metrics,
+    "fail_points": _fail_points,
+}
+
+
+@contextmanager
+def installed() -> Iterator[None]:
+    """Put the stand-ins into the product's modules."""
+    former = []
+    for module_name in MODULES:
+        try:
+            module = importlib.import_module(f"streams.{module_name}")
+        except ModuleNotFoundError:
+            continue
+        for name, stand_in in STAND_INS.items():
+            if hasattr(module, name):
+                former.append((module, name, getattr(module, name)))
+                setattr(module, name, stand_in)
+    try:
+        yield
+    finally:
+        for module, name, value in former:
+            setattr(module, name, value)
+
+
+class _Signal:
+    def connect(self, _: Any) -> None: ...
+
+
+class _Consumer:
+    """Faust's consumer as `Flows` sees it."""
+
+    def __init__(self, host: "Worker"):
+        self._host = host
+
+    def assignment(self) -> set[TP]:
+        return set(self._host.assignment)
+
+    async def seek_wait(self, positions: dict[TP, int]) -> None:
+        await asyncio.sleep(World.latency_s)
+        self._host.seek(positions)
+
+    def throttle(self, tps: Iterable[TP], held: bool) -> None:
+        (self._host.held.update if held else self._host.held.difference_update)(tps)
+
+
+class _App:
+    """Faust's app as `Flows` sees it."""
+
+    def __init__(self, host: "Worker", settings: Any):
+        self.settings = settings
+        self.consumer = _Consumer(host)
+        self.consumer_generation_id = 0
+        self.on_partitions_revoked = self.on_partitions_assigned = _Signal()
+        self.on_rebalance_complete = self.on_before_shutdown = _Signal()
+        self._host = host
+
+    async def crash(self, error: BaseException) -> None:
+        self._host.stopping.set()
+
+
+class Worker(simulated.Process):
+    """A worker's process.
+
+    Parameters
+    ----------
+    name : str
+        Its member id; one that no process had before.
+    settings : Settings
+    network : sequence of LocationRecord
+        What it publishes at its start.
+    passed : callable
+        Told (worker, fail point).
+    ended : callable
+        Told (worker, error or None) when it stops by itself.
+    counts : Counter
+        Transactions and rebuilds by their kind.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Any,
+        network: list[LocationRecord],
+        passed: Callable[["Worker", str], None],
+        ended: Callable[["Worker", BaseException | None], None],
+        counts: Any,
+    ):
+        super().__init__(name, faulty=True)
+        self.counts = counts
+        self.settings, self._network, self._ended = settings, network, ended
+        self.passed = lambda point: passed(self, point)
+        self.app = _App(self, settings)
+        self.flows: Flows | None = None
+        self.loop = simulated.Loop()
+        self.stopping = asyncio.Event()
+        self.assignment: list[TP] = []
+        self.held: set[TP] = set()
+        self.positions: dict[TP, int] = {}
+        self._former: deque[Fetched] = deque(maxlen=6)
+        self._fetching = asyncio.Event()
+        self._rebalanced = asyncio.Event()
+        self._moved = asyncio.Event()
+        self._lives = 0
+        self.member = ""
+
+    def run(self) -> None:
+        """The process's main thread."""
+        error: BaseException | None = None
+        self.flows = Flows(self.app, [inventory_group()], self._network)
+        try:
+            self.flows.prepare()
+            self.loop.run(self._host())
+        except simulated.Killed:
+            raise
+        except Exception as raised:
+            error = raised
+        try:
+            self.flows.release()
+        except simulated.Killed:
+            raise
+        except Exception as raised:
+            error = error or raised
+        self._ended(self, self.flows.failure or error)
+
+    def stop(self) -> None:
+        """An orderly stop (SIGTERM); from the hub."""
+        self.loop.call_soon_threadsafe(self.stopping.set)
+
+    def seek(self, positions: dict[TP, int]) -> None:
+        for tp, offset in positions.items():
+            if tp in self.positions:
+                self.positions[tp] = offset
+
+    # In Faust's place
+
+    async def _host(self) -> None:
+        services = [self.loop.create_task(service()) for service in (self._membership, self._recovery, self._fetch)]
+        stopped = self.loop.create_task(self.stopping.wait())
+        await asyncio.wait([stopped, *services], return_when=asyncio.FIRST_COMPLETED)
+        await self.flows.on_shutdown(self.app)
+        if World.cluster.up:
+            World.cluster.leave(self.member)
+        for service in services:
+            if service.done() and self.flows.failure is None:
+                service.result()
+            service.cancel()
+
+    async def _membership(self) -> None:
+        cluster, generation, answer = World.cluster, 0, "unknown"
+        while True:
+            if answer == "unknown":
+                self._lives += 1
+                self.member = f"{self.name}.{self._lives}"
+            while not cluster.up:
+                await asyncio.sleep(0.1)
+            cluster.join(self.member)
+            while (found := cluster.assigned(self.member, generation)) is None:
+                await asyncio.sleep(0.03)
+            generation, numbers = found
+            self.app.consumer_generation_id = generation
+            self.assignment = [TP(topic, number) for number in numbers for topic in INVENTORY_TOPICS]
+            await self.flows.on_assigned(self.app, self.assignment)
+            self._rebalanced.set()
+            answer = "ok"
+            while answer == "ok":
+                await asyncio.sleep(self.settings.heartbeat_ms / 1000)
+                if cluster.up:
+                    answer = cluster.heartbeat(self.member, generation)
+            self._fetching.clear()
+            simulated.current().log(f"revoked: {answer}")
+            await self.flows.on_revoked(self.app, self.assignment)
+
+    async def _recovery(self) -> None:
+        while True:
+            await self._rebalanced.wait()
+            self._rebalanced.clear()
+            await self.flows.on_rebalanced(self.app)
+            if not self._rebalanced.is_set() and self.flows._assigned.is_set():
+                self.positions = {tp: offset for tp, offset in self.flows.positions().items() if tp in self.assignment}
+                self._fetching.set()
+
+    async def _fetch(self) -> None:
+        random = World.cluster.random
+        while True:
+            await self._fetching.wait()
+            idle = True
+            for tp in list(self.positions):
+                if tp in self.held or not World.cluster.up:
+                    continue
+                start, partition = self.positions[tp], World.cluster.partitions[tp]
+                records, end = partition.read(start, random.choice([1, 4, 40]))
+                if end > start:
+                    idle = False
+                    self.positions[tp] = end
+                    self._deliver(Fetched(*tp, start, end, records, partition.end))
+            if idle:
+                await self._until_moved()
+            else:
+                await asyncio.sleep(World.latency_s * random.random())
+
+    def _deliver(self, fetched: Fetched) -> None:
+        """Hand on a range, or what a transport under rebalances and seeks makes of it."""
+        self._former.append(fetched)
+        if World.faults.strikes("fetch:skipped"):
+            return
+        if World.faults.strikes("fetch:again"):
+            self.flows.feed(World.cluster.random.choice(self._former))
+        self.flows.feed(fetched)
+
+    async def _until_moved(self) -> None:
+        self._moved.clear()
+        for topic in INVENTORY_TOPICS:
+            World.cluster.watch(topic, lambda: self.loop.call_soon_threadsafe(self._moved.set))
+        try:
+            await asyncio.wait_for(self._moved.wait(), 0.5)
+        except TimeoutError:
+            return
+
+
