@@ -1,0 +1,98 @@
+"""`python -m tests.chaos --faults N | --minutes M [--seed S] [--fault NAME ...]`: break it, and see that nothing is lost.
+
+Runs rounds (round.py) until that many faults were done or that much time is over, prints each round and the table at the end,
+and writes the table to `chaos.md` and `chaos.json` in the directory. Exit status 1 if anything was violated; the round's
+broker data and logs are kept then, and named.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from streams.failpoints import FAIL_POINTS
+from tests.chaos import report
+from tests.chaos.faults import NAMES
+from tests.chaos.nursery import Nursery
+from tests.chaos.round import Options, Result, Round
+
+PER_ROUND = 50
+
+
+def main() -> int:
+    given = _arguments()
+    options = Options(
+        seed=given.seed, names=tuple(given.fault or NAMES), rate=given.rate, long=not given.short,
+    )  # fmt: skip
+    directory = given.directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    ends_at = time.monotonic() + given.minutes * 60 if given.minutes else float("inf")
+    results: list[Result] = []
+    done: dict[str, int] = {}
+    print(f"chaos: seed {given.seed}", flush=True)
+    nursery = Nursery()
+    try:
+        number = given.round
+        while not _enough(given, results, done) and time.monotonic() < ends_at:
+            wanted = min(PER_ROUND, max(1, given.faults - _count(results))) if given.faults else PER_ROUND
+            one = Round(number, options, nursery, directory / f"round-{number}", done)
+            results.append(one.run(wanted, min(given.round_seconds, ends_at - time.monotonic())))
+            _tell(results[-1])
+            report.write(directory, results, " ".join(["python -m tests.chaos", *sys.argv[1:]]))
+            if results[-1].violations and not given.keep_going:
+                break
+            number += 1
+    finally:
+        nursery.close()
+    print(report.table(results))
+    print(f"written to {directory}/chaos.md and chaos.json")
+    return 1 if any(result.violations for result in results) else 0
+
+
+def _count(results: list[Result]) -> int:
+    return sum(len(result.events) for result in results)
+
+
+def _enough(given: argparse.Namespace, results: list[Result], done: dict[str, int]) -> bool:
+    """As many faults as wanted, and each fail point as often as wanted."""
+    if not given.faults:
+        return False
+    points = [name for name in FAIL_POINTS if name in (given.fault or NAMES)]
+    return _count(results) >= given.faults and all(done.get(name, 0) >= given.each_point for name in points)
+
+
+def _tell(result: Result) -> None:
+    print(
+        f"round {result.number}: {len(result.events)} faults, {sum(event.inside for event in result.events)} inside a commit "
+        f"window, {result.records:,} records, {result.decisions:,} decisions, {result.snapshots} snapshots; "
+        f"{result.seconds:.0f} s, of them {result.rested_s:.0f} to come to rest and {result.checked_s:.0f} to check; "
+        f"{len(result.violations)} violations",
+        flush=True,
+    )
+    for what in result.notes:
+        print(f"  note: {what}", flush=True)
+    for what in result.violations[:20]:
+        print(f"  VIOLATION: {what}", flush=True)
+    if result.kept:
+        print(f"  kept: {result.kept}; again: python -m tests.chaos ... --round {result.number}", flush=True)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__.partition("\n")[0])
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--faults", type=int, default=0, help="how many faults to do, at least")
+    length.add_argument("--minutes", type=float, default=0.0, help="how long new rounds may begin, and faults be done")
+    parser.add_argument("--seed", type=int, default=1, help="of what is chosen; the machine's timing is not in it")
+    parser.add_argument("--fault", action="append", choices=NAMES, help="only these; may be given several times")
+    parser.add_argument("--each-point", type=int, default=0, help="times each fail point must be met, at least")
+    parser.add_argument("--rate", type=float, default=300.0, help="events a second")
+    parser.add_argument("--round", type=int, default=1, help="number of the first round")
+    parser.add_argument("--round-seconds", type=float, default=180.0, help="how long a round's faults go on, at most")
+    parser.add_argument("--short", action="store_true", help="a paused broker stays so for 6 s at most")
+    parser.add_argument("--keep-going", action="store_true", help="go on after a violation")
+    parser.add_argument("--directory", type=Path, default=Path("var/chaos"), help="where broker data, logs and tables go")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
