@@ -8,6 +8,7 @@ from base64 import b64encode
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import numpy as np
 
@@ -48,6 +49,7 @@ class Hand:
     now: int = T0
     sequence: int = 0
     batches: int = 0
+    link: bytes = bytes(32)
     pending: list[tuple[str, int]] = field(default_factory=list)
     locations: list[dict] = field(default_factory=list)
     skus: list[str] = field(default_factory=list)
@@ -119,10 +121,9 @@ class Hand:
             if offsets:
                 inputs.append({"topic": topic, "first": offsets[0], "next": offsets[-1] + 1, "count": len(offsets)})
         record = self._pack(inputs, bytes(TOPICS.index(topic) for topic, _ in self.pending), rows)
-        middle = len(record) // 2
-        for number, part in ((1, record[:middle]), (2, record[middle:])):
-            headers = (("batch", str(self.batches).encode()), ("part", f"{number}/2".encode()))
-            self.append("inventory-changelog.v1", part, b"batch", headers)
+        self.link = sha256(self.link + record).digest()
+        for part in parts_of(record, self.batches, self.link):
+            self.append("inventory-changelog.v1", *part)
         self.pending, self.locations = [], []
 
     def _cell(self, place: str, sku: str, on_hand: int, reserved: int = 0, safety_stock: int = 0) -> tuple:
@@ -205,6 +206,32 @@ class Hand:
         """Take a record out, as if it had never been; the others keep their offsets."""
         self.records[topic] = [record for record in self.records[topic] if record.offset != offset]
 
+    def batch_at(self, number: int) -> int:
+        """Index of the first changelog record of a batch."""
+        records = self.records["inventory-changelog.v1"]
+        return next(i for i, record in enumerate(records) if record.headers[0][1] == str(number).encode())
+
+    def data_of(self, number: int) -> bytes:
+        """A batch's changelog record, whole."""
+        at = self.batch_at(number)
+        return b"".join(record.value for record in self.records["inventory-changelog.v1"][at : at + 2])
+
+    def rewrite(self, number: int, data: bytes, link: bytes | None = None) -> None:
+        """Put another changelog record in a batch's place; with a link of its own, or with the one that it had."""
+        at = self.batch_at(number)
+        records = self.records["inventory-changelog.v1"]
+        link = bytes.fromhex(records[at].headers[1][1].decode()) if link is None else link
+        for i, (value, _, headers) in enumerate(parts_of(data, number, link), at):
+            records[i] = records[i]._replace(value=value, headers=headers)
+
+    def relink(self) -> None:
+        """Make the links anew, as if the changelog had been written as it is now."""
+        link = bytes(32)
+        for number in range(1, self.batches + 1):
+            data = self.data_of(number)
+            link = sha256(link + data).digest()
+            self.rewrite(number, data, link)
+
     def find(self, topic: str, **fields) -> int:
         """Offset of the first record with these fields."""
         for record in self.records[topic]:
@@ -212,6 +239,16 @@ class Hand:
             if all(value.get(name) == wanted for name, wanted in fields.items()):
                 return record.offset
         raise LookupError(fields)
+
+
+def parts_of(record: bytes, number: int, link: bytes) -> list[tuple[bytes, bytes, tuple]]:
+    """Cut a batch's changelog record in two: value, key and headers of each."""
+    middle = len(record) // 2
+    headers = (("batch", str(number).encode()), ("link", link.hex().encode()))
+    return [
+        (record[:middle], b"batch", (*headers, ("part", b"1/2"))),
+        (record[middle:], b"batch", (*headers, ("part", b"2/2"))),
+    ]
 
 
 # What the hand-written records are made of

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from topics import events
+from topics import alerts, events
 
 HOUR_MS = 3_600_000
 REQUEST_TIMEOUT_S = 30
@@ -114,6 +114,7 @@ _CATALOGUE = (
         Keep.OUTPUT,
         LARGE_RECORD,
     ),
+    Topic("alerts.v1", "what it is about", (alerts.AuditAlert,), Partitions.ANY, Keep.OUTPUT),
     Topic("inventory-changelog.v1", "batch", (), Partitions.INVENTORY, Keep.FOREVER, LARGE_RECORD),
     Topic("clicks-changelog.v1", "batch", (), Partitions.CLICKS, Keep.FOREVER, LARGE_RECORD),
 )

@@ -1,38 +1,46 @@
 """The audit: reads the topics alone, folds them in slow plain Python, and compares with what the workers published.
 
-It shares no code with the state, the engine, the routing or the codec: only the contract's models and names (topics/).
-One partition after another, by its changelog's order of events: chain.py reads that, ledger.py folds, outputs.py finds
-what was published, decisions.py judges a decision, replay.py goes through it all, report.py holds the answer.
+It shares no code with the state, the engine, the routing, the codec or the changelog: only the contract's models and names (topics/).
+One partition after another, batch by batch: chain.py proves that the changelog is as it was written, rows.py reads what it says,
+ledger.py folds, outputs.py finds what was published, decisions.py judges a decision, replay.py goes through all that is about stock and
+clicks.py through what is about clicks, with what they share in batches.py; report.py holds the answer. kafka_log.py reads a
+cluster; follow.py does it for ever, and alerts.py writes what it finds to `alerts.v1`.
 Not here: the command line (streams/cli/audit.py).
 """
 
 from collections.abc import Callable
 
 from config.settings import Settings
+from streams.audit.auditor import Auditor, Deletions
 from streams.audit.ledger import Limits
 from streams.audit.log import Log
-from streams.audit.replay import CHANGELOG, LOCATIONS, PartitionReplay
 from streams.audit.report import Fault, Report
-from topics.events import INVENTORY_TOPICS
 
-__all__ = ["Fault", "Report", "audit", "audit_log"]
+__all__ = ["Fault", "Report", "audit", "audit_log", "limits_of"]
 
 HOUR_MS = 3_600_000
 Progress = Callable[[int, int], None]
 """Told (events judged, events in the topics)."""
 
 
-def audit(settings: Settings, progress: Progress | None = None, complete: bool = False) -> Report:
+def audit(
+    settings: Settings,
+    progress: Progress | None = None,
+    complete: bool = False,
+    told: Callable[[Fault], None] | None = None,
+) -> Report:
     """Audit all that is committed on a cluster now.
 
     Parameters
     ----------
     settings : Settings
-        Where the cluster is, the workers' group, and how long their pools remember.
+        Where the cluster is, the workers' group, and what their pools remember and keep.
     progress : callable, optional
         Told how far the audit is.
     complete : bool
-        Count input records beyond the last batch as faults.
+        Count input records beyond the last batch, and open transactions, as faults.
+    told : callable, optional
+        Told each fault at once.
 
     Returns
     -------
@@ -40,34 +48,53 @@ def audit(settings: Settings, progress: Progress | None = None, complete: bool =
 
     Raises
     ------
+    MissingTopics
+        The cluster lacks topics.
     confluent_kafka.KafkaException
         The cluster can't be reached, or refuses.
     """
     from streams.audit.kafka_log import KafkaLog  # only here: the fold needs no client
 
-    return audit_log(KafkaLog(settings), limits_of(settings), progress, complete)
+    report = Report(told=told)
+    with KafkaLog(settings) as log:
+        log.cut_at_rest()
+        for topic, partition, since, end in log.open_transactions():
+            shown = f"{topic}[{partition}] since offset {since}"
+            report.open_transactions.append(shown)
+            if complete:
+                report.fault("transaction", topic, partition, since, f"the last stable offset at the end, {end}", f"at {since}")
+        return audit_log(log, limits_of(settings), progress, complete, report, log.deletions)
 
 
 def limits_of(settings: Settings) -> Limits:
-    """Read how long pools remember from the settings, which must be those of the workers."""
+    """Read what pools remember and keep from the settings, which must be those of the workers."""
     return Limits(
         dedupe_events=settings.dedupe_events,
         dedupe_ms=settings.dedupe_hours * HOUR_MS,
         horizon_ms=settings.count_horizon_hours * HOUR_MS,
         closed_ms=settings.closed_order_days * 24 * HOUR_MS,
+        max_skus=settings.max_skus,
+        max_cells=settings.max_cells,
+        max_order_lines=settings.max_order_lines,
+        max_supplies=settings.max_supplies,
+        max_demand_rows=settings.max_demand_rows,
+        demand_window_ms=settings.demand_window_ms,
+        demand_step_ms=settings.demand_window_ms // settings.demand_buckets,
     )
 
 
-def audit_log(log: Log, limits: Limits, progress: Progress | None = None, complete: bool = False) -> Report:
+def audit_log(
+    log: Log,
+    limits: Limits,
+    progress: Progress | None = None,
+    complete: bool = False,
+    report: Report | None = None,
+    deletions: Deletions = lambda changelog, partition: (),
+) -> Report:
     """Audit a log, wherever it comes from; see `audit`."""
-    report = Report()
-    partitions = range(log.partition_count(CHANGELOG))
-    total = sum(log.length(topic, partition) for topic in INVENTORY_TOPICS for partition in partitions)
-    network = {
-        (partition, record.offset): record
-        for partition in range(log.partition_count(LOCATIONS))
-        for record in log.read(LOCATIONS, partition)
-    }
+    report = report or Report()
+    auditor = Auditor(log, limits, report, deletions)
+    total = auditor.length()
     judged = 0
 
     def tell(events: int) -> None:
@@ -76,7 +103,6 @@ def audit_log(log: Log, limits: Limits, progress: Progress | None = None, comple
         if progress:
             progress(judged, max(judged, total))
 
-    for partition in partitions:
-        PartitionReplay(log, partition, limits, report, network, complete).run(tell)
-        report.partitions += 1
+    auditor.catch_up(tell)
+    auditor.finish(complete)
     return report

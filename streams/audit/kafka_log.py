@@ -1,12 +1,18 @@
-"""A cluster's topics as the audit's log: a cut through all of them at the start, then one reader per partition.
+"""A cluster's topics as the audit's log: a cut through all of them, read by one consumer; then another cut.
 
-The cut is consistent without stopping anybody: the changelog's end is read first; when every transaction that the outputs then
-held has ended, each batch below that end has all its outputs in sight. Outputs of later batches may be in sight too (`moving`).
+A cut is consistent without stopping anybody: the changelogs' ends are read first; when every transaction that the outputs then held
+has ended, each batch below those ends has all its outputs in sight. Outputs of later batches may be in sight too (`moving`).
+A record of an output that was stable at one cut belongs to a batch that is in sight at a later one (`due`), since the changelog's
+record is written before a transaction is committed.
+Memory: a few thousand records a partition. The one consumer is assigned to whatever partition is read on, for a few megabytes.
 Owner: the audit. Not here: what records mean.
 """
 
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import (
@@ -20,47 +26,66 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from config.settings import Settings
-from streams.audit.log import Record
+from streams.audit.batches import LOCATIONS
+from streams.audit.clicks import CLICKS, CLICKS_CHANGELOG, DEMAND
+from streams.audit.log import Deleted, Record
 from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY
-from streams.audit.replay import CHANGELOG, LOCATIONS
+from streams.audit.replay import CHANGELOG
 from topics.events import INVENTORY_TOPICS
 
-OUTPUTS = (ALLOCATIONS, INVENTORY, DEAD_LETTERS)
-TOPICS = (*INVENTORY_TOPICS, LOCATIONS, *OUTPUTS, CHANGELOG)
+INPUTS = {CHANGELOG: INVENTORY_TOPICS, CLICKS_CHANGELOG: (CLICKS,)}
+OUTPUTS = {CHANGELOG: (ALLOCATIONS, INVENTORY, DEAD_LETTERS), CLICKS_CHANGELOG: (DEMAND, DEAD_LETTERS)}
+COMPACTED = (INVENTORY, LOCATIONS)
+TOPICS = (*INVENTORY_TOPICS, CLICKS, LOCATIONS, ALLOCATIONS, INVENTORY, DEAD_LETTERS, DEMAND, CHANGELOG, CLICKS_CHANGELOG)
 CUTS = 5
 """Tries for a cut during which no batch is committed."""
 SETTLE_S = 5.0
-"""How long open transactions may take to end before the audit begins all the same."""
-FETCH_RECORDS = 1_000
+"""How long open transactions may take to end before what they hold back is left out of the cut."""
+FETCH_RECORDS = 2_000
+FETCH_BYTES = 4 << 20
+POLL_S = 0.1
 COORDINATOR_COMES = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
 )
-"""What a broker that has just started answers; another try helps."""
+"""What a broker that has just started, or that ends a transaction, answers; another try helps."""
 
 Place = tuple[str, int]
+Offsets = dict[Place, int]
 
 
 class MissingTopics(Exception):
     """The cluster lacks topics of the catalogue; the message names them and the remedy."""
 
 
-class KafkaLog:
-    """See `log.Log`."""
+class Stopped(Exception):
+    """The audit was told to stop while it read."""
 
-    def __init__(self, settings: Settings):
+
+@dataclass(slots=True)
+class _Mark:
+    """What was stable at a cut, and how long the changelog was after it."""
+
+    stable: Offsets
+    written: int
+
+
+class KafkaLog:
+    """See `log.Log`; there is nothing in sight before the first cut.
+
+    Parameters
+    ----------
+    settings : Settings
+    stop : threading.Event, optional
+        With it the log waits for an unreachable cluster until it is set, and then raises `Stopped`; without, for one time-out.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event | None = None):
         self._timeout_s = settings.request_timeout_ms / 1000
-        self._config = {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": settings.app_id,  # never joined
-            "enable.auto.commit": False,
-            "auto.offset.reset": "error",
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
-            "queued.max.messages.kbytes": 16_384,
-        }
+        self._stop = stop
+        self._group_id = settings.app_id
         self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
         found = self._admin.list_topics(timeout=self._timeout_s).topics
         missing = [topic for topic in TOPICS if topic not in found]
@@ -68,10 +93,34 @@ class KafkaLog:
             raise MissingTopics(f"the cluster has no {', '.join(missing)}: `nearshelf topics create` makes them")
         self._counts = {topic: len(found[topic].partitions) for topic in TOPICS}
         self._starts = self._offsets(TOPICS, OffsetSpec.earliest(), IsolationLevel.READ_COMMITTED)
-        for _ in range(CUTS):
-            self._cut()
-            if not self.moving:
-                break
+        self._ends = dict(self._starts)
+        self._committed: Offsets = {}
+        self._marks: dict[Place, _Mark] = {}
+        self._due: dict[Place, Offsets] = {}
+        self._open: dict[Place, tuple[int, int, float]] = {}
+        self.moving = False
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "group.id": settings.app_id,  # never joined
+                "enable.auto.commit": False,
+                "auto.offset.reset": "error",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
+                "fetch.wait.max.ms": 10,
+                "queued.max.messages.kbytes": FETCH_BYTES >> 10,
+                "log_level": 0,
+            }
+        )
+
+    def __enter__(self) -> "KafkaLog":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._consumer.close()
+
+    # What the audit asks
 
     def partition_count(self, topic: str) -> int:
         return self._counts[topic]
@@ -83,53 +132,97 @@ class KafkaLog:
         return self._committed.get((topic, partition))
 
     def read(self, topic: str, partition: int) -> Iterator[Record]:
-        start, end = self._starts[topic, partition], self._ends[topic, partition]
-        if start >= end:
-            return
-        consumer = Consumer(self._config)
-        try:
-            consumer.assign([TopicPartition(topic, partition, start)])
-            while True:
-                # consume() alone waits for as many as it is asked for
-                first = consumer.poll(self._timeout_s)
-                if first is None:
-                    reason = f"no record of {topic}[{partition}] within {self._timeout_s:g} s"
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, reason))
-                for message in (first, *consumer.consume(FETCH_RECORDS, 0)):
-                    error = message.error()
-                    if error is None and message.offset() < end:
-                        yield _record(message)
-                    elif error is None or error.code() == KafkaError._PARTITION_EOF:
-                        return
-                    elif not error.retriable():
-                        raise KafkaException(error)
-        finally:
-            consumer.close()
+        return _Reader(self, (topic, partition), self._starts[topic, partition])
 
-    def _cut(self) -> None:
-        changelog = self._offsets([CHANGELOG], OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-        written = self._offsets(OUTPUTS, OffsetSpec.latest(), IsolationLevel.READ_UNCOMMITTED)
+    def deletions(self, changelog: str, partition: int) -> tuple[str, ...]:
+        """Give the topics of a changelog's partition whose first records were deleted."""
+        topics = (changelog, *INPUTS[changelog], *OUTPUTS[changelog])
+        return tuple(topic for topic in topics if topic not in COMPACTED and self._starts[topic, partition])
+
+    def due(self, changelog: str, partition: int, topic: str) -> int | None:
+        """Give the offset before which all must belong to a batch in sight: see `batches.Due`."""
+        return self._due.get((changelog, partition), {}).get((topic, partition))
+
+    def open_transactions(self, for_s: float = 0.0) -> list[tuple[str, int, int, int]]:
+        """Give the partitions with a transaction open, at the last cuts, for so long: topic, partition, since which offset, end."""
+        now = time.monotonic()
+        return [(*place, since, end) for place, (since, end, seen) in self._open.items() if now - seen >= for_s]
+
+    # Cuts
+
+    def cut_at_rest(self) -> None:
+        """Make a cut; if batches are committed meanwhile, another, so that it is not `moving` if that can be had."""
+        for _ in range(CUTS):
+            self.cut(TOPICS)
+            if not self.moving or self._open:
+                break
+
+    def cut(self, settled: tuple[str, ...] = (ALLOCATIONS, INVENTORY, DEAD_LETTERS, DEMAND)) -> None:
+        """Bring in sight what is committed now, but for batches whose outputs are not all to be seen.
+
+        `settled`: topics whose open transactions are waited for.
+        """
+        while True:
+            try:
+                self._cut(settled)
+                return
+            except KafkaException:
+                if self._stop is None:
+                    raise
+                if self._stop.wait(1.0):
+                    raise Stopped from None
+
+    def _cut(self, settled: tuple[str, ...]) -> None:
+        changelogs = self._latest(INPUTS, IsolationLevel.READ_COMMITTED)
+        written = self._latest(TOPICS, IsolationLevel.READ_UNCOMMITTED)
         deadline = time.monotonic() + SETTLE_S
         while True:
-            outputs = self._offsets(OUTPUTS, OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-            settled = all(outputs[place] >= end for place, end in written.items())
-            if settled or time.monotonic() > deadline:
+            stable = self._latest(TOPICS, IsolationLevel.READ_COMMITTED)
+            late = {place for place, end in stable.items() if end < written[place]}
+            if not any(topic in settled for topic, _ in late) or time.monotonic() > deadline:
                 break
             time.sleep(0.01)
+            if self._stop and self._stop.is_set():
+                raise Stopped
         self._committed = self._group_offsets()
-        inputs = self._offsets((*INVENTORY_TOPICS, LOCATIONS), OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-        later = self._offsets([CHANGELOG], OffsetSpec.latest(), IsolationLevel.READ_COMMITTED)
-        self.moving = not settled or changelog != later
-        self._ends = inputs | outputs | changelog
+        after = self._latest(INPUTS, IsolationLevel.READ_UNCOMMITTED)
+        later = self._latest(INPUTS, IsolationLevel.READ_COMMITTED)
+        self.moving = bool(late) or changelogs != later
+        self._note_open(late, stable, written)
+        for (changelog, partition), end in changelogs.items():
+            if any((topic, partition) in late for topic in OUTPUTS[changelog]):
+                changelogs[changelog, partition] = self._ends[changelog, partition]
+            else:
+                self._note_due((changelog, partition), end, stable, after)
+        self._ends = stable | changelogs
 
-    def _offsets(self, topics: Any, which: OffsetSpec, level: IsolationLevel) -> dict[Place, int]:
+    def _note_open(self, late: set[Place], stable: Offsets, written: Offsets) -> None:
+        """Keep, of each partition with an open transaction, since which offset it is, and when it was seen first."""
+        before, self._open = self._open, {}
+        for place in late:
+            since, _, seen = before.get(place, (None, 0, 0.0))
+            self._open[place] = (stable[place], written[place], seen if since == stable[place] else time.monotonic())
+
+    def _note_due(self, place: Place, end: int, stable: Offsets, after: Offsets) -> None:
+        mark = self._marks.get(place)
+        if mark and end >= mark.written:
+            self._due[place] = mark.stable
+            mark = None
+        if mark is None:
+            self._marks[place] = _Mark(stable | self._committed, after[place])
+
+    def _latest(self, topics: Any, level: IsolationLevel) -> Offsets:
+        return self._offsets(topics, OffsetSpec.latest(), level)
+
+    def _offsets(self, topics: Any, which: OffsetSpec, level: IsolationLevel) -> Offsets:
         wanted = {TopicPartition(topic, partition): which for topic in topics for partition in range(self._counts[topic])}
         futures = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=self._timeout_s)
         return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
 
-    def _group_offsets(self) -> dict[Place, int]:
-        places = [TopicPartition(topic, p) for topic in INVENTORY_TOPICS for p in range(self._counts[topic])]
-        request = [ConsumerGroupTopicPartitions(self._config["group.id"], places)]
+    def _group_offsets(self) -> Offsets:
+        topics = [topic for inputs in INPUTS.values() for topic in inputs]
+        places = [TopicPartition(topic, p) for topic in topics for p in range(self._counts[topic])]
+        request = [ConsumerGroupTopicPartitions(self._group_id, places)]
         deadline = time.monotonic() + self._timeout_s
         while True:
             futures = self._admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=self._timeout_s)
@@ -140,6 +233,69 @@ class KafkaLog:
                 if failure.args[0].code() not in COORDINATOR_COMES or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
+
+    # Reading
+
+    def fetch(self, place: Place, position: int) -> tuple[list[Record], int]:
+        """Read some records of a partition from a position on, as far as the cut goes; give them and the next position."""
+        end = self._ends[place]
+        if position >= end:
+            return [], position
+        self._consumer.assign([TopicPartition(*place, position)])
+        records: list[Record] = []
+        size = 0
+        heard = time.monotonic()
+        while len(records) < FETCH_RECORDS and size < FETCH_BYTES:
+            # consume() alone waits for as many as it is asked for
+            first = self._consumer.poll(POLL_S)
+            if self._stop and self._stop.is_set():
+                raise Stopped
+            if first is None:
+                self._check_patience(place, heard)
+                continue
+            heard = time.monotonic()
+            for message in (first, *self._consumer.consume(FETCH_RECORDS - len(records), 0)):
+                error = message.error()
+                if error is None:
+                    if message.offset() >= end:
+                        return records, end
+                    records.append(_record(message))
+                    size += len(message.value() or b"")
+                    position = message.offset() + 1
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    if message.offset() >= end:
+                        return records, end
+                elif error.code() == KafkaError._AUTO_OFFSET_RESET:
+                    raise Deleted(*place, position)
+                elif not error.retriable():
+                    raise KafkaException(error)
+        return records, position
+
+    def _check_patience(self, place: Place, heard: float) -> None:
+        if self._stop is None and time.monotonic() - heard > self._timeout_s:
+            reason = f"no record of {place[0]}[{place[1]}] within {self._timeout_s:g} s"
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, reason))
+
+
+class _Reader:
+    """A partition's records, as far as the last cut goes; after another cut there may be more."""
+
+    def __init__(self, log: KafkaLog, place: Place, position: int):
+        self._log = log
+        self._place = place
+        self._position = position
+        self._records: deque[Record] = deque()
+
+    def __iter__(self) -> "_Reader":
+        return self
+
+    def __next__(self) -> Record:
+        if not self._records:
+            records, self._position = self._log.fetch(self._place, self._position)
+            self._records.extend(records)
+        if not self._records:
+            raise StopIteration
+        return self._records.popleft()
 
 
 def _record(message: Any) -> Record:

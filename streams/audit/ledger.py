@@ -50,12 +50,46 @@ class Refused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a pool remembers; the settings of the same names, in ms."""
+    """How long a pool remembers, ms, and how much it keeps; the settings of the same names."""
 
     dedupe_events: int
     dedupe_ms: int
     horizon_ms: int
     closed_ms: int
+    max_skus: int = 5_000_000
+    max_cells: int = 20_000_000
+    max_order_lines: int = 10_000_000
+    max_supplies: int = 2_000_000
+    max_demand_rows: int = 5_000_000
+    demand_window_ms: int = 3_600_000
+    demand_step_ms: int = 60_000
+
+
+class Seen:
+    """The event ids that were applied, for as long as one is a duplicate: among the last so many, or young enough."""
+
+    def __init__(self, limits: Limits):
+        self._limits = limits
+        self._entries: dict[str, tuple[int, int]] = {}
+        self._order: deque[str] = deque()
+        self._count = 0
+
+    def knows(self, event_id: str, now: int) -> bool:
+        """Tell whether an event id was applied inside the dedupe window."""
+        seen = self._entries.get(event_id)
+        return seen is not None and self._in_window(seen, now)
+
+    def remember(self, event_id: str, now: int) -> None:
+        """Note an event id as applied."""
+        self._entries[event_id] = (self._count, now)
+        self._order.append(event_id)
+        self._count += 1
+        while not self._in_window(self._entries.get(self._order[0], (-1, -1)), now):
+            self._entries.pop(self._order.popleft(), None)
+
+    def _in_window(self, seen: tuple[int, int], now: int) -> bool:
+        position, time = seen
+        return self._count - position <= self._limits.dedupe_events or time >= now - self._limits.dedupe_ms
 
 
 @dataclass(slots=True)
@@ -91,7 +125,7 @@ class Part:
     returned: int = 0
     shipment: "Shipment | None" = None
     waiting: bool = True
-    collected: bool = False
+    collected: int = 0
     """Of a transfer: handed over at the pickup location."""
 
     @property
@@ -129,6 +163,7 @@ class Order:
     """(Line id, location that refused it)."""
     closed_at: int | None = None
     expired: bool = False
+    forgotten: bool = False
 
     @property
     def waiting(self) -> list[Part]:
@@ -158,17 +193,28 @@ class Pool:
         """Cells written since the batch began."""
         self.freed: set[tuple[str, str]] = set()
         """Cells whose available rose in the event in hand."""
+        self.skus: set[str] = set()
+        """Ever heard of."""
+        self.supplies: dict[tuple[str, str, str], int] = {}
+        """("expected" or "in transit", its reference, SKU) → units that are to come; never 0."""
+        self.kept_lines = 0
+        """Parts of the orders that are open, or closed but not forgotten."""
+        self.order_count = 0
+        self.line_count = 0
+        """Orders, and the lines they asked for, ever."""
         self._age = 0
         self._holds: list[tuple[int, int, Order]] = []
-        self._seen: dict[str, tuple[int, int]] = {}
-        self._seen_order: deque[str] = deque()
-        self._seen_count = 0
+        self._closed: deque[tuple[int, Order]] = deque()
+        """(Closed at, order), oldest first."""
+        self._seen = Seen(limits)
 
     # Time and identity
 
     def advance(self, timestamp: int) -> None:
         """Let the pool's clock see a record."""
-        self.now = max(self.now, timestamp)
+        if timestamp > self.now:
+            self.now = timestamp
+            self._forget_orders()
 
     def due_holds(self) -> Iterator[Order]:
         """Give the holds whose time has come, in the order in which they expire."""
@@ -179,20 +225,21 @@ class Pool:
 
     def is_duplicate(self, event_id: str) -> bool:
         """Tell whether an event id was applied inside the dedupe window."""
-        seen = self._seen.get(event_id)
-        return seen is not None and self._in_window(seen)
+        return self._seen.knows(event_id, self.now)
 
     def remember(self, event_id: str) -> None:
         """Note an event id as applied."""
-        self._seen[event_id] = (self._seen_count, self.now)
-        self._seen_order.append(event_id)
-        self._seen_count += 1
-        while not self._in_window(self._seen.get(self._seen_order[0], (-1, -1))):
-            self._seen.pop(self._seen_order.popleft(), None)
+        self._seen.remember(event_id, self.now)
 
-    def _in_window(self, seen: tuple[int, int]) -> bool:
-        position, time = seen
-        return self._seen_count - position <= self.limits.dedupe_events or time >= self.now - self.limits.dedupe_ms
+    def _forget_orders(self) -> None:
+        """Drop the orders that were closed so long ago that they count as unknown."""
+        while self._closed and self._closed[0][0] + self.limits.closed_ms < self.now:
+            closed_at, order = self._closed.popleft()
+            if order.closed_at == closed_at and not order.forgotten:  # else it was closed again later
+                order.forgotten = True
+                self.kept_lines -= len(order.parts)
+                if self.orders.get(order.id) is order:
+                    del self.orders[order.id]
 
     # Cells
 
@@ -244,12 +291,37 @@ class Pool:
         if isinstance(event, Count):
             return self._count(key, event)
         if isinstance(event, SafetyStock):
+            self._check_room(key)
             self._write(key, safety_stock=event.quantity - self.cell(*key).safety_stock)
-        elif not isinstance(event, Expected):
+        elif isinstance(event, Expected):
+            supply = "expected", event.supply_id, event.sku
+            self._check_room(key, supply, makes_cell=False)
+            self._supply(supply, event.quantity)
+        else:
             units = SIGNS[event.kind] * event.quantity
+            supply = ("in transit", event.transfer_id, event.sku) if event.kind.startswith("transfer") else None
             self._check_bounds(key, units)
+            self._check_room(key, supply)
             self._move(key, units, event.event_time)
+            if supply:
+                self._supply(supply, self.supplies.get(supply, 0) - units)
+        self.skus.add(event.sku)
         return True
+
+    def _check_room(self, key: tuple[str, str], supply: tuple[str, str, str] | None = None, makes_cell: bool = True) -> None:
+        """Check that the pool may keep what an event about a cell, and a supply, would add."""
+        if key[1] not in self.skus and len(self.skus) >= self.limits.max_skus:
+            raise Refused(DeadLetter.TOO_MANY_SKUS)
+        if makes_cell and key not in self.cells and len(self.cells) >= self.limits.max_cells:
+            raise Refused(DeadLetter.TOO_MANY_CELLS)
+        if supply and supply not in self.supplies and len(self.supplies) >= self.limits.max_supplies:
+            raise Refused(DeadLetter.TOO_MANY_SUPPLIES)
+
+    def _supply(self, supply: tuple[str, str, str], units: int) -> None:
+        if units:
+            self.supplies[supply] = units
+        else:
+            self.supplies.pop(supply, None)
 
     def _count(self, key: tuple[str, str], event: Count) -> bool:
         counted_at = event.event_time if event.counted_at is None else event.counted_at
@@ -262,6 +334,8 @@ class Pool:
         later = sum(units for event_time, _, units in cell.movements if event_time > counted_at)
         if abs(event.quantity + later) > MAX_QUANTITY:
             raise Refused(DeadLetter.OUT_OF_RANGE)
+        self._check_room(key)
+        self.skus.add(event.sku)
         self.cell(*key).counted_at = counted_at
         self._write(key, on_hand=event.quantity + later - cell.on_hand)
         return True
@@ -278,10 +352,7 @@ class Pool:
 
     def known(self, order_id: str) -> Order | None:
         """Find an order that is not forgotten."""
-        order = self.orders.get(order_id)
-        if order and order.closed_at is not None and order.closed_at + self.limits.closed_ms < self.now:
-            return None
-        return order
+        return self.orders.get(order_id)
 
     def place_order(self, event: Placed | Held) -> Order:
         """Enter an order, or confirm its hold; the lines of a new one wait until a decision says otherwise."""
@@ -290,22 +361,40 @@ class Pool:
         if former and not former.expired:
             if held or not former.held:
                 raise Refused(DeadLetter.ORDER_EXISTS)
-            former.held = False
             if _is_as_asked(former, event):
+                former.held = False
                 former.request = event
                 self.queue(former)
                 return former
+        self._check_order_room(event)
+        if former and not former.expired:
+            former.held = False
             self.release(former)
             age = former.age
         else:
             self._age += 1
             age = self._age
+        self.order_count += former is None
+        self.line_count += len(event.lines) - (len(former.request.lines) if former else 0)
+        if former:  # its lines count on as if it had been closed now
+            former.closed_at = self.now
+            self._closed.append((self.now, former))
         parts = [Part(line.line_id, line.sku, line.quantity) for line in event.lines]
+        self.kept_lines += len(parts)
+        self.skus.update(part.sku for part in parts)
         order = self.orders[event.order_id] = Order(event.order_id, age, event, parts, held)
         self.queue(order)
         if held:
             heapq.heappush(self._holds, (event.expires_at, age, order))
         return order
+
+    def _check_order_room(self, event: Placed | Held) -> None:
+        """Check that the pool may keep what a new order would add."""
+        unknown = sum(line.sku not in self.skus for line in event.lines)
+        if len(self.skus) + unknown > self.limits.max_skus:
+            raise Refused(DeadLetter.TOO_MANY_SKUS)
+        if self.kept_lines + len(event.lines) > self.limits.max_order_lines:
+            raise Refused(DeadLetter.TOO_MANY_LINES)
 
     def cancel(self, event: Cancelled) -> Order:
         """Give back an order's unshipped units, or some lines'."""
@@ -371,10 +460,10 @@ class Pool:
 
     def _collect(self, shipment: Shipment, event: Fulfilment) -> None:
         """Close what a transfer brought to the pickup location; its stock moved when it was shipped."""
-        arrived = {part: 0 if part.collected or part.open_units else part.shipped for part in shipment.parts}
+        arrived = {part: 0 if part.open_units else part.shipped - part.collected for part in shipment.parts}
         on_its_way = any(part.open_units for part in shipment.parts)
-        for part, _ in _take(event, arrived, DeadLetter.NOT_SHIPPED if on_its_way else DeadLetter.SHIPMENT_CLOSED):
-            part.collected = True
+        for part, units in _take(event, arrived, DeadLetter.NOT_SHIPPED if on_its_way else DeadLetter.SHIPMENT_CLOSED):
+            part.collected += units
 
     def _reject(self, order: Order, shipment: Shipment, event: Fulfilment) -> None:
         """Give promises back; the units wait, as a line of their own if the location keeps or has shipped some."""
@@ -387,6 +476,7 @@ class Pool:
             else:
                 part.quantity -= units
                 order.parts.append(Part(part.line_id, part.sku, units))
+                self.kept_lines += 1
 
     def _return(self, shipment: Shipment, event: Fulfilment) -> None:
         shipped = any(part.shipped for part in shipment.parts)
@@ -423,6 +513,7 @@ class Pool:
             order.closed_at = None
         elif order.closed_at is None:
             order.closed_at = self.now
+            self._closed.append((self.now, order))
 
 
 def _is_as_asked(order: Order, event: Placed) -> bool:

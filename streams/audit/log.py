@@ -1,4 +1,4 @@
-"""What the audit reads: the committed records of a topic's partition, in order, up to an end fixed at the start.
+"""What the audit reads: the committed records of a topic's partition, in order, up to an end that is fixed while it is judged.
 
 Owner: the audit. `MemoryLog` holds hand-made records; streams/audit/kafka_log.py reads a cluster.
 Not here: what records mean.
@@ -18,6 +18,15 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
+class Deleted(Exception):
+    """A record that is still to be read is not there any more: retention was faster than the audit."""
+
+    def __init__(self, topic: str, partition: int, offset: int):
+        super().__init__(f"{topic}[{partition}]@{offset} was deleted before it was read")
+        self.topic = topic
+        self.offset = offset
+
+
 class Log(Protocol):
     """A consistent view of the topics: every output of a batch is in sight if its changelog record is."""
 
@@ -31,7 +40,7 @@ class Log(Protocol):
         """Estimate how many records `read` will give."""
 
     def read(self, topic: str, partition: int) -> Iterator[Record]:
-        """Give the committed records, oldest first."""
+        """Give the committed records, oldest first; of a log that grows, `next` may be tried again after the end."""
 
     def committed(self, topic: str, partition: int) -> int | None:
         """Give the offset the workers' group had committed before anything else was read; None = never any."""

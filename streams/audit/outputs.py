@@ -1,73 +1,184 @@
-"""What the workers published in one partition, ready to be asked for by cause: decisions, dead letters and cells.
+"""What the workers published in one partition, read in step with the batches: decisions, dead letters and cells.
 
-Owner: the audit. Decisions and dead letters are indexed by the record they name, so that one which is missing, stands twice or
-was never due is found however it is placed. `inventory.v1` is read in step with the batches, since it only needs the last few.
-Not here: what they should say (replay.py, decisions.py).
+A batch's outputs lie between those of the batches around it, so of each topic only a window is held: the records that the batch in
+hand can have caused. They are indexed by the record they name, so that one which is missing, stands twice or was never due is found
+however it is placed within the window; one that lies elsewhere is a fault at its place.
+Owner: the audit. Not here: what they should say (replay.py, decisions.py, clicks.py).
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
 from streams.audit.log import Record
+from streams.audit.report import FaultSink
+from streams.audit.rows import CellRow
 from topics.events import Allocation, DeadLetterRecord, Inventory
 
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
-FaultSink = Callable[[str, str, int | None, object, object], None]
-"""(kind, topic, offset, expected, found)."""
+Reached = Callable[[Place], bool]
+"""Whether a record is in the batch in hand, or in one before it."""
 
 INVENTORY = "inventory.v1"
 ALLOCATIONS = "allocations.v1"
 DEAD_LETTERS = "dead-letter.v1"
+LOOKAHEAD = 1_000
+"""Records read beyond a batch's own, in search of one that is missing."""
+CELLS_AHEAD = 100_000
+"""Values of `inventory.v1` read ahead where the topic is compacted."""
 
 
-class Decisions:
+class Tape:
+    """Records in order, with sight of the next. Where they end, they may go on later."""
+
+    def __init__(self, records: Iterator[Record]):
+        self._records = records
+        self._head: Record | None = None
+
+    @property
+    def head(self) -> Record | None:
+        """The next record; None while there is none."""
+        if self._head is None:
+            self._head = next(self._records, None)
+        return self._head
+
+    def take(self) -> Record | None:
+        """Take the next record."""
+        taken, self._head = self.head, None
+        return taken
+
+    def until(self, offset: int) -> list[Record]:
+        """Take the records before an offset."""
+        taken = []
+        while (head := self.head) and head.offset < offset:
+            taken.append(head)
+            self._head = None
+        return taken
+
+    def count_rest(self) -> int:
+        """Count the records nobody took, which takes them."""
+        count = 0
+        while self.take():
+            count += 1
+        return count
+
+
+class Window:
+    """The records of a topic of outputs that belong to the batch in hand, by the record each names as its cause.
+
+    Parameters
+    ----------
+    records : iterator of Record
+    read : callable
+        Record → (key in the index, place of the cause, value), or None for what is not to be judged.
+    """
+
+    def __init__(self, records: Iterator[Record], read: Callable[[Record], tuple[Any, Place, Any] | None]):
+        self._tape = Tape(records)
+        self._read = read
+        self._next: tuple[Any, Place, Any, int] | None = None
+        self._index: dict[Any, list[tuple[int, Any]]] = {}
+        self._places: dict[Any, Place] = {}
+
+    def head(self) -> tuple[Any, Place, Any, int] | None:
+        """The next record that is to be judged: key, cause, value and its own offset; None while there is none."""
+        while self._next is None and (record := self._tape.take()):
+            found = self._read(record)
+            if found is not None:
+                self._next = (*found, record.offset)
+        return self._next
+
+    def pull(self) -> None:
+        """Take the next record into the window."""
+        key, place, value, offset = self.head()
+        self._next = None
+        self._index.setdefault(key, []).append((offset, value))
+        self._places[key] = place
+
+    def open(self, reached: Reached) -> None:
+        """Take in what the batches up to the one in hand have caused."""
+        while (head := self.head()) and reached(head[1]):
+            self.pull()
+
+    def take(self, key: Any, due: bool = False) -> list[tuple[int, Any]]:
+        """Take the records of one cause, each with its offset; if there is none and one is due, look ahead for it."""
+        if due:
+            ahead = 0
+            while key not in self._index and ahead < LOOKAHEAD and self.head():
+                self.pull()
+                ahead += 1
+        self._places.pop(key, None)
+        return self._index.pop(key, [])
+
+    def left(self, reached: Reached) -> Iterator[tuple[int, Place]]:
+        """Take out what nobody took though its cause is reached: offset and cause."""
+        if self._index:
+            for key in [key for key, place in self._places.items() if reached(place)]:
+                place = self._places.pop(key)
+                yield from ((offset, place) for offset, _ in self._index.pop(key))
+
+    def rest(self, due: float) -> Iterator[tuple[int, Place]]:
+        """Take out all that lies before the offset `due` and nobody took."""
+        while (head := self.head()) and head[3] < due:
+            self.pull()
+            yield from self._before(due)
+        yield from self._before(due)
+
+    def _before(self, due: float) -> Iterator[tuple[int, Place]]:
+        for key in [key for key, found in self._index.items() if found[0][0] < due]:
+            place = self._places.pop(key)
+            yield from ((offset, place) for offset, _ in self._index.pop(key))
+
+
+class Decisions(Window):
     """The decisions of a partition, by pool and source."""
 
     def __init__(self, records: Iterator[Record], fault: FaultSink):
-        self._by_source: dict[tuple[str, Place], list[tuple[int, bytes]]] = defaultdict(list)
-        for record in records:
-            decision = _read(Allocation, ALLOCATIONS, "decision", record, fault)
-            if decision is None:
-                continue
-            if record.key != decision.order_id.encode():
-                fault("decision", ALLOCATIONS, record.offset, f"key {decision.order_id}", record.key)
-            self._by_source[decision.pool_id, _place(decision.source)].append((record.offset, record.value))
+        super().__init__(records, self._decision)
+        self._fault = fault
+        self._sequences: dict[str, int] = {}
+        """Pool → the largest sequence taken in."""
 
-    def take(self, pool_id: str, source: Place) -> deque[tuple[int, Allocation]]:
-        """Take the decisions a record caused in a pool, as published; each with its offset."""
-        found = self._by_source.pop((pool_id, source), ())
-        return deque((offset, Allocation.model_validate_json(value)) for offset, value in found)
+    def _decision(self, record: Record) -> tuple[Any, Place, Allocation] | None:
+        decision = read(Allocation, ALLOCATIONS, "decision", record, self._fault)
+        if decision is None:
+            return None
+        if record.key != decision.order_id.encode():
+            self._fault("decision", ALLOCATIONS, record.offset, f"key {decision.order_id}", record.key)
+        place = _place(decision.source)
+        return (decision.pool_id, place), place, decision
 
-    def rest(self) -> Iterator[tuple[int, Place]]:
-        """Give the decisions nobody took: offset and source."""
-        for (_, source), found in self._by_source.items():
-            for offset, _ in found:
-                yield offset, source
+    def open(self, reached: Reached, sequences: dict[str, int] | None = None) -> None:
+        """Take in what the batches up to the one in hand have caused, and all decisions up to the `sequences` of their pools."""
+        super().open(reached)
+        for _ in range(LOOKAHEAD):
+            if not any(self._sequences.get(pool, 0) < wanted for pool, wanted in (sequences or {}).items()) or not self.head():
+                return
+            self.pull()
+            super().open(reached)
+
+    def pull(self) -> None:
+        decision = self.head()[2]
+        self._sequences[decision.pool_id] = max(decision.sequence, self._sequences.get(decision.pool_id, 0))
+        super().pull()
 
 
-class DeadLetters:
-    """The dead letters of a partition, by the record refused."""
+class DeadLetters(Window):
+    """The dead letters of some topics in a partition, by the record refused."""
 
-    def __init__(self, records: Iterator[Record], fault: FaultSink):
-        self._by_place: dict[Place, list[tuple[int, DeadLetterRecord]]] = defaultdict(list)
-        for record in records:
-            letter = _read(DeadLetterRecord, DEAD_LETTERS, "dead_letter", record, fault)
-            if letter is not None:
-                self._by_place[_place(letter)].append((record.offset, letter))
+    def __init__(self, records: Iterator[Record], topics: tuple[str, ...], fault: FaultSink):
+        super().__init__(records, self._letter)
+        self._topics = topics
+        self._fault = fault
 
-    def take(self, place: Place) -> list[tuple[int, DeadLetterRecord]]:
-        """Take the dead letters of one record; each with its offset."""
-        return self._by_place.pop(place, [])
-
-    def rest(self) -> Iterator[tuple[int, Place]]:
-        """Give the dead letters nobody took: offset and place of the record refused."""
-        for place, found in self._by_place.items():
-            for offset, _ in found:
-                yield offset, place
+    def _letter(self, record: Record) -> tuple[Any, Place, DeadLetterRecord] | None:
+        letter = read(DeadLetterRecord, DEAD_LETTERS, "dead_letter", record, self._fault)
+        if letter is None or letter.topic not in self._topics:
+            return None
+        return _place(letter), _place(letter), letter
 
 
 class Published(NamedTuple):
@@ -77,42 +188,94 @@ class Published(NamedTuple):
     value: Inventory
 
 
+Cell = tuple[str, str, str]
+"""Pool, location and SKU."""
+
+
 class Cells:
-    """The values of `inventory.v1` of a partition, read in step with the batches."""
+    """The values of `inventory.v1` of a partition, compared with the rows of the batches."""
 
     def __init__(self, records: Iterator[Record], fault: FaultSink):
-        self._records = records
+        self._tape = Tape(records)
         self._fault = fault
-        self._versions: dict[tuple[str, str, str], int] = {}
-        self._ahead: dict[tuple[str, str, str], deque[Published]] = defaultdict(deque)
+        self._versions: dict[Cell, int] = {}
+        self._ahead: dict[Cell, deque[Published]] = {}
+        self._ahead_count = 0
+        self._owed: dict[Cell, tuple[int, CellRow]] = {}
+        """Cell → the last batch that left it a value which was not met yet, and that value."""
+        self._fresh: set[Cell] = set()
+        """Those owed by the batch in hand."""
 
-    def at(self, cell: tuple[str, str, str], version: int) -> tuple[Published | None, bool]:
-        """Find a cell's value of a version; the second says whether a newer one stands for it (compaction)."""
-        ahead = self._ahead[cell]
-        while not (ahead and ahead[-1].value.version >= version) and self._pull():
-            pass
-        while ahead and ahead[0].value.version < version:
-            ahead.popleft()
-        found = ahead[0] if ahead else None
-        if found and found.value.version == version:
-            return found, len(ahead) > 1
-        return None, found is not None
+    def expect(self, cell: Cell, batch: int, row: CellRow) -> None:
+        """Note that a batch left a cell a value; unless a newer one stands for it (compaction), it must be there."""
+        ahead = self._ahead.get(cell)
+        while ahead and ahead[0].value.version < row.version:
+            self._drop(cell, ahead)
+        if ahead and ahead[0].value.version == row.version:
+            self._compare(cell, batch, row, self._drop(cell, ahead))
+        elif not ahead:
+            self._owed[cell] = batch, row
+            self._fresh.add(cell)
 
-    def rest(self, versions: dict[tuple[str, str, str], int]) -> Iterator[Published]:
-        """Give the values newer than the `versions` that a cell has come to, or of a cell that is not among them."""
-        while self._pull():
+    def settle(self) -> None:
+        """Look for the values of the batch in hand."""
+        while self._fresh and self._ahead_count < CELLS_AHEAD and self._pull():
             pass
-        for cell, ahead in self._ahead.items():
-            yield from (each for each in ahead if each.value.version > versions.get(cell, 0))
+        self._fresh.clear()
+
+    def drain(self) -> None:
+        """Judge the values still owed, when all that there is of the topic is in sight."""
+        while self._owed and self._pull():
+            pass
+        for cell, (batch, row) in self._owed.items():
+            self._fault("inventory", INVENTORY, None, _shown(cell, batch, row), "no such record")
+        self._owed.clear()
+
+    def rest(self, due: float, versions: dict[Cell, int]) -> Iterator[Published]:
+        """Take out the values before the offset `due`; give those newer than the `versions` that the cells have come to."""
+        while (head := self._tape.head) and head.offset < due:
+            self._pull()
+        for cell, ahead in list(self._ahead.items()):
+            while ahead and ahead[0].offset < due:
+                published = self._drop(cell, ahead)
+                if published.value.version > versions.get(cell, 0):
+                    yield published
+
+    def _drop(self, cell: Cell, ahead: deque[Published]) -> Published:
+        self._ahead_count -= 1
+        published = ahead.popleft()
+        if not ahead:
+            del self._ahead[cell]
+        return published
+
+    def _compare(self, cell: Cell, batch: int, row: CellRow, published: Published) -> None:
+        found = CellRow(*(getattr(published.value, field) for field in CellRow._fields))
+        if found != row:
+            self._fault("inventory", INVENTORY, published.offset, _shown(cell, batch, row), found)
 
     def _pull(self) -> bool:
-        record = next(self._records, None)
+        record = self._tape.take()
         if record is None:
             return False
-        value = _read(Inventory, INVENTORY, "inventory", record, self._fault)
+        value = read(Inventory, INVENTORY, "inventory", record, self._fault)
         if value is None:
             return True
         cell = value.pool_id, value.location_id, value.sku
+        self._check(cell, value, record)
+        published = Published(record.offset, value)
+        batch, row = self._owed.get(cell, (0, None))
+        if row is None or value.version > row.version:
+            self._ahead.setdefault(cell, deque()).append(published)
+            self._ahead_count += 1
+        elif value.version == row.version:
+            self._compare(cell, batch, row, published)
+        if row is not None and value.version >= row.version:
+            del self._owed[cell]
+            self._fresh.discard(cell)
+        return True
+
+    def _check(self, cell: Cell, value: Inventory, record: Record) -> None:
+        """Check a value by itself."""
         if record.key != f"{value.location_id}/{value.sku}".encode():
             self._fault("inventory", INVENTORY, record.offset, f"key {value.location_id}/{value.sku}", record.key)
         if value.available != max(0, value.on_hand - value.reserved - value.safety_stock):
@@ -122,15 +285,17 @@ class Cells:
         if value.version <= before:
             self._fault("inventory", INVENTORY, record.offset, f"a version above {before}", value.version)
         self._versions[cell] = max(before, value.version)
-        self._ahead[cell].append(Published(record.offset, value))
-        return True
 
 
-def _place(source) -> Place:
+def _shown(cell: Cell, batch: int, row: CellRow) -> str:
+    return f"{'/'.join(cell)} = {row}, as batch {batch} left it"
+
+
+def _place(source: Any) -> Place:
     return source.topic, source.partition, source.offset
 
 
-def _read(model, topic: str, kind: str, record: Record, fault: FaultSink):
+def read(model: Any, topic: str, kind: str, record: Record, fault: FaultSink) -> Any:
     """Read an output by its model; one that does not fit is a fault, and None."""
     try:
         return model.model_validate_json(record.value or b"")

@@ -1,25 +1,25 @@
 """One partition's audit: the changelog gives the order of events, the ledger what they add up to, the outputs what was said.
 
-For each batch: are its inputs the next ones; then for each event, in the order applied: is it refused as it should be, do the
-holds that are due expire, is there the one decision it calls for, do the decisions keep the rules, does nobody wait who could
-be served; then: are the cells those of the changelog and of `inventory.v1`.
-The audit follows what was published, also where it is at fault, so that a fault is named once and does not spread; only a
-broken chain of batches ends a partition's audit, since nobody knows what was applied after it.
-Owner: the audit; one `PartitionReplay` per partition, no state shared between them.
+For each batch, beside what batches.py checks; for each event, in the order applied: is it refused as it should be, do the holds that
+are due expire, is there the one decision it calls for, do the decisions keep the rules, does nobody wait who could be served;
+then: are the cells those of the changelog and of `inventory.v1`.
+Memory follows what the pools hold, not the length of the log.
+Owner: the audit. Not here: what a decision may say (decisions.py), what an event adds up to (ledger.py).
 """
 
 import json
-from base64 import b64encode
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import cache
 
-from streams.audit.chain import Batch, BrokenChain, CellRow, Chain, Change, Input, PoolRows
+from streams.audit.batches import LOCATIONS, BatchReplay, Due, refusal_of
+from streams.audit.chain import Batch, Change
 from streams.audit.decisions import follow, is_served, rejected, servable
 from streams.audit.ledger import Cell, Limits, Order, Pool, Refused
 from streams.audit.log import Log, Record
-from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY, Cells, DeadLetters, Decisions, Place
+from streams.audit.outputs import ALLOCATIONS, INVENTORY, Cells, Decisions, Place
 from streams.audit.report import Report
+from streams.audit.rows import CellRow, Names, PoolRows, cells_of
 from topics.events import (
     CAPABILITIES,
     INVENTORY_TOPICS,
@@ -35,104 +35,77 @@ from topics.events import (
 from topics.reasons import DeadLetter, Outcome
 
 CHANGELOG = "inventory-changelog.v1"
-LOCATIONS = "locations.v1"
 Turn = deque[tuple[int, Allocation]]
 """The decisions that one record caused, not yet judged; each with its offset."""
+LOCATIONS_KEPT = 100_000
+"""Records of `locations.v1` read and not yet in a batch; beyond it the oldest are taken at the batch's word."""
 
 
-class PartitionReplay:
-    """Judges one partition of the inventory topics."""
+class Network:
+    """The records of `locations.v1`, until the batch that applies them has been compared with them."""
+
+    def __init__(self, log: Log):
+        self._readers = [log.read(LOCATIONS, partition) for partition in range(log.partition_count(LOCATIONS))]
+        self._records: dict[tuple[int, int], Record] = {}
+
+    def take(self, partition: int, offset: int) -> Record | None:
+        """Take a record; None = compacted away since."""
+        if (partition, offset) not in self._records:
+            for number, reader in enumerate(self._readers):
+                for record in reader:
+                    self._records[number, record.offset] = record
+                    if len(self._records) > LOCATIONS_KEPT:
+                        del self._records[next(iter(self._records))]
+        return self._records.pop((partition, offset), None)
+
+
+class PartitionReplay(BatchReplay):
+    """Judges one partition of the inventory topics; see `BatchReplay`. `network` is shared by all partitions."""
+
+    changelog = CHANGELOG
+    topics = INVENTORY_TOPICS
+    dead_letter_topics = (*INVENTORY_TOPICS, LOCATIONS)
 
     def __init__(
-        self,
-        log: Log,
-        partition: int,
-        limits: Limits,
-        report: Report,
-        network_records: dict[tuple[int, int], Record],
-        complete: bool = False,
+        self, log: Log, partition: int, limits: Limits, report: Report, network: Network, deleted: tuple[str, ...] = ()
     ):
-        self.log = log
-        self.partition = partition
+        super().__init__(log, partition, limits, report, deleted)
         self.partition_count = log.partition_count(INVENTORY_TOPICS[0])
-        self.limits = limits
-        self.report = report
-        self.network_records = network_records
-        self.complete = complete
+        self.network_records = network
         self.network: dict[str, LocationRecord] = {}
         self.pools: dict[str, Pool] = {}
+        self.names: dict[str, Names] = {}
         self.versions: dict[tuple[str, str, str], int] = {}
-        self.positions = dict.fromkeys(INVENTORY_TOPICS, 0)
-        self.tapes = {topic: _Tape(log.read(topic, partition)) for topic in INVENTORY_TOPICS}
         self.decisions = Decisions(log.read(ALLOCATIONS, partition), self._fault)
-        self.dead_letters = DeadLetters(log.read(DEAD_LETTERS, partition), self._fault)
         self.cells = Cells(log.read(INVENTORY, partition), self._fault)
-
-    def run(self, progress: Callable[[int], None]) -> None:
-        """Judge the partition; `progress` is told how many events each batch had."""
-        chain = Chain(self.partition)
-        try:
-            for batch in chain.batches(self.log.read(CHANGELOG, self.partition)):
-                self._batch(batch)
-                progress(len(batch.order))
-        except BrokenChain as broken:
-            self._fault("chain", CHANGELOG, broken.offset, broken.expected, broken.found)
-            return
-        self._finish()
-
-    def _fault(self, kind: str, topic: str, offset: int | None, expected: object, found: object) -> None:
-        self.report.fault(kind, topic, self.partition, offset, expected, found)
 
     # 1. A batch
 
-    def _batch(self, batch: Batch) -> None:
-        self.report.batches += 1
+    def judge_batch(self, batch: Batch) -> None:
+        left = cells_of(batch, self.names)
+        records = {topic: self._consumed(batch, topic, given) for topic, given in batch.inputs.items()}
+        self.dead_letters.open(self._reached)
+        self.decisions.open(self._reached, {pool: rows.sequence for pool, rows in left.items() if rows.sequence is not None})
         for pool in self.pools.values():
             pool.changed.clear()
         for change in batch.locations:
             self._location(change)
-        records = {topic: self._consumed(batch, topic, given) for topic, given in batch.inputs.items()}
         tapes = {topic: iter(taken) for topic, taken in records.items()}
         for topic in self._order(batch, records):
             self._event(topic, next(tapes[topic]))
-        for pool_id, rows in batch.pools.items():
+        for pool_id, rows in left.items():
             self._compare(batch, pool_id, rows)
+        self.cells.settle()
         for pool in self.pools.values():
             self._unnamed(batch, pool)
+        for offset, source in self.decisions.left(self._reached):
+            self._unclaimed(offset, source)
+        for offset, place in self.dead_letters.left(self._reached):
+            self._unclaimed_letter(offset, place)
 
-    def _consumed(self, batch: Batch, topic: str, given: Input) -> list[Record]:
-        """Take what a batch says it consumed of a topic, and check that it is the next there is."""
-        if topic not in self.tapes:
-            self._fault("input", CHANGELOG, batch.offset, f"inputs of {', '.join(self.tapes)}", topic)
-            return []
-        position = self.positions[topic]
-        if given.first < position:
-            found = f"batch {batch.number} from offset {given.first}"
-            self._fault("input", topic, given.first, f"offset {position} as the next to be consumed", found)
-        self.positions[topic] = max(position, given.next)
-        records = self.tapes[topic].until(given.next)
-        skipped = [record for record in records if record.offset < given.first]
-        if skipped:
-            found = f"batch {batch.number} from offset {given.first}: {len(skipped)} records in no batch"
-            self._fault("input", topic, skipped[0].offset, "each record in a batch", found)
-        records = records[len(skipped) :]
-        if len(records) != given.count:
-            expected = f"{given.count} records from {given.first} to before {given.next}, as batch {batch.number} says"
-            self._fault("input", topic, given.first, expected, f"{len(records)} in the topic")
-        return records
-
-    def _order(self, batch: Batch, records: dict[str, list[Record]]) -> Iterator[str]:
-        """Give the topic of each event in the order applied, as many as there are records."""
-        left = {topic: len(taken) for topic, taken in records.items()}
-        for topic, count in left.items():
-            if batch.order.count(topic) != count:
-                expected = f"an order of events with {count} of {topic}"
-                self._fault("chain", CHANGELOG, batch.offset, expected, batch.order.count(topic))
-        unordered = [topic for topic, count in left.items() for _ in range(count)]
-        for topic in (*batch.order, *unordered):
-            if left.get(topic):
-                left[topic] -= 1
-                yield topic
+    def _unclaimed(self, offset: int, source: Place) -> None:
+        found = f"another decision by {source[0]}[{source[1]}]@{source[2]}, or one by what is no input"
+        self._fault("decision", ALLOCATIONS, offset, "a source among the records processed", found)
 
     # 2. A change of the network
 
@@ -148,14 +121,14 @@ class PartitionReplay:
         self.network[location.id] = location
         pool = self._pool(location.pool)
         pool.freed.clear()
-        turn = self.decisions.take(pool.id, place)
+        turn = deque(self.decisions.take((pool.id, place)))
         self._sweep(pool, turn)
         self._leftover(turn, "no more decisions by a change of a location")
         self._check_waiting(pool, place, [order for waiting in pool.waiting.values() for order in waiting.values()])
 
     def _changed(self, place: Place, change: Change) -> Record:
         """Give the record of a change as published, or as the batch has it if it was compacted away since."""
-        published = self.network_records.get(place[1:])
+        published = self.network_records.take(*place[1:])
         if published is None:
             value = None if change.value is None else json.dumps(change.value).encode()
             return Record(change.offset, change.timestamp, None if change.key is None else change.key.encode(), value)
@@ -202,10 +175,10 @@ class PartitionReplay:
         try:
             pool = self._owner(record)
         except Refused as refused:
-            raise Refused(event.reason if isinstance(event, Refusal) else refused.reason) from None
+            raise refusal_of(event, refused) from None
         pool.advance(record.timestamp)
         pool.freed.clear()
-        turn = self.decisions.take(pool.id, place)
+        turn = deque(self.decisions.take((pool.id, place)))
         order = None
         try:
             self._expire(pool, place, turn)
@@ -248,31 +221,6 @@ class PartitionReplay:
             order = pool.fulfil(event)
             return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
         return Outcome.APPLIED if pool.stock(event) else Outcome.STALE, None, ""
-
-    def _check_dead_letters(self, place: Place, record: Record, refused: Refused | None) -> None:
-        letters = self.dead_letters.take(place)
-        shown = f"{place[0]}[{place[1]}]@{place[2]}"
-        if refused is None:
-            for offset, letter in letters:
-                found = f"{letter.reason}: {letter.detail}"
-                self._fault("dead_letter", DEAD_LETTERS, offset, f"no dead letter for {shown}, which is good", found)
-            return
-        reason = refused.reason.wire
-        if not letters:
-            self.report.fault("dead_letter", *place, f"a dead letter, reason {reason}", "none")
-        for offset, letter in letters[:1]:
-            if refused.instead and letter.reason == refused.instead.wire:
-                reason = letter.reason
-            if letter.reason != reason:
-                found = f"{letter.reason}: {letter.detail}"
-                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: reason {reason}", found)
-            whole = (record.timestamp, _base64(record.key), _base64(record.value))
-            if (letter.timestamp, letter.key, letter.value) != whole:
-                found = (letter.timestamp, letter.key, letter.value)
-                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: the record whole: {whole}", found)
-        for offset, _ in letters[1:]:
-            self._fault("dead_letter", DEAD_LETTERS, offset, f"one dead letter for {shown}", "another one")
-        self.report.dead_letters[reason] += 1
 
     # 4. Its decisions
 
@@ -398,17 +346,7 @@ class PartitionReplay:
             expected = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
             self._fault("clock", CHANGELOG, batch.offset, expected, row.updated_at)
         self.versions[name] = row.version
-        self._compare_published(batch, name, row)
-
-    def _compare_published(self, batch: Batch, name: tuple[str, str, str], row: CellRow) -> None:
-        published, newer = self.cells.at(name, row.version)
-        expected = f"{'/'.join(name)} = {row}, as batch {batch.number} left it"
-        if published is None and not newer:
-            self._fault("inventory", INVENTORY, None, expected, "no such record")
-        elif published is not None:
-            found = CellRow(*(getattr(published.value, field) for field in CellRow._fields))
-            if found != row:
-                self._fault("inventory", INVENTORY, published.offset, expected, found)
+        self.cells.expect(name, batch.number, row)
 
     def _unnamed(self, batch: Batch, pool: Pool) -> None:
         """Check that the cells a batch changed are in its changelog record."""
@@ -416,66 +354,26 @@ class PartitionReplay:
             expected = f"{pool.id}/{location_id}/{sku} among the cells of batch {batch.number}, which changes it"
             self._fault("cell", CHANGELOG, batch.offset, expected, "not there")
 
-    # 6. The end
+    # 6. Whenever all is in sight
 
-    def _finish(self) -> None:
-        report = self.report
-        for topic, tape in self.tapes.items():
-            left = tape.count_rest()
-            report.unprocessed += left
-            if left and self.complete:
-                self._fault("input", topic, self.positions[topic], "every record in a batch", f"{left} in none yet")
-            self._check_committed(topic)
-        for offset, source in self.decisions.rest():
-            if not self._beyond(source):
-                found = f"a decision by {source[0]}[{source[1]}]@{source[2]}"
-                self._fault("decision", ALLOCATIONS, offset, "a source among the records processed", found)
-        for offset, place in self.dead_letters.rest():
-            if place[0] in (*self.positions, LOCATIONS) and not self._beyond(place):
-                found = f"a dead letter for {place[0]}[{place[1]}]@{place[2]}"
-                self._fault("dead_letter", DEAD_LETTERS, offset, "a record among those processed", found)
-        if not self.log.moving:
-            for published in self.cells.rest(self.versions):
+    def settle_outputs(self, due: Due, moving: bool) -> None:
+        for offset, source in self.decisions.rest(due(ALLOCATIONS) or 0):
+            if not (moving and self._beyond(source)):
+                self._unclaimed(offset, source)
+        self.cells.drain()
+        if not moving:
+            for published in self.cells.rest(due(INVENTORY) or 0, self.versions):
                 self._fault("inventory", INVENTORY, published.offset, "a value of a batch", published.value)
+
+    def add_totals(self) -> None:
+        report = self.report
         for pool in self.pools.values():
-            report.orders += len(pool.orders)
-            report.order_lines += sum(len(order.request.lines) for order in pool.orders.values())
+            report.orders += pool.order_count
+            report.order_lines += pool.line_count
             report.cells += len(pool.cells)
             report.units_on_hand += sum(cell.on_hand for cell in pool.cells.values())
             report.units_reserved += sum(cell.reserved for cell in pool.cells.values())
         report.pools += len(self.pools)
-
-    def _check_committed(self, topic: str) -> None:
-        committed, position = self.log.committed(topic, self.partition), self.positions[topic]
-        if committed is None or committed == position or (committed > position and self.log.moving):
-            return
-        expected = f"the workers' group at offset {position}, where the changelog is"
-        self._fault("chain", topic, min(committed, position), expected, f"at offset {committed}")
-
-    def _beyond(self, place: Place) -> bool:
-        """Tell whether a record may belong to a batch that was committed after the audit began to read."""
-        topic, _, offset = place
-        return self.log.moving and (topic == LOCATIONS or offset >= self.positions.get(topic, 0))
-
-
-class _Tape:
-    """Records read in order, up to a mark."""
-
-    def __init__(self, records: Iterator[Record]):
-        self._records = records
-        self._head = next(records, None)
-
-    def until(self, offset: int) -> list[Record]:
-        """Take the records before an offset."""
-        taken = []
-        while self._head and self._head.offset < offset:
-            taken.append(self._head)
-            self._head = next(self._records, None)
-        return taken
-
-    def count_rest(self) -> int:
-        """Count the records nobody took."""
-        return sum(1 for _ in self._records) + (self._head is not None)
 
 
 def _json_or_none(value: bytes | None) -> object:
@@ -483,10 +381,6 @@ def _json_or_none(value: bytes | None) -> object:
         return None if value is None else json.loads(value)
     except ValueError:
         return None
-
-
-def _base64(data: bytes | None) -> str | None:
-    return None if data is None else b64encode(data).decode()
 
 
 @cache

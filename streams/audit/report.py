@@ -4,8 +4,11 @@ Owner: the audit. Not here: how it is shown (streams/cli/audit.py).
 """
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 
+FaultSink = Callable[[str, str, int | None, object, object], None]
+"""(kind, topic, offset, expected, found)."""
 KEPT_FAULTS = 1000
 """Faults kept whole in a report; beyond that they are only counted."""
 LONGEST_TEXT = 600
@@ -31,7 +34,9 @@ class Fault:
 
 
 FAULTS = {
-    "chain": "the changelog's batches follow each other without a gap",
+    "chain": "the changelog's batches follow each other without a gap, each as it was written",
+    "transaction": "no transaction stays open: the last stable offset comes to the end",
+    "retention": "the topics hold their records from the first",
     "input": "each input record up to the committed offset is in exactly one batch",
     "network": "the locations a batch names are those of locations.v1",
     "dead_letter": "exactly the bad and refused records are dead letters, once, with the right reason",
@@ -43,6 +48,7 @@ FAULTS = {
     "clock": "a pool's now is the largest timestamp seen",
     "cell": "the changelog's cells are what the inputs and decisions add up to",
     "inventory": "inventory.v1 holds each cell's value",
+    "demand": "demand.v1 holds the clicks on each SKU within the window",
 }
 
 
@@ -51,8 +57,12 @@ class Report:
     """An audit's answer."""
 
     partitions: int = 0
+    """Of the inventory topics."""
     pools: int = 0
     batches: int = 0
+    """Of inventory and of clicks."""
+    links: dict[str, str] = field(default_factory=dict)
+    """Changelog partition → its last batch and that one's link: two audits of one log agree in them."""
     events: Counter[str] = field(default_factory=Counter)
     """Topic → records judged."""
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -72,9 +82,13 @@ class Report:
     units_reserved: int = 0
     unprocessed: int = 0
     """Input records beyond the last committed batch."""
+    open_transactions: list[str] = field(default_factory=list)
+    """Partitions with a transaction open for seconds, and since which offset; no fault before it is over due."""
     faults: list[Fault] = field(default_factory=list)
     """The first `KEPT_FAULTS`."""
     fault_count: int = 0
+    told: Callable[[Fault], None] | None = None
+    """Told each fault at once."""
 
     @property
     def clean(self) -> bool:
@@ -85,13 +99,16 @@ class Report:
         """Note one fault."""
         assert kind in FAULTS, kind
         self.fault_count += 1
-        if len(self.faults) < KEPT_FAULTS:
-            self.faults.append(Fault(kind, topic, partition, offset, _short(expected), _short(found)))
+        if len(self.faults) < KEPT_FAULTS or self.told:
+            fault = Fault(kind, topic, partition, offset, _short(expected), _short(found))
+            self.faults += [fault] if len(self.faults) < KEPT_FAULTS else []
+            if self.told:
+                self.told(fault)
 
     def as_dict(self) -> dict:
         """Give the report as JSON can carry it."""
         # asdict() would take a Counter apart wrongly
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "told"}
         return {"clean": self.clean, **values, "faults": [asdict(fault) for fault in self.faults]}
 
 

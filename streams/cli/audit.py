@@ -1,8 +1,12 @@
 """`nearshelf audit`: is what the workers published what the inputs add up to? Exit status 1 if a fault was found."""
 
 import json
+import signal
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +16,11 @@ from streams.cli.options import Bootstrap, Json, Set, read_settings
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from streams.audit import Report
+    from config.settings import Settings
+    from streams.audit import Fault, Report
+
+PROGRESS_S = 10.0
+"""Between two lines about how far an audit that follows is."""
 
 
 def register(app: typer.Typer) -> None:
@@ -20,24 +28,44 @@ def register(app: typer.Typer) -> None:
 
 
 def audit(
-    faults: Annotated[int, typer.Option(min=0, metavar="N", help="Show the first N faults.")] = 20,
-    complete: Annotated[bool, typer.Option("--complete", help="Inputs that no batch has consumed yet are faults.")] = False,
+    follow: Annotated[
+        bool,
+        typer.Option(
+            "--follow", help="Go on beside production until Ctrl-C or SIGTERM: a batch is judged soon after its commit."
+        ),
+    ] = False,
+    alert: Annotated[
+        bool | None,
+        typer.Option("--alert/--no-alert", help="Write each fault to alerts.v1.", show_default="only with --follow"),
+    ] = None,
+    faults: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Show the first N faults; with --follow, each as it is found.")
+    ] = 20,
+    complete: Annotated[
+        bool, typer.Option("--complete", help="All is at rest: inputs in no batch, and open transactions, are faults.")
+    ] = False,
     bootstrap_servers: Bootstrap = None,
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Fold all that is committed, slowly and independently of the workers, and compare it with what they published."""
+    """Fold all that is committed, slowly and independently of the workers, and compare it with what they published.
+
+    It needs the topics from their first record on. With --follow it begins there too, whenever it is started: what it has judged is
+    kept in memory only, and an alert that it raises again has the same alert_id. Exit status 1 if there was a fault.
+    """
     from rich.console import Console
 
-    from streams.audit import audit as run
     from streams.audit.kafka_log import MissingTopics
     from streams.cli.cluster import connect
 
+    if follow and complete:
+        raise typer.BadParameter("nothing is at rest while it is followed", param_hint="--complete")
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
     connect(settings)
     try:
-        with _progress(Console(stderr=True)) as progress:
-            report = run(settings, progress, complete)
+        with _alerts(settings, follow if alert is None else alert) as told:
+            run = _followed if follow else _at_once
+            report = run(settings, told, complete, faults, as_json)
     except MissingTopics as missing:
         typer.echo(f"nearshelf: {missing}", err=True)
         raise typer.Exit(2) from None
@@ -45,8 +73,61 @@ def audit(
         answer = report.as_dict()
         typer.echo(json.dumps(answer | {"faults": answer["faults"][:faults]}))
     else:
-        print_report(report, Console(), faults)
+        print_report(report, Console(), 0 if follow else faults)
     raise typer.Exit(0 if report.clean else 1)
+
+
+def _at_once(settings: "Settings", told: Callable, complete: bool, faults: int, as_json: bool) -> "Report":
+    from rich.console import Console
+
+    from streams.audit import audit as run
+
+    with _progress(Console(stderr=True)) as progress:
+        return run(settings, progress, complete, told)
+
+
+def _followed(settings: "Settings", told: Callable, complete: bool, faults: int, as_json: bool) -> "Report":
+    """Audit until a signal comes; faults go to stdout as they are found, and a line on how far it is to stderr now and then."""
+    from streams.audit.follow import Progress, follow
+
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    shown, said_at, caught_up = 0, time.monotonic(), False
+
+    def show(fault: "Fault") -> None:
+        nonlocal shown
+        told(fault)
+        shown += 1
+        if shown <= faults:
+            typer.echo(json.dumps({"fault": asdict(fault)}) if as_json else str(fault))
+
+    def say(progress: Progress, report: "Report") -> None:
+        nonlocal said_at, caught_up
+        first = progress.caught_up and not caught_up
+        caught_up = caught_up or first
+        if first or time.monotonic() - said_at >= PROGRESS_S:
+            said_at = time.monotonic()
+            where = "up to now" if progress.caught_up else f"of {max(progress.length, progress.events):,}"
+            line = f"audit: {progress.events:,} events {where}, {report.batches:,} batches, {report.fault_count:,} faults"
+            typer.echo(line, err=True)
+
+    return follow(settings, stop, show, say)
+
+
+@contextmanager
+def _alerts(settings: "Settings", wanted: bool) -> Iterator[Callable[["Fault"], None]]:
+    """Give what writes a fault to alerts.v1, or does nothing; all are written when it is left."""
+    if not wanted:
+        yield lambda fault: None
+        return
+    from streams.audit.alerts import TOPIC, Alerts
+    from streams.cli.cluster import partitions_of
+
+    partitions_of(TOPIC, settings)
+    alerts = Alerts(settings)
+    yield alerts.tell
+    alerts.flush()
 
 
 def print_report(report: "Report", console: "Console", faults: int = 20) -> None:
@@ -66,6 +147,8 @@ def print_report(report: "Report", console: "Console", faults: int = 20) -> None
     table.add_row("cells", f"{report.cells:,}: {report.units_on_hand:,} on hand, {report.units_reserved:,} reserved")
     if report.unprocessed:
         table.add_row("not yet processed", f"{report.unprocessed:,}")
+    if report.open_transactions:
+        table.add_row("transactions open", ", ".join(report.open_transactions))
     table.add_row("faults", "none" if report.clean else f"{report.fault_count:,}")
     console.print(table)
     for fault in report.faults[:faults]:

@@ -43,6 +43,7 @@ class Topics:
             middle = len(outcome.changelog) // 2
             for part, data in (("1/2", outcome.changelog[:middle]), ("2/2", outcome.changelog[middle:])):
                 headers = [("batch", str(outcome.sequence).encode()), ("part", part.encode())]
+                headers.append(("link", outcome.link.hex().encode()))
                 self.append("inventory-changelog.v1", b"batch", data, headers)
         for topic in OUTPUTS:
             self.ends[topic] += self.gap
@@ -218,9 +219,9 @@ class Shop:
 def restarted(topics: Topics, settings) -> tuple[InventoryPipeline, list[Record]]:
     """Give a new pipeline restored from the changelog, and the locations a worker that starts now reads."""
     pipeline = InventoryPipeline(topics.partition, topics.partitions, settings)
-    parts = [record.value for record in topics.records["inventory-changelog.v1"]]
+    parts = topics.records["inventory-changelog.v1"]
     for first, second in zip(parts[::2], parts[1::2], strict=True):
-        pipeline.restore(first + second)
+        pipeline.restore(first.value + second.value, bytes.fromhex(dict(first.headers)["link"].decode()))
     pipeline.seal()
     return pipeline, sorted({record.key: record for record in topics.records["locations.v1"]}.values())
 

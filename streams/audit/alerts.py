@@ -1,0 +1,79 @@
+"""Writes faults to `alerts.v1`, as they are found.
+
+Owner: the audit's command. Not here: what a fault is (report.py), the record's form (topics/alerts.py).
+"""
+
+import time
+from hashlib import sha256
+
+from confluent_kafka import KafkaException, Producer
+
+from config.settings import Settings
+from streams.audit.report import Fault
+from topics.alerts import AuditAlert
+
+TOPIC = "alerts.v1"
+WARNINGS = ("transaction", "retention")
+"""Kinds of faults that keep the audit, or readers, from seeing something, and break no promise by themselves."""
+
+
+class Alerts:
+    """The producer of alerts.
+
+    Raises
+    ------
+    confluent_kafka.KafkaException
+        From `flush`: an alert could not be written.
+    """
+
+    def __init__(self, settings: Settings):
+        self._timeout_s = settings.request_timeout_ms / 1000
+        self._failure: KafkaException | None = None
+        self._producer = Producer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "enable.idempotence": True,
+                "partitioner": "murmur2_random",
+                "message.timeout.ms": settings.request_timeout_ms,
+                "log_level": 0,
+            }
+        )
+
+    def tell(self, fault: Fault) -> None:
+        """Write one fault."""
+        alert = alert_of(fault, int(time.time() * 1000))
+        while True:
+            try:
+                key = f"audit/{fault.topic}/{fault.partition}"
+                self._producer.produce(TOPIC, alert.model_dump_json(), key, on_delivery=self._delivered)
+                self._producer.poll(0)
+                return
+            except BufferError:  # the queue is full
+                self._producer.poll(0.1)
+
+    def flush(self) -> None:
+        """Return when all that was told is written."""
+        self._producer.flush(self._timeout_s)
+        if self._failure:
+            raise self._failure
+
+    def _delivered(self, error: object, message: object) -> None:
+        if error is not None:
+            self._failure = KafkaException(error)
+
+
+def alert_of(fault: Fault, now_ms: int) -> AuditAlert:
+    """Make the record of a fault; its id is the same whenever the same is found."""
+    place = (fault.kind, fault.topic, fault.partition, fault.offset, fault.expected)
+    return AuditAlert(
+        kind="audit",
+        alert_id=sha256(repr(place).encode()).hexdigest()[:32],
+        severity="warning" if fault.kind in WARNINGS else "critical",
+        fault=fault.kind,
+        topic=fault.topic,
+        partition=fault.partition,
+        offset=fault.offset,
+        expected=fault.expected,
+        found=fault.found,
+        raised_at=now_ms,
+    )

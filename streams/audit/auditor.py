@@ -1,0 +1,73 @@
+"""All partitions' audits of one log, one after the other: as far as the log goes now, and again when it has grown.
+
+Owner: `audit_log`, once through; follow.py, for ever. Not here: what is judged (replay.py, clicks.py), what is read (log.py).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from math import inf
+
+from streams.audit.batches import BatchReplay
+from streams.audit.clicks import CLICKS_CHANGELOG, ClickReplay
+from streams.audit.ledger import Limits
+from streams.audit.log import Log
+from streams.audit.replay import CHANGELOG, Network, PartitionReplay
+from streams.audit.report import Report
+
+Deletions = Callable[[str, int], tuple[str, ...]]
+"""(Changelog, partition) → topics of it whose first records are deleted."""
+
+
+class Auditor:
+    """Judges a log.
+
+    Parameters
+    ----------
+    log : Log
+    limits : Limits
+        What the workers' pools remember and keep.
+    report : Report
+        Told what is found.
+    deletions : callable, optional
+        Which topics no longer begin with their first record.
+    """
+
+    def __init__(self, log: Log, limits: Limits, report: Report, deletions: Deletions = lambda changelog, partition: ()):
+        self.log = log
+        self.report = report
+        network = Network(log)
+        self.replays: list[BatchReplay] = [
+            PartitionReplay(log, partition, limits, report, network, deletions(CHANGELOG, partition))
+            for partition in range(log.partition_count(CHANGELOG))
+        ]
+        report.partitions = len(self.replays)
+        self.replays += [
+            ClickReplay(log, partition, limits, report, deletions(CLICKS_CHANGELOG, partition))
+            for partition in range(log.partition_count(CLICKS_CHANGELOG))
+        ]
+
+    def length(self) -> int:
+        """Estimate how many inputs the log holds."""
+        return sum(self.log.length(topic, replay.partition) for replay in self.replays for topic in replay.topics)
+
+    def catch_up(self, tell: Callable[[int], None]) -> None:
+        """Judge the batches that are there; `tell` is told how many events each had."""
+        for replay in self.replays:
+            replay.catch_up(tell)
+
+    def settle(self, due: Callable[[str, int, str], float | None]) -> None:
+        """Judge what nobody has caused; `due` is (changelog, partition, topic) → as in `batches.Due`."""
+        for replay in self.replays:
+            replay.settle(partial(due, replay.changelog, replay.partition))
+
+    def finish(self, complete: bool) -> None:
+        """Judge what is left when nothing more will be read; `complete`: inputs in no batch are faults."""
+        for replay in self.replays:
+            replay.count_unprocessed(complete)
+            replay.settle(partial(self._due, replay), self.log.moving)
+            replay.add_totals()
+
+    def _due(self, replay: BatchReplay, topic: str) -> float | None:
+        if topic not in replay.topics:
+            return inf
+        return None if self.log.moving else self.log.committed(topic, replay.partition)

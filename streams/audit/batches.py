@@ -1,0 +1,245 @@
+"""What the audits of inventory and of clicks have in common: batches in order, each one's inputs, dead letters and offsets.
+
+For each batch of a changelog: does it follow from the one before it, are its inputs the next ones, are exactly the records that must
+be refused dead letters; then, whenever all that was published is in sight: is there nothing that no batch has caused, and are the
+group's offsets where the changelog is.
+The audit follows what was published, also where it is at fault, so that a fault is named once and does not spread; only a gap in
+the chain of batches ends a partition's audit, since nobody knows what was applied in it.
+Owner: the audit; one `BatchReplay` per partition and changelog, no state shared between them.
+Not here: what an event does (replay.py, clicks.py).
+"""
+
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from math import inf
+
+from streams.audit.chain import Batch, BrokenChain, Chain, Input
+from streams.audit.ledger import Limits, Refused
+from streams.audit.log import Deleted, Log, Record
+from streams.audit.outputs import DEAD_LETTERS, DeadLetters, Place, Tape
+from streams.audit.report import Report
+from topics.events import Refusal
+
+LOCATIONS = "locations.v1"
+Due = Callable[[str], float | None]
+"""Topic → of an output: the offset before which each record must belong to a batch that was judged; of an input: where the group's
+offset was, up to which each record must be in such a batch; None = not known now."""
+
+
+class BatchReplay:
+    """Judges one partition of the topics of a changelog.
+
+    Parameters
+    ----------
+    log : Log
+        What is read, as far as it goes; more of it whenever `catch_up` is called again.
+    partition : int
+    limits : Limits
+    report : Report
+        Told what is found.
+    deleted : sequence of str
+        Topics whose first records are gone here: only the chain can be judged then, and whether the inputs' offsets follow.
+    """
+
+    changelog: str
+    topics: tuple[str, ...]
+    """Its inputs."""
+    dead_letter_topics: tuple[str, ...]
+
+    def __init__(self, log: Log, partition: int, limits: Limits, report: Report, deleted: tuple[str, ...] = ()):
+        self.log = log
+        self.partition = partition
+        self.limits = limits
+        self.report = report
+        self.stopped = False
+        self.blind = bool(deleted)
+        self.positions = dict.fromkeys(self.topics, 0)
+        self.located: dict[int, int] = {}
+        """Partition of `locations.v1` → offset behind the last record a batch has applied."""
+        self.chain = Chain(self.changelog, partition, log.read(self.changelog, partition), self._fault)
+        self.tapes = {topic: Tape(log.read(topic, partition)) for topic in self.topics}
+        self.dead_letters = DeadLetters(log.read(DEAD_LETTERS, partition), self.dead_letter_topics, self._fault)
+        self._told_offsets: dict[str, float] = {}
+        if deleted:
+            self._fault(
+                "retention", deleted[0], None, "records from offset 0 on, as an audit needs them", _GONE % ", ".join(deleted)
+            )
+
+    def catch_up(self, tell: Callable[[int], None]) -> None:
+        """Judge the batches that are there; `tell` is told how many events each had."""
+        try:
+            while not self.stopped and (batch := self.chain.next_batch()):
+                self.report.batches += 1
+                for change in batch.locations:
+                    self.located[change.partition] = max(change.offset + 1, self.located.get(change.partition, 0))
+                if self.blind:
+                    self._skip(batch)
+                else:
+                    self.judge_batch(batch)
+                tell(len(batch.order))
+        except BrokenChain as broken:
+            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found)
+            self.stopped = True
+        except Deleted as deleted:
+            self._fault("retention", deleted.topic, deleted.offset, "a record not yet judged", _GONE % deleted.topic)
+            self.stopped = True
+        if self.chain.number:
+            shown = f"batch {self.chain.number}, link {self.chain.link.hex()}"
+            self.report.links[f"{self.changelog}[{self.partition}]"] = shown
+
+    def settle(self, due: Due, moving: bool = False) -> None:
+        """Judge what no batch has caused, and the group's offsets, when all batches in sight are judged.
+
+        `moving`: outputs of batches that are not in sight may be among it.
+        """
+        try:
+            if self.stopped or not self.chain.end():
+                return  # what is behind the break, or behind a batch in doubt, can't be told from what nobody has caused
+        except BrokenChain as broken:
+            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found)
+            self.stopped = True
+            return
+        for topic in self.topics:
+            self._check_committed(topic, self.log.committed(topic, self.partition), due(topic))
+        if not self.blind:
+            for offset, place in self.dead_letters.rest(due(DEAD_LETTERS) or 0):
+                if not (moving and self._beyond(place)):
+                    self._unclaimed_letter(offset, place)
+            self.settle_outputs(due, moving)
+
+    def count_unprocessed(self, complete: bool) -> None:
+        """Count the inputs that no batch has consumed; `complete`: they are faults."""
+        for topic, tape in self.tapes.items():
+            left = 0 if self.stopped or self.blind else tape.count_rest()
+            self.report.unprocessed += left
+            if left and complete:
+                self._fault("input", topic, self.positions[topic], "every record in a batch", f"{left} in none yet")
+
+    # What an audit adds
+
+    def judge_batch(self, batch: Batch) -> None:
+        """Judge one batch."""
+        raise NotImplementedError
+
+    def settle_outputs(self, due: Due, moving: bool) -> None:
+        """Judge what no batch has caused among the other outputs."""
+        raise NotImplementedError
+
+    def add_totals(self) -> None:
+        """Add to the report what there is in the end."""
+
+    # What they share
+
+    def _fault(self, kind: str, topic: str, offset: int | None, expected: object, found: object) -> None:
+        self.report.fault(kind, topic, self.partition, offset, expected, found)
+
+    def _skip(self, batch: Batch) -> None:
+        """Go by a batch whose inputs can't be read; its offsets can be judged all the same."""
+        for topic, given in batch.inputs.items():
+            position = self.positions.get(topic, 0)
+            if given.first < position:
+                expected = f"{topic} from offset {position} on in batch {batch.number}"
+                self._fault("input", self.changelog, batch.offset, expected, f"from {given.first}")
+            self.positions[topic] = max(position, given.next)
+
+    def _reached(self, place: Place) -> bool:
+        """Tell whether a record is in the batch in hand or one before it; what can be in none counts as reached."""
+        topic, partition, offset = place
+        if topic == LOCATIONS:
+            return offset < self.located.get(partition, 0)
+        return partition != self.partition or offset < self.positions.get(topic, inf)
+
+    def _beyond(self, place: Place) -> bool:
+        """Tell whether a record may belong to a batch that was committed after the audit began to read."""
+        return place[0] == LOCATIONS or not self._reached(place)
+
+    def _consumed(self, batch: Batch, topic: str, given: Input) -> list[Record]:
+        """Take what a batch says it consumed of a topic, and check that it is the next there is."""
+        if topic not in self.tapes:
+            self._fault("input", self.changelog, batch.offset, f"inputs of {', '.join(self.tapes)}", topic)
+            return []
+        position = self.positions[topic]
+        if given.first < position:
+            found = f"batch {batch.number} from offset {given.first}"
+            self._fault("input", topic, given.first, f"offset {position} as the next to be consumed", found)
+        self.positions[topic] = max(position, given.next)
+        records = self.tapes[topic].until(given.next)
+        skipped = [record for record in records if record.offset < given.first]
+        if skipped:
+            found = f"batch {batch.number} from offset {given.first}: {len(skipped)} records in no batch"
+            self._fault("input", topic, skipped[0].offset, "each record in a batch", found)
+        records = records[len(skipped) :]
+        if len(records) != given.count:
+            expected = f"{given.count} records from {given.first} to before {given.next}, as batch {batch.number} says"
+            self._fault("input", topic, given.first, expected, f"{len(records)} in the topic")
+        return records
+
+    def _order(self, batch: Batch, records: dict[str, list[Record]]) -> Iterator[str]:
+        """Give the topic of each event in the order applied, as many as there are records."""
+        left = {topic: len(taken) for topic, taken in records.items()}
+        for topic, count in left.items():
+            if batch.order.count(topic) != count:
+                expected = f"an order of events with {count} of {topic}"
+                self._fault("chain", self.changelog, batch.offset, expected, batch.order.count(topic))
+        unordered = [topic for topic, count in left.items() for _ in range(count)]
+        for topic in (*batch.order, *unordered):
+            if left.get(topic):
+                left[topic] -= 1
+                yield topic
+
+    def _check_dead_letters(self, place: Place, record: Record, refused: Refused | None) -> None:
+        letters = self.dead_letters.take(place, due=refused is not None)
+        if refused is None and not letters:
+            return
+        shown = f"{place[0]}[{place[1]}]@{place[2]}"
+        if refused is None:
+            for offset, letter in letters:
+                found = f"{letter.reason}: {letter.detail}"
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"no dead letter for {shown}, which is good", found)
+            return
+        reason = refused.reason.wire
+        if not letters:
+            self.report.fault("dead_letter", *place, f"a dead letter, reason {reason}", "none")
+        for offset, letter in letters[:1]:
+            if refused.instead and letter.reason == refused.instead.wire:
+                reason = letter.reason
+            if letter.reason != reason:
+                found = f"{letter.reason}: {letter.detail}"
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: reason {reason}", found)
+            whole = (record.timestamp, _base64(record.key), _base64(record.value))
+            if (letter.timestamp, letter.key, letter.value) != whole:
+                found = (letter.timestamp, letter.key, letter.value)
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: the record whole: {whole}", found)
+        for offset, _ in letters[1:]:
+            self._fault("dead_letter", DEAD_LETTERS, offset, f"one dead letter for {shown}", "another one")
+        self.report.dead_letters[reason] += 1
+
+    def _unclaimed_letter(self, offset: int, place: Place) -> None:
+        found = f"another dead letter for {place[0]}[{place[1]}]@{place[2]}, or one for what is no input"
+        self._fault("dead_letter", DEAD_LETTERS, offset, "a record among those processed", found)
+
+    def _check_committed(self, topic: str, committed: int | None, reached: float | None) -> None:
+        """Check that the group's offset is not behind the changelog, nor was before it where that is known to have come."""
+        position = self.positions[topic]
+        if committed is not None and committed < position:
+            wrong = committed
+        elif reached is not None and reached > position:
+            wrong = reached
+        else:
+            return
+        if self._told_offsets.get(topic) != wrong:
+            self._told_offsets[topic] = wrong
+            expected = f"the workers' group at offset {position}, where the changelog is"
+            self._fault("chain", topic, min(wrong, position), expected, f"at offset {wrong}")
+
+
+_GONE = "the first records of %s are deleted (retention): what they did is not to be judged, only the chain of batches"
+
+
+def refusal_of(event: object, refused: Refused) -> Refused:
+    """Which of two reasons comes first: a record that can't be read is refused for that."""
+    return Refused(event.reason) if isinstance(event, Refusal) else refused
+
+
+def _base64(data: bytes | None) -> str | None:
+    return None if data is None else b64encode(data).decode()

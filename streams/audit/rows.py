@@ -1,0 +1,128 @@
+"""What a batch says it left behind: the rows of the changelog's tables, which the manifest itself describes.
+
+Owner: the audit. Rows refer to texts and to rows of other tables that earlier batches wrote, so the names of each pool are kept.
+Not here: the chain of batches (chain.py), whether the rows are right (replay.py, clicks.py).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from streams.audit.chain import Batch, Tables, unreadable
+
+_PAIRS = np.dtype([("at", "<i8"), ("size", "<i4")])
+
+
+class CellRow(NamedTuple):
+    """A cell as the changelog holds it."""
+
+    on_hand: int
+    reserved: int
+    safety_stock: int
+    version: int
+    updated_at: int
+
+
+class DemandRow(NamedTuple):
+    """A SKU's clicks within the window, as the changelog holds them."""
+
+    views: int
+    carts: int
+    checkouts: int
+    version: int
+    updated_at: int
+
+
+@dataclass(slots=True)
+class PoolRows:
+    """What a batch left behind in one pool."""
+
+    now: int | None = None
+    sequence: int | None = None
+    cells: dict[tuple[str, str], CellRow] = field(default_factory=dict)
+    """(Location id, SKU) → the cell's row."""
+
+
+class Names:
+    """A pool's heap of texts, and which location or SKU a row number stands for."""
+
+    def __init__(self):
+        self.heap = bytearray()
+        self.skus: dict[int, str] = {}
+        self.locations: dict[int, str] = {}
+
+    def write(self, tables: Tables, blobs: memoryview) -> None:
+        table = tables.get("heap")
+        if table is None:
+            return
+        taken = table["at"]
+        for at, size in np.frombuffer(blobs, _PAIRS, table["count"], table["rows_at"]).tolist():
+            if len(self.heap) < at + size:
+                self.heap.extend(bytes(at + size - len(self.heap)))
+            self.heap[at : at + size] = blobs[taken : taken + size]
+            taken += size
+
+    def text(self, at: int, size: int) -> str:
+        return self.heap[at : at + size].decode()
+
+
+def cells_of(batch: Batch, names: dict[str, Names]) -> dict[str, PoolRows]:
+    """Read what an inventory batch left behind, by pool; `names` is kept from batch to batch.
+
+    Raises
+    ------
+    BrokenChain
+        It cannot be read.
+    """
+    try:
+        return {pool: _pool_rows(tables, batch.blobs, names.setdefault(pool, Names())) for pool, tables in batch.pools.items()}
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise unreadable(batch.offset, batch.number, error) from None
+
+
+def _pool_rows(tables: Tables, blobs: memoryview, names: Names) -> PoolRows:
+    names.write(tables, blobs)
+    for name, known in (("skus", names.skus), ("locations", names.locations)):
+        for row, at, size in _table(tables.get(name), blobs, "id_at", "id_size"):
+            known[row] = names.text(at, size)
+    rows = PoolRows()
+    for _, rows.now, rows.sequence in _table(tables.get("pool"), blobs, "now", "sequence"):
+        pass
+    for _, location, sku, *cell in _table(tables.get("cells"), blobs, "location", "sku", *CellRow._fields):
+        rows.cells[names.locations[location], names.skus[sku]] = CellRow(*cell)
+    return rows
+
+
+def demand_of(batch: Batch, names: Names) -> tuple[int | None, dict[tuple[str, str], DemandRow]]:
+    """Read what a batch of clicks left behind: the clock, and (pool id, SKU) → row of those that have clicks.
+
+    Raises
+    ------
+    BrokenChain
+        It cannot be read.
+    """
+    now, rows = None, {}
+    try:
+        for tables in batch.pools.values():
+            names.write(tables, batch.blobs)
+            for _, now in _table(tables.get("pool"), batch.blobs, "now"):
+                pass
+            columns = "id_at", "id_size", "pool_size", *DemandRow._fields
+            for _, at, size, pool_size, *counts in _table(tables.get("rows"), batch.blobs, *columns):
+                if size:  # else free
+                    key = names.heap[at : at + size]
+                    rows[key[:pool_size].decode(), key[pool_size + 1 :].decode()] = DemandRow(*counts)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise unreadable(batch.offset, batch.number, error) from None
+    return now, rows
+
+
+def _table(table: dict | None, blobs: memoryview, *columns: str) -> Iterator[tuple[int, ...]]:
+    """Give the rows a batch changed of a table: row number, then the columns asked for."""
+    if table is None:
+        return
+    numbers = np.frombuffer(blobs, "<i4", table["count"], table["rows_at"]).tolist()
+    values = np.frombuffer(blobs, np.dtype(table["columns"]), table["count"], table["at"])
+    yield from zip(numbers, *(values[column].tolist() for column in columns), strict=True)
