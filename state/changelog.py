@@ -147,7 +147,3 @@ def delta_of(tables: list[dict[str, Any]], blobs: memoryview) -> Delta:
         else:
             delta.rows[name] = (np.frombuffer(blobs, np.int32, count, table["rows_at"]), values)
     return delta
-
-
-_DESCRIBED: dict = {}
-_described = described

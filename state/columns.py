@@ -136,6 +136,7 @@ LINE = np.dtype(
         ("quantity", "i4"),
         ("shipped", "i4"),
         ("returned", "i4"),
+        ("collected", "i4"),  # of a transfer, at the pickup location
         ("location", "i4"),  # where it is reserved or was shipped from, -1 = nowhere
         ("root", "i4"),  # the line it is a part of; itself
         ("id_at", "i4"),  # within the order's text block

@@ -14,7 +14,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from state import changelog, columns
+from state import columns
 from state.hashing import hash_text
 from state.index import find_text, index_newest, index_rows, insert, remove
 from state.pool import Delta
@@ -76,9 +76,6 @@ STEP = np.dtype(
     ],
     align=True,
 )
-
-# The changelog describes each table's row in its manifest.
-changelog._DESCRIBED.update({dtype: changelog._described(dtype) for dtype in (CLOCK, ROW, STEP)})
 
 Tables = namedtuple(
     "Tables",

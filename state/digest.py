@@ -64,7 +64,17 @@ def _movements(state: PoolState) -> tuple[list[list], list[int]]:
 
 def _lines(state: PoolState, order: np.void, skus: list[str]) -> list:
     result = []
-    names = ("quantity", "shipped", "returned", "location", "shipment_sequence", "shipment_number", "state", "reason")
+    names = (
+        "quantity",
+        "shipped",
+        "returned",
+        "collected",
+        "location",
+        "shipment_sequence",
+        "shipment_number",
+        "state",
+        "reason",
+    )
     row = int(order["first_line"])
     lines = state.t.lines
     while row >= 0:

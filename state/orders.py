@@ -123,6 +123,7 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     line.quantity = quantity
     line.shipped = 0
     line.returned = 0
+    line.collected = 0
     line.location = -1
     line.root = row
     line.id_at = id_at

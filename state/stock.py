@@ -144,9 +144,21 @@ def within_bounds(on_hand):
 
 
 @kernel
+def is_counted(t, row, event_time):
+    """Tell whether the last count of a cell (-1 = no cell) has seen what moved at this time: it is not to move again."""
+    return row >= 0 and event_time < t.cells[row].counted_at
+
+
+@kernel
 def move_stock(t, row, units, reserved_units, event_time):
-    """Change on hand by signed units, and reserved by signed units, as one movement that a late count keeps on top."""
+    """Change on hand by signed units, and reserved by signed units, as one movement that a late count keeps on top.
+
+    What the last count has seen changes on hand no more.
+    """
     cell = t.cells[row]
+    if is_counted(t, row, event_time):
+        change_cell(t, row, cell.on_hand, cell.reserved + reserved_units, cell.safety_stock)
+        return
     position = t.pool[0].movement_tail
     movement = t.movements[position & (t.movements.size - 1)]
     movement.event_time = event_time

@@ -146,6 +146,6 @@ class Outcome(Wire):
 
     APPLIED = 0
     DUPLICATE = 1
-    STALE = 2  # a count older than the last one applied
+    STALE = 2  # a count older than the last one applied, or a movement that the last count has seen
     DEAD_LETTER = 3
     CLOCK = 4  # a tick

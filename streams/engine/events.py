@@ -44,6 +44,7 @@ from state.stock import (
     change_supply,
     find_sku,
     has_supply,
+    is_counted,
     move_stock,
     moved_after,
     reserve,
@@ -121,6 +122,10 @@ def apply_stock(t, e, buffer):
     if e.kind == SALE or e.kind == TRANSFER_OUT or e.kind == QUARANTINE:
         units = -units
     moves = e.kind != EXPECTED and e.kind != SAFETY_STOCK
+    if moves and is_counted(t, known, e.event_time):
+        if e.kind != TRANSFER_OUT and e.kind != TRANSFER_IN:
+            return STALE
+        moves = False
     if moves and not within_bounds(on_hand + units):
         return OUT_OF_RANGE
     full = _lacks_room(t, e, buffer, sku, known)
@@ -135,7 +140,8 @@ def apply_stock(t, e, buffer):
         change_cell(t, row, t.cells[row].on_hand, t.cells[row].reserved, e.quantity)
         return 0
     sku = sku_row(t, buffer, e.sku_at, e.sku_size)
-    move_stock(t, cell_row(t, sku, location), units, 0, e.event_time)
+    if moves:
+        move_stock(t, cell_row(t, sku, location), units, 0, e.event_time)
     if e.kind == TRANSFER_OUT:
         target = find_location(t, buffer, e.target_at, e.target_size)
         change_supply(t, IN_TRANSIT, buffer, e.reference_at, e.reference_size, sku, target, units * -1, e.event_time)
@@ -417,7 +423,7 @@ def _left(line, kind):
     if kind == RETURNED_KIND:
         return line.shipped - line.returned
     if kind == COLLECTED_KIND and line.shipment_kind == TRANSFER:
-        return line.quantity if line.state == SHIPPED else 0
+        return line.shipped - line.collected if line.state == SHIPPED else 0
     return line.quantity - line.shipped if line.state == RESERVED else 0
 
 
@@ -524,7 +530,9 @@ def apply_fulfilment(t, e, lines, buffer, work, tag):
         if e.kind == REJECTED_KIND:
             _reject(t, row, units, location)
         elif e.kind == COLLECTED_KIND and first.shipment_kind == TRANSFER:
-            t.lines[row].state = COLLECTED
+            t.lines[row].collected += units
+            if t.lines[row].collected == t.lines[row].shipped:
+                t.lines[row].state = COLLECTED
             mark(t.journal, t.counters, LINES, t.lines[row], row)
         else:
             _ship(t, row, units, e.event_time)
@@ -546,7 +554,7 @@ def _return_units(t, e, location, work, n):
         known = find_cell(t.cell_index, t.cells, sku, location)
         if known >= 0:
             units += t.cells[known].on_hand
-        if not within_bounds(units):
+        if not within_bounds(units) and not is_counted(t, known, e.event_time):
             return OUT_OF_RANGE
     for k in range(n):
         if work.units[k] > 0:
