@@ -336,7 +336,7 @@ def clean() -> Hand:
     )
     hand.batch(DC_A=(9, 9), LEEDS_A=(4, 2, 1))
 
-    # Shipped in two goes, some returned elsewhere; a count from before the return, and one that comes too late.
+    # Shipped in two goes, some returned elsewhere; a count from before the return, and a count and a sale that come too late.
     hand.event("fulfilments.v1", answer("e10", "shipped", "O1", "0000abcd-1-1", "DC", ("l1", 3)))
     hand.batch(DC_A=(6, 6))
     hand.event("fulfilments.v1", answer("e11", "collected", "O1", "0000abcd-1-1", "DC"))
@@ -347,6 +347,7 @@ def clean() -> Hand:
     hand.event("stock.v1", stock("e14", "count", "LEEDS", "A", 3, counted_at=T0 + 20))
     hand.batch(LEEDS_A=(4, 2, 1))
     hand.event("stock.v1", stock("e15", "count", "LEEDS", "A", 9, counted_at=T0 + 10))
+    hand.event("sales.v1", stock("e15b", "sale", "LEEDS", "A", 1))
     hand.batch()
 
     # A hold that expires, by a tick, and what it held goes to who waits; a hold that is confirmed.
@@ -421,7 +422,7 @@ def clean() -> Hand:
     )
     hand.batch()
     hand.location("LEEDS", **PLACES["LEEDS"] | {"enabled": False})
-    hand.event("stock.v1", stock("e30", "receipt", "LEEDS", "A", 2))
+    hand.event("stock.v1", stock("e30", "receipt", "LEEDS", "A", 2, event_time=hand.now))
     hand.batch(LEEDS_A=(6, 3, 1))
     hand.location("LEEDS", **PLACES["LEEDS"])
     hand.decide(says("O5", "allocated", ship("LEEDS", lines[0]), ship("DC", lines[1])), "locations.v1", 4)

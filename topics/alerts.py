@@ -13,8 +13,9 @@ from topics.events import Id, Record, Time
 class AuditAlert(Record):
     """`alerts.v1`, key: `audit/{topic}/{partition}`. The audit found something that is not as it must be, at the record named.
 
-    `alert_id` follows from what was found: an audit that is started again repeats it, under the same id. `fault` is a kind of fault
-    (`nearshelf audit --help` lists them), `offset` null where a record is missing; `raised_at` is when the audit found it, epoch ms.
+    `alert_id` follows from what was found: an audit that is started again repeats it, under the same id. `fault` is one of
+    the kinds of faults (streams/audit/report.py), `offset` null where a record is missing; `raised_at` is when it was found,
+    epoch ms.
     """
 
     kind: Literal["audit"]

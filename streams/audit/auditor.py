@@ -1,6 +1,7 @@
 """All partitions' audits of one log, one after the other: as far as the log goes now, and again when it has grown.
 
-Owner: `audit_log`, once through; follow.py, for ever. Not here: what is judged (replay.py, clicks.py), what is read (log.py).
+Owner: `audit_log`, once through; follow.py, for ever. Not here: what is judged (replay.py, clicks.py), what is read
+(log.py).
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
 """What the audits of inventory and of clicks have in common: batches in order, each one's inputs, dead letters and offsets.
 
-For each batch of a changelog: does it follow from the one before it, are its inputs the next ones, are exactly the records that must
-be refused dead letters; then, whenever all that was published is in sight: is there nothing that no batch has caused, and are the
-group's offsets where the changelog is.
-The audit follows what was published, also where it is at fault, so that a fault is named once and does not spread; only a gap in
-the chain of batches ends a partition's audit, since nobody knows what was applied in it.
+For each batch of a changelog: does it follow from the one before it, are its inputs the next ones, are exactly the
+records that must be refused dead letters; then, whenever all that was published is in sight: is there nothing that no
+batch has caused, and are the group's offsets where the changelog is.
+The audit follows what was published, also where it is at fault, so that a fault is named once and does not spread; only
+a gap in the chain of batches ends a partition's audit, since nobody knows what was applied in it.
 Owner: the audit; one `BatchReplay` per partition and changelog, no state shared between them.
 Not here: what an event does (replay.py, clicks.py).
 """
@@ -22,8 +22,8 @@ from topics.events import Refusal
 
 LOCATIONS = "locations.v1"
 Due = Callable[[str], float | None]
-"""Topic → of an output: the offset before which each record must belong to a batch that was judged; of an input: where the group's
-offset was, up to which each record must be in such a batch; None = not known now."""
+"""Topic → of an output: the offset before which each record must belong to a batch that was judged; of an input: where the
+group's offset was, up to which each record must be in such a batch; None = not known now."""
 
 
 class BatchReplay:

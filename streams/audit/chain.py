@@ -1,11 +1,12 @@
 """A changelog as the audit reads it: whole batches, each proven to follow the one before it by the chain of hashes.
 
-A batch is n records of one partition (headers `batch`, `part`, "i/n", and `link`); joined: a size (uint32, little endian), a JSON
-manifest, blobs. link(n) = SHA-256(link(n - 1) + the joined bytes of batch n), link(0) = 32 zero bytes; so a record that was altered,
-removed or inserted shows where it stands, or, if its own headers were made anew, at the one behind it.
-Invariant: a batch is given only when it follows from the last one given, or when a later one proves that it is in its place: a
-batch whose link is wrong waits for the next. If that follows from it, it was altered, and what can be read of it is judged; if a
-batch of the same number follows from the last good one, it was inserted, and is left out.
+A batch is n records of one partition (headers `batch`, `part`, "i/n", and `link`); joined: a size (uint32, little
+endian), a JSON manifest, blobs. link(n) = SHA-256(link(n - 1) + the joined bytes of batch n), link(0) = 32 zero bytes;
+so a record that was altered, removed or inserted shows where it stands, or, if its own headers were made anew, at the
+one behind it.
+Invariant: a batch is given only when it follows from the last one given, or when a later one proves that it is in its
+place: a batch whose link is wrong waits for the next. If that follows from it, it was altered, and what can be read of
+it is judged; if a batch of the same number follows from the last good one, it was inserted, and is left out.
 Owner: the audit; it computes links by itself. Not here: whether what a batch says is right (replay.py, clicks.py).
 """
 

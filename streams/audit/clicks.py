@@ -1,12 +1,13 @@
 """The audit of clicks: one partition of `clicks.v1`, folded click by click, against `demand.v1` and the changelog.
 
-A click moves the clock to its record's timestamp, the largest so far. Time goes in steps; the window ends with the step the clock is
-in, and is `demand_window_ms` long: what lies before it no longer counts. A view, cart or checkout that names a pool and a SKU counts
-at the clock, unless its event id was seen within the dedupe window. After a batch, each SKU that changed in it has one record.
+A click moves the clock to its record's timestamp, the largest so far. Time goes in steps; the window ends with the step
+the clock is in, and is `demand_window_ms` long: what lies before it no longer counts. A view, cart or checkout that
+names a pool and a SKU counts at the clock, unless its event id was seen within the dedupe window. After a batch, each
+SKU that changed in it has one record.
 Owner: the audit; it shares no code with the state or the kernels. Not here: what both audits check (batches.py).
 """
 
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple

@@ -1,9 +1,10 @@
 """Judging one published decision against a pool's ledger, and following it.
 
-A decision is free in one thing only: which location gets which waiting line. All else is given: promises already made stand,
-whole lines, places that are enabled, capable, near as stated and have the units, and what is not promised is named as waiting.
-A decision at fault is followed as far as it can be, so that one fault does not drag others behind it.
-Owner: the audit. Not here: which event must have a decision (replay.py), whether it is the nearest (the routing's own tests).
+A decision is free in one thing only: which location gets which waiting line. All else is given: promises already made
+stand, whole lines, places that are enabled, capable, near as stated and have the units, and what is not promised is
+named as waiting. A decision at fault is followed as far as it can be, so that one fault does not drag others behind it.
+Owner: the audit. Not here: which event must have a decision (replay.py), whether it is the nearest (the routing's own
+tests).
 """
 
 from collections import defaultdict

@@ -1,7 +1,8 @@
 """The audit beside production, for ever: cut after cut, each batch is judged soon after its commit.
 
-A cut brings in sight what is committed now (kafka_log.py); the batches in it are judged; then what nobody has caused is judged, as far
-as it was stable at the cut before. It begins at the topics' beginning: what was judged is in memory only.
+A cut brings in sight what is committed now (kafka_log.py); the batches in it are judged; then what nobody has caused is
+judged, as far as it was stable at the cut before. It begins at the topics' beginning: what was judged is in memory
+only.
 Owner: `nearshelf audit --follow`. Not here: where faults go (alerts.py), the terminal (streams/cli/audit.py).
 """
 

@@ -1,10 +1,12 @@
 """A cluster's topics as the audit's log: a cut through all of them, read by one consumer; then another cut.
 
-A cut is consistent without stopping anybody: the changelogs' ends are read first; when every transaction that the outputs then held
-has ended, each batch below those ends has all its outputs in sight. Outputs of later batches may be in sight too (`moving`).
-A record of an output that was stable at one cut belongs to a batch that is in sight at a later one (`due`), since the changelog's
-record is written before a transaction is committed.
-Memory: a few thousand records a partition. The one consumer is assigned to whatever partition is read on, for a few megabytes.
+A cut is consistent without stopping anybody: the changelogs' ends are read first; when every transaction that the
+outputs then held has ended, each batch below those ends has all its outputs in sight. Outputs of later batches may be
+in sight too (`moving`).
+A record of an output that was stable at one cut belongs to a batch that is in sight at a later one (`due`), since the
+changelog's record is written before a transaction is committed.
+Memory: a few thousand records a partition. The one consumer is assigned to whatever partition is read on, for a few
+megabytes.
 Owner: the audit. Not here: what records mean.
 """
 
@@ -144,7 +146,7 @@ class KafkaLog:
         return self._due.get((changelog, partition), {}).get((topic, partition))
 
     def open_transactions(self, for_s: float = 0.0) -> list[tuple[str, int, int, int]]:
-        """Give the partitions with a transaction open, at the last cuts, for so long: topic, partition, since which offset, end."""
+        """Give the partitions with a transaction open for so long: topic, partition, since which offset, end."""
         now = time.monotonic()
         return [(*place, since, end) for place, (since, end, seen) in self._open.items() if now - seen >= for_s]
 

@@ -1,7 +1,8 @@
 """One pool as the audit keeps it: cells, orders, shipments and clock in plain dicts, one event at a time.
 
-The ledger does what an event says by itself (stock moves, promises are given back) and nothing that is a matter of choice:
-which location gets a line it learns from `allocations.v1` (decisions.py), so it can judge a decision without making one.
+The ledger does what an event says by itself (stock moves, promises are given back) and nothing that is a matter of
+choice: which location gets a line it learns from `allocations.v1` (decisions.py), so it can judge a decision without
+making one.
 Owner: the audit. It shares no code with the state or the engine, on purpose.
 Not here: whether a record is readable (topics/events.py), what a decision may say (decisions.py).
 """
@@ -271,7 +272,15 @@ class Pool:
         if abs((cell.on_hand if cell else 0) + on_hand) > MAX_QUANTITY:
             raise Refused(DeadLetter.OUT_OF_RANGE)
 
+    def _is_counted(self, key: tuple[str, str], event_time: int) -> bool:
+        """Tell whether the last count of a cell has seen what moved at this time: it does not move again."""
+        cell = self.cells.get(key)
+        return cell is not None and event_time < cell.counted_at
+
     def _move(self, key: tuple[str, str], on_hand: int, event_time: int, reserved: int = 0) -> None:
+        if self._is_counted(key, event_time):
+            self._write(key, 0, reserved)
+            return
         cell = self.cell(*key)
         cell.movements.append((event_time, self.now, on_hand))
         self._forget(cell)
@@ -285,7 +294,7 @@ class Pool:
     # Events. Each raises Refused before it changes anything.
 
     def stock(self, event: Record) -> bool:
-        """Apply an event of `sales.v1` or `stock.v1`; false = a stale count, ignored."""
+        """Apply an event of `sales.v1` or `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
         self.place(event.location_id)
         key = event.location_id, event.sku
         if isinstance(event, Count):
@@ -300,9 +309,14 @@ class Pool:
         else:
             units = SIGNS[event.kind] * event.quantity
             supply = ("in transit", event.transfer_id, event.sku) if event.kind.startswith("transfer") else None
-            self._check_bounds(key, units)
+            counted = self._is_counted(key, event.event_time)
+            if counted and not supply:
+                return False
+            if not counted:
+                self._check_bounds(key, units)
             self._check_room(key, supply)
-            self._move(key, units, event.event_time)
+            if not counted:
+                self._move(key, units, event.event_time)
             if supply:
                 self._supply(supply, self.supplies.get(supply, 0) - units)
         self.skus.add(event.sku)
@@ -486,7 +500,8 @@ class Pool:
         for part, units in taken:
             per_cell[part.sku] += units
         for sku, units in per_cell.items():
-            self._check_bounds((event.location_id, sku), units)
+            if not self._is_counted((event.location_id, sku), event.event_time):
+                self._check_bounds((event.location_id, sku), units)
         for part, units in taken:
             part.returned += units
             self._move((event.location_id, part.sku), units, event.event_time)

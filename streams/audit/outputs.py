@@ -1,8 +1,8 @@
 """What the workers published in one partition, read in step with the batches: decisions, dead letters and cells.
 
-A batch's outputs lie between those of the batches around it, so of each topic only a window is held: the records that the batch in
-hand can have caused. They are indexed by the record they name, so that one which is missing, stands twice or was never due is found
-however it is placed within the window; one that lies elsewhere is a fault at its place.
+A batch's outputs lie between those of the batches around it, so of each topic only a window is held: the records that
+the batch in hand can have caused. They are indexed by the record they name, so that one which is missing, stands twice
+or was never due is found however it is placed within the window; one that lies elsewhere is a fault at its place.
 Owner: the audit. Not here: what they should say (replay.py, decisions.py, clicks.py).
 """
 
@@ -152,7 +152,7 @@ class Decisions(Window):
         return (decision.pool_id, place), place, decision
 
     def open(self, reached: Reached, sequences: dict[str, int] | None = None) -> None:
-        """Take in what the batches up to the one in hand have caused, and all decisions up to the `sequences` of their pools."""
+        """Take in what the batches up to the one in hand have caused, and all up to the `sequences` of their pools."""
         super().open(reached)
         for _ in range(LOOKAHEAD):
             if not any(self._sequences.get(pool, 0) < wanted for pool, wanted in (sequences or {}).items()) or not self.head():

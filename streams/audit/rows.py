@@ -1,11 +1,13 @@
 """What a batch says it left behind: the rows of the changelog's tables, which the manifest itself describes.
 
-Owner: the audit. Rows refer to texts and to rows of other tables that earlier batches wrote, so the names of each pool are kept.
+Owner: the audit. Rows refer to texts and to rows of other tables that earlier batches wrote, so the names of each pool
+are kept.
 Not here: the chain of batches (chain.py), whether the rows are right (replay.py, clicks.py).
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -107,8 +109,7 @@ def demand_of(batch: Batch, names: Names) -> tuple[int | None, dict[tuple[str, s
     try:
         for tables in batch.pools.values():
             names.write(tables, batch.blobs)
-            for _, now in _table(tables.get("pool"), batch.blobs, "now"):
-                pass
+            now = next((clock for _, clock in _table(tables.get("pool"), batch.blobs, "now")), now)
             columns = "id_at", "id_size", "pool_size", *DemandRow._fields
             for _, at, size, pool_size, *counts in _table(tables.get("rows"), batch.blobs, *columns):
                 if size:  # else free
@@ -119,10 +120,17 @@ def demand_of(batch: Batch, names: Names) -> tuple[int | None, dict[tuple[str, s
     return now, rows
 
 
+@cache
+def _dtype(names: tuple[str, ...], formats: tuple[str, ...], offsets: tuple[int, ...], itemsize: int) -> np.dtype:
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
+
+
 def _table(table: dict | None, blobs: memoryview, *columns: str) -> Iterator[tuple[int, ...]]:
     """Give the rows a batch changed of a table: row number, then the columns asked for."""
     if table is None:
         return
     numbers = np.frombuffer(blobs, "<i4", table["count"], table["rows_at"]).tolist()
-    values = np.frombuffer(blobs, np.dtype(table["columns"]), table["count"], table["at"])
+    described = table["columns"]
+    dtype = _dtype(*(tuple(described[part]) for part in ("names", "formats", "offsets")), described["itemsize"])
+    values = np.frombuffer(blobs, dtype, table["count"], table["at"])
     yield from zip(numbers, *(values[column].tolist() for column in columns), strict=True)

@@ -50,8 +50,8 @@ def audit(
 ) -> None:
     """Fold all that is committed, slowly and independently of the workers, and compare it with what they published.
 
-    It needs the topics from their first record on. With --follow it begins there too, whenever it is started: what it has judged is
-    kept in memory only, and an alert that it raises again has the same alert_id. Exit status 1 if there was a fault.
+    It needs the topics from their first record on. With --follow it begins there too, whenever it is started, since it keeps
+    what it has judged in memory only; an alert that it raises again has the same alert_id. Exit status 1 if there was a fault.
     """
     from rich.console import Console
 
