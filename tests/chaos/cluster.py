@@ -73,6 +73,8 @@ class Cluster:
     def kill(self) -> None:
         """`kill -9`; returns when the process is gone."""
         process = psutil.Process(self.broker.status().pid)
+        for proxy in self.proxies:
+            proxy.listen(False)
         process.kill()
         with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(10)
@@ -80,6 +82,8 @@ class Cluster:
     def restart(self) -> None:
         """Start it again at its address, and return when it answers."""
         self.broker.start(port=int(self.address.rpartition(":")[2]))
+        for proxy in self.proxies:
+            proxy.listen(True)
 
     def pause(self) -> None:
         self._send(signal.SIGSTOP)
@@ -125,6 +129,7 @@ class Cluster:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "error",
                 "fetch.queue.backoff.ms": 5,
+                "fetch.wait.max.ms": 10,
                 "log_level": 0,
             }
         )

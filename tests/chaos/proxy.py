@@ -23,6 +23,7 @@ class _Link:
         self.broker = broker
         self.left: int | None = None  # bytes until it is cut; None: no limit
         self.answers_lost = False
+        self.ended: set[bool] = set()  # directions that were half-closed: True = the answers
 
     def reset(self) -> None:
         """Close both sides at once, as a machine that restarts does (RST)."""
@@ -59,6 +60,10 @@ class Proxy:
 
     # Faults
 
+    def listen(self, wanted: bool) -> None:
+        """Refuse connections, as a machine does on which nothing listens, or take them again."""
+        asyncio.run_coroutine_threadsafe(self._listen(wanted), self._loop).result()
+
     def delay(self, seconds: float) -> None:
         """Hold each chunk up for so long, in both directions; 0 ends it."""
         self._do(lambda: setattr(self, "_delay_s", seconds))
@@ -77,6 +82,7 @@ class Proxy:
 
         def end() -> None:
             for link in self._links:
+                link.ended.add(answers)
                 side = link.client if answers else link.broker
                 with contextlib.suppress(OSError):
                     side.write_eof()
@@ -102,16 +108,22 @@ class Proxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
         self._started.set()
         self._loop.run_forever()
-        server.close()
+        self._server.close()
         for link in list(self._links):
             link.reset()
         for task in asyncio.all_tasks(self._loop):
             task.cancel()
         self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
+
+    async def _listen(self, wanted: bool) -> None:
+        if wanted and not self._server.is_serving():
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        elif not wanted:
+            self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         try:
@@ -133,6 +145,8 @@ class Proxy:
             while chunk := await source.read(CHUNK_BYTES):
                 if self._delay_s:
                     await asyncio.sleep(self._delay_s)
+                if answers in link.ended:
+                    continue
                 if answers and (self._drop_answers or link.answers_lost):
                     link.answers_lost = True
                     continue
@@ -143,5 +157,5 @@ class Proxy:
                 if link.left is not None and link.left <= 0:
                     link.reset()
                     return
-            if not target.is_closing():
+            if not target.is_closing() and answers not in link.ended:
                 target.write_eof()

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
@@ -29,6 +30,7 @@ from topics.catalogue import create_topics
 PLACES = 4
 AT_START = 3
 STEP_S = 0.02
+MOST = 0.6
 READY_S = 60.0
 RECOVERED_S = 90.0
 LEFT_S = 60.0
@@ -64,8 +66,12 @@ class Options:
     seed: int = 1
     names: tuple[str, ...] = faults.NAMES
     rate: float = 300.0
-    gap_s: tuple[float, float] = (0.2, 2.2)
+    gap_s: tuple[float, float] = (0.2, 1.5)
     """Time between two faults that are chosen, uniformly."""
+    patience_s: float = 6.0
+    """How long the next one waits for most pools to go on after the last."""
+    impatient: float = 0.3
+    """Share of faults that do not wait."""
     armed: float = 0.75
     """Share of workers that start with a fail point set."""
     long: bool = True
@@ -190,6 +196,12 @@ class Round:
             time.sleep(STEP_S)
         return True
 
+    def note(self, what: str, at_ms: float | None = None) -> None:
+        """Write a line to the round's diary, which is kept with the logs."""
+        at = datetime.fromtimestamp(time.time() if at_ms is None else at_ms / 1000)
+        with open(self.directory / "diary.log", "a") as diary:
+            diary.write(f"{at:%Y-%m-%d %H:%M:%S},{at.microsecond // 1000:03} CHAOS {what}\n")
+
     # Its course
 
     def run(self, faults_wanted: int, seconds: float) -> Result:
@@ -221,6 +233,7 @@ class Round:
                 self.later(self.chance.uniform(0, 10), lambda place=place: self._replace(place))
         self._hurt(wanted, deadline)
         resting = time.monotonic()
+        self.note("no more faults")
         self._come_to_rest()
         if self._still():
             self._stop_all()
@@ -236,13 +249,17 @@ class Round:
     def _hurt(self, wanted: int, deadline: float) -> None:
         chosen = [name for name in faults.FAULTS if name in self.options.names]
         weights = [faults.FAULTS[name].weight for name in chosen]
-        next_at = time.monotonic()
         while len(self.result.events) < wanted and time.monotonic() < deadline:
-            self.step()
-            if chosen and time.monotonic() >= next_at:
+            if chosen:
                 self._hurt_once(self.chance.choices(chosen, weights)[0])
-                next_at = time.monotonic() + self.chance.uniform(*self.options.gap_s)
-            time.sleep(STEP_S)
+            if self.chance.random() >= self.options.impatient:
+                self.wait(self._most_go_on, self.options.patience_s)
+            self.wait(lambda: False, self.chance.uniform(*self.options.gap_s))
+
+    def _most_go_on(self) -> bool:
+        """Whether the pools hurt last have decisions again, most of them, and those hurt before."""
+        recovering = self.watch.recovering()
+        return not recovering or recovering[-1].share >= MOST
 
     def _hurt_once(self, name: str) -> None:
         at_ms = time.time() * 1000
@@ -260,6 +277,9 @@ class Round:
         pools = [pool for pool in POOLS if partition_of(pool.encode(), PARTITIONS) in partitions]
         self.result.events.append(Event(name, at_ms, partitions, self.watch.expect(at_ms, pools), name in faults.INSIDE))
         self._done[name] = self._done.get(name, 0) + 1
+        self.note(
+            f"{name} {[f'{worker.place.number}/{worker.log.name}' for worker in hit]}, partitions {list(partitions)}", at_ms
+        )
 
     def step(self) -> None:
         """Do what is due: undo faults, notice deaths, start successors."""
@@ -287,6 +307,8 @@ class Round:
                 self._record(point_of(worker), [worker])
             elif status == UNREACHABLE and not worker.ready() and self._unreachable(worker.place):
                 pass
+            elif status == -signal.SIGTERM and worker.told == "stopped" and not worker.ready():
+                pass  # told before it listens to that
             elif not (status == 0 and worker.told == "stopped"):
                 self._violate(f"a worker ended with status {status}, told: {worker.told}: {worker.log}")
             if worker.told is None:
@@ -334,6 +356,7 @@ class Round:
 
     def _violate(self, what: str) -> None:
         self.result.violations.append(what)
+        self.note(f"VIOLATION {what}")
 
     violate = _violate
 

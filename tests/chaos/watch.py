@@ -38,6 +38,11 @@ class Recovery:
     def __post_init__(self) -> None:
         self._waiting = set(self.pools)
 
+    @property
+    def share(self) -> float:
+        """Of the pools that go on already."""
+        return 1 - len(self._waiting) / max(1, len(self.pools))
+
     def see(self, pool: str, decided_at: int, now_ms: float) -> None:
         if decided_at > self.at_ms and pool in self._waiting:
             self._waiting.discard(pool)
