@@ -1,6 +1,7 @@
 """What every cell must be, added up from a log and the decisions alone: a second opinion in plain Python.
 
-On hand is the last count plus the movements after it; reserved is what the orders' last decisions promise and nobody shipped.
+On hand is the last count plus the movements after it, whichever was told first; reserved is what the orders' last decisions
+promise and nobody shipped.
 Shares nothing with the product but the topics' formats. Not here: who gets what (that is the decisions'), times gone by
 (windows and horizons are taken for endless).
 """
@@ -65,6 +66,8 @@ class Ledger:
                 self.on_hand[cell] = event["quantity"] + sum(units for time, units in self._moved[cell] if time > at)
 
     def _move(self, cell: tuple[str, str], units: int, time: int) -> None:
+        if time < self._counted.get(cell, -1):  # the count has seen it
+            return
         self._moved[cell].append((time, units))
         self.on_hand[cell] += units
 
