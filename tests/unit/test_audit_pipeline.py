@@ -226,9 +226,18 @@ def restarted(topics: Topics, settings) -> tuple[InventoryPipeline, list[Record]
     return pipeline, sorted({record.key: record for record in topics.records["locations.v1"]}.values())
 
 
-def run(seed: int, events: int, most: int, pools: tuple[str, ...] = ("uk",), partitions: int = 1, restarts: float = 0.0):
+def run(
+    seed: int,
+    events: int,
+    most: int,
+    pools: tuple[str, ...] = ("uk",),
+    partitions: int = 1,
+    restarts: float = 0.0,
+    pace: int = 1,
+    **changed,
+):
     """Let a pipeline process a shop's events in batches of at most `most`; audit what it made of them."""
-    settings = load_settings(bootstrap_servers="nowhere:1")
+    settings = load_settings(bootstrap_servers="nowhere:1", **changed)
     shop = Shop(seed, list(pools))
     shop.requests = {}
     partition = partition_of(pools[0].encode(), partitions)
@@ -242,7 +251,7 @@ def run(seed: int, events: int, most: int, pools: tuple[str, ...] = ("uk",), par
         left -= size
         taken: dict[str, list[Record]] = defaultdict(list)
         for _ in range(size):
-            topics.now += rng.choice([0, 0, 1, 5, 100, 2000])
+            topics.now += pace * rng.choice([0, 0, 1, 5, 100, 2000])
             topic, key, value = shop.event(topics.now)
             taken[topic].append(topics.append(topic, key, value))
         if rng.random() < 0.1:
@@ -265,6 +274,22 @@ def test_what_the_pipeline_makes_of_events_is_clean(seed):
     report = run(seed, events=600, most=[1, 7, 60][seed % 3])
     assert not report.faults
     assert report.decisions.total() > 100
+
+
+@pytest.mark.parametrize(
+    ("reason", "limit"),
+    [
+        ("too_many_skus", {"max_skus": 3}),
+        ("too_many_cells", {"max_cells": 12}),
+        ("too_many_lines", {"max_order_lines": 40, "closed_order_days": 1}),
+        ("too_many_supplies", {"max_supplies": 2}),
+    ],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pool_that_is_full_refuses_exactly_what_it_must(reason, limit, seed):
+    report = run(seed, events=500, most=[1, 20, 60][seed % 3], restarts=0.1, pace=1000, **limit)
+    assert not report.faults
+    assert report.dead_letters[reason] > 3
 
 
 def test_two_pools_in_one_partition_are_clean():

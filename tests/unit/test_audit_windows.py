@@ -112,7 +112,7 @@ def test_forgotten_orders_are_not_held():
     assert not auditor.report.faults
     assert auditor.report.orders == 50
     pool = auditor.replays[0].pools["uk"]
-    assert len(pool.orders) == pool.kept_lines == 11
+    assert len(pool.orders) == pool.kept_lines == 10
     assert len(pool._seen._entries) <= 6
 
 
