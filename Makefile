@@ -8,10 +8,10 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env kafka kernels demo test lint format clean
+.PHONY: help env kafka kernels demo test chaos chaos-short takeover lint format clean
 
 help:  ## Say what there is to make
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
 
 env: $(INSTALLED)  ## Install everything into .venv
 
@@ -27,6 +27,15 @@ demo: $(INSTALLED)  ## Watch real retail data flow through a real Kafka, and aud
 
 test: lint kafka kernels  ## Lint, then run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: kafka kernels  ## Break it 1,000 times on a real Kafka, and see that nothing is lost (an hour)
+	$(BIN)/python -m tests.chaos --faults 1000 --each-point 30 $(ARGS)
+
+chaos-short: kafka kernels  ## The same for five minutes
+	$(BIN)/python -m tests.chaos --minutes 4 --short $(ARGS)
+
+takeover: kafka kernels  ## How long a killed worker's pools are without decisions, with and without standby
+	$(BIN)/python -m tests.chaos.takeover $(ARGS)
 
 lint: $(INSTALLED)  ## Check style and the direction of imports
 	$(BIN)/ruff check .
