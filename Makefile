@@ -11,7 +11,7 @@ ARGS ?=
 .PHONY: help env kafka kernels demo test chaos chaos-short takeover lint format clean
 
 help:  ## Say what there is to make
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
 
 env: $(INSTALLED)  ## Install everything into .venv
 
