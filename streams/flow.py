@@ -31,7 +31,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from streams import failpoints, recovery
 from streams.locations import Inbox, LocationFeed
@@ -462,6 +462,8 @@ class PartitionFlow:
             ranges = {topic: reader.range(topic, self.partition) for topic in group.topics}
             pipeline, start, source = self._newest_state(reader)
             batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start)
+            if reader.committed(group.topics, self.partition) != committed:  # so what was read is of two moments
+                raise KafkaException(KafkaError(KafkaError._FENCED, "another worker has taken over meanwhile"))
         if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
             log.warning("%s goes on without the newest locations", self.name)
         positions = recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable)
