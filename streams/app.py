@@ -155,7 +155,10 @@ class Flows:
         log.info("metrics at http://127.0.0.1:%d/metrics", port)
         feed.start()
         if self._network:
-            count = feed.publish(self._network)
+            try:
+                count = feed.publish(self._network)
+            except (KafkaException, TimeoutError) as failure:
+                raise BrokerUnreachable(f"the network can't be published at {settings.bootstrap_servers}: {failure}") from None
             log.info("%d of the network's %d locations were missing or differed: published", count, len(self._network))
 
     def release(self) -> None:

@@ -34,6 +34,11 @@ from streams.cli.cluster import QUIET
 from topics.catalogue import CATALOGUE, create_topics
 from topics.events import INVENTORY_TOPICS
 
+# Settings of the demo that its workers have too.
+_PASSED_ON = (
+    "app_id", "data_directory", "partitions", "session_timeout_ms", "heartbeat_ms", "snapshot_interval_ms", "standby",
+    "digest_at_stop",
+)  # fmt: skip
 PACED_S = 20.0
 READY_S = 600.0
 DRAIN_S = 120.0
@@ -257,8 +262,7 @@ class Workers:
         settings = self._settings
         command = [sys.executable, "-m", "streams.cli", "worker", "--network", str(settings.network)]
         command += ["--bootstrap-servers", settings.bootstrap_servers]
-        given = {"metrics_port": 0, "partitions": settings.partitions, "app_id": settings.app_id}
-        given |= {"session_timeout_ms": settings.session_timeout_ms, "heartbeat_ms": settings.heartbeat_ms}
+        given = {"metrics_port": 0} | {name: getattr(settings, name) for name in _PASSED_ON}
         for name, value in given.items():
             command += ["--set", f"{name}={value}"]
         if settings.preset:

@@ -28,6 +28,7 @@ log = logging.getLogger("nearshelf.locations")
 
 TOPIC = "locations.v1"
 POLL_S = 0.2
+RETRY_S = 0.1
 FETCH_RECORDS = 500
 
 
@@ -120,14 +121,18 @@ class LocationFeed:
     def catch_up(self, timeout_s: float) -> bool:
         """Wait until all that is committed to `locations.v1` now is in the inboxes; false if it took too long."""
         deadline = time.monotonic() + timeout_s
-        try:
-            ends = {
-                partition: self._reader.range(TOPIC, partition, max(0.01, deadline - time.monotonic()))[1]
-                for partition in self._reached
-            }
-        except KafkaException as failure:
-            log.warning("the end of %s is not to be had: %s", TOPIC, failure)
-            return False
+        while True:
+            try:
+                ends = {
+                    partition: self._reader.range(TOPIC, partition, max(0.01, deadline - time.monotonic()))[1]
+                    for partition in self._reached
+                }
+                break
+            except KafkaException as failure:
+                if time.monotonic() + RETRY_S > deadline:
+                    log.warning("the end of %s is not to be had: %s", TOPIC, failure)
+                    return False
+                time.sleep(RETRY_S)  # no leader yet, or the broker is away
         with self._condition:
             return self._condition.wait_for(
                 lambda: all(self._reached[partition] >= end for partition, end in ends.items()),

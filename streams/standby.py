@@ -66,7 +66,7 @@ class Standby:
         self._thread: threading.Thread | None = None
 
     def follow(self, wanted: Iterable[tuple[Place, Any]]) -> None:
-        """Follow these partitions, those that are not followed already.
+        """Follow these partitions too; one is followed until it is taken.
 
         Parameters
         ----------
@@ -76,7 +76,7 @@ class Standby:
         if not self._settings.standby:
             return
         with self._lock:
-            self._wanted = {place.name: (place, make) for place, make in wanted}
+            self._wanted |= {place.name: (place, make) for place, make in wanted}
             self._changed = True
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
@@ -125,8 +125,6 @@ class Standby:
             self._changed = False
             known = {followed.place.name for followed in self._followed.values()}
             new = [wanted for name, wanted in self._wanted.items() if name not in known]
-            for key in [key for key, followed in self._followed.items() if followed.place.name not in self._wanted]:
-                del self._followed[key]
         for place, make in new:
             followed = self._begin(place, make)
             with self._lock:

@@ -23,6 +23,7 @@ class TickWriter:
     """Appends ticks, for all partitions a worker owns; any thread may call it."""
 
     def __init__(self, settings: Any):
+        self._failing = False
         self._producer = Producer(
             client_config(
                 settings,
@@ -38,15 +39,16 @@ class TickWriter:
         for pool in pools:
             value = json.dumps({"pool_id": pool.decode()}, ensure_ascii=False, separators=(",", ":")).encode()
             try:
-                self._producer.produce(TOPIC, key=pool, value=value, partition=partition, on_delivery=_report)
+                self._producer.produce(TOPIC, key=pool, value=value, partition=partition, on_delivery=self._report)
             except (BufferError, KafkaException) as failure:
-                log.warning("no tick for pool %s: %s", pool.decode(), failure)
+                self._report(failure, None)
         self._producer.poll(0)
 
     def close(self) -> None:
         self._producer.flush(1)
 
-
-def _report(error: KafkaError | None, _: Any) -> None:
-    if error is not None:
-        log.warning("a tick was not written: %s", error)
+    def _report(self, error: KafkaError | Exception | None, _: Any) -> None:
+        """Log the first of the ticks that are not written, not each."""
+        if error is not None and not self._failing:
+            log.warning("ticks can't be written: %s", error)
+        self._failing = error is not None

@@ -21,12 +21,16 @@ from typing import Any
 
 from aiokafka.consumer import fetcher as aiokafka_fetcher
 from aiokafka.consumer.fetcher import FetchResult, PartitionRecords
-from aiokafka.errors import ConsumerStoppedError
+from aiokafka.errors import ConsumerStoppedError, KafkaConnectionError
 from aiokafka.record.default_records import _DefaultRecordBatchPy, _DefaultRecordPy
 from aiokafka.record.memory_records import MemoryRecords, _MemoryRecordsPy
 from aiokafka.record.util import decode_varint
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+
+log = logging.getLogger("nearshelf.transport")
+
+RETRY_S = 1.0
 
 
 @dataclass(slots=True)
@@ -49,6 +53,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     """The thread in which aiokafka runs; everything here but `throttle` is called in it."""
 
     logger = logging.getLogger("faust.transport")
+
+    async def on_start(self) -> None:
+        """Start aiokafka's consumer, as soon as a broker answers: it gives up at the first attempt."""
+        while True:
+            try:
+                return await super().on_start()
+            except KafkaConnectionError as error:
+                log.warning("no broker answers, trying again: %s", error)
+                await self._consumer.stop()
+                await asyncio.sleep(RETRY_S)
 
     def _create_worker_consumer(self, transport: "Transport") -> Any:
         consumer = super()._create_worker_consumer(transport)
