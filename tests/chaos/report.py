@@ -12,13 +12,13 @@ from pathlib import Path
 
 from config.broker import KAFKA_VERSION
 from tests.chaos.faults import NAMES
-from tests.chaos.round import Result
+from tests.chaos.round import AT_REST, Result
 
 WHOLE = "all"
 
 
 def rows(results: Iterable[Result]) -> list[dict]:
-    """One row a fault, and one for all; violations are counted for the faults of the round that they were found in."""
+    """One row a fault, one for what was found at rest, one for all; a violation counts for the fault done last before it."""
     times: Counter[str] = Counter()
     inside: Counter[str] = Counter()
     recoveries: dict[str, list[float]] = defaultdict(list)
@@ -30,8 +30,7 @@ def rows(results: Iterable[Result]) -> list[dict]:
                 inside[name] += event.inside
                 if event.recovery.pools and event.recovery.seconds is not None:
                     recoveries[name].append(event.recovery.seconds)
-        for name in {event.name for event in result.events}:
-            violations[name] += len(result.violations)
+        violations.update(result.blamed)
         violations[WHOLE] += len(result.violations)
     return [
         {
@@ -42,8 +41,8 @@ def rows(results: Iterable[Result]) -> list[dict]:
             "recovery_p50_s": round(statistics.median(recoveries[name]), 2) if recoveries[name] else None,
             "recovery_max_s": round(max(recoveries[name]), 2) if recoveries[name] else None,
         }
-        for name in (*NAMES, WHOLE)
-        if times[name]
+        for name in (*NAMES, AT_REST, WHOLE)
+        if times[name] or violations[name]
     ]
 
 

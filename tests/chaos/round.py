@@ -9,6 +9,7 @@ import random
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -31,6 +32,7 @@ PLACES = 4
 AT_START = 3
 STEP_S = 0.02
 MOST = 0.6
+AT_REST = "at rest"
 READY_S = 60.0
 RECOVERED_S = 90.0
 LEFT_S = 60.0
@@ -85,6 +87,8 @@ class Result:
     number: int
     events: list[Event] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
+    blamed: Counter[str] = field(default_factory=Counter)
+    """Fault after which, or `AT_REST`, → violations found then."""
     notes: list[str] = field(default_factory=list)
     decisions: int = 0
     records: int = 0
@@ -135,6 +139,8 @@ class Round:
         self._numbers = count()
         self._away_until = 0.0
         self._disturbed: dict[int, float] = {}
+        self._heard = 0
+        self._resting = False
         self._ending: list[tuple[float, Worker]] = []
         self._arming = any(name in FAIL_POINTS for name in self.options.names)
         self.crew = Crew(
@@ -213,7 +219,6 @@ class Round:
             self._violate(f"the round broke off: {type(error).__name__}: {error}")
             raise
         finally:
-            self.result.violations = self.result.violations + self.watch.violations
             self.result.decisions, self.result.records = self.watch.decisions, self.load.sent
             self.close()
             self.result.seconds = time.monotonic() - started
@@ -238,7 +243,9 @@ class Round:
         if self._still():
             self._stop_all()
             self.result.rested_s = time.monotonic() - resting
+            self._resting = True
             rest.check(self)
+            self._hear()
 
     def _replace(self, place: Place) -> None:
         if place.worker is not None and place.worker.told is None and "stop" in self.options.names:
@@ -287,6 +294,7 @@ class Round:
         while self._later and self._later[0][0] <= now:
             heappop(self._later)[2]()
         self.bury()
+        self._hear()
         for place in self.crew.places:
             if place.worker is None and place.restart_at is not None and place.restart_at <= now:
                 self.start(place)
@@ -354,7 +362,15 @@ class Round:
                 self._violate(f"a worker told to stop was still there after {LEFT_S:g} s: {worker.log}")
         self.bury()
 
+    def _hear(self) -> None:
+        """Take over what the reader has found."""
+        while self._heard < len(self.watch.violations):
+            self._heard += 1
+            self._violate(self.watch.violations[self._heard - 1])
+
     def _violate(self, what: str) -> None:
+        last = self.result.events[-1].name if self.result.events else AT_REST
+        self.result.blamed[AT_REST if self._resting else last] += 1
         self.result.violations.append(what)
         self.note(f"VIOLATION {what}")
 
@@ -366,7 +382,7 @@ class Round:
         if self.reader.is_alive():
             self.reader.stop()
         if self.reader.failure:
-            self.result.violations.append(self.reader.failure)
+            self._violate(self.reader.failure)
         self.cluster.close()
         if self.result.violations:
             self.result.kept = self.directory
