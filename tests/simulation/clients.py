@@ -7,10 +7,11 @@ Not here: what the broker does (kafka.py).
 
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from aiokafka.partitioner import murmur2
-from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 from tests.simulation import scheduler as simulated
 from tests.simulation.kafka import Cluster, Concurrent, Entry, failure
@@ -18,18 +19,9 @@ from tests.simulation.kafka import Cluster, Concurrent, Entry, failure
 RETRY_S = 0.002
 STUCK = 3.0  # a call that ignores its time-out returns after so many times it, at most
 
-TRANSACTIONAL = ("init", "flush", "offsets", "commit", "abort")
-FATES = {
-    "lost": "the request never arrives; the call times out",
-    "unanswered": "the request takes effect; the call times out",
-    "late": "the call times out; the request arrives after that",
-    "stuck": "the call returns long after its time-out",
-    "abortable": "the client says that the transaction must be aborted",
-    "queue_full": "a message is not taken into the client's queue",
-    "unreadable": "a read fails",
-    "timed_out": "a question stays without an answer",
-    "tick_lost": "a tick is not written",
-}
+FATES = ("lost", "unanswered", "late", "stuck", "abortable")
+"""What may become of a request: it never arrives; it takes effect but the call times out; it arrives after the call timed out;
+the call returns long after its time-out; the client says that the transaction must be aborted."""
 
 
 class Faults:
@@ -53,7 +45,7 @@ class Faults:
         """Draw what becomes of a request."""
         if self.calm:
             return ""
-        return next((kind for kind in ("lost", "unanswered", "late", "stuck", "abortable") if self.strikes(f"{what}:{kind}")), "")
+        return next((fate for fate in FATES if self.strikes(f"{what}:{fate}")), "")
 
 
 class World:
@@ -193,7 +185,7 @@ class Producer:
         scheduler = simulated.current()
         if not simulated.process().alive:
             raise simulated.Killed
-        if World.faults.strikes("queue_full"):
+        if self._name is not None and World.faults.strikes("queue_full"):
             raise BufferError("Local: Queue full")
         if partition < 0:
             partition = (murmur2(key) & 0x7FFFFFFF) % World.cluster.partition_counts[topic]
@@ -326,11 +318,12 @@ class Message:
 
 
 class Consumer:
-    """Reads what it is assigned, committed records only, with an error at each end. No member of the group."""
+    """Reads what it is assigned, committed records only. No member of the group."""
 
     def __init__(self, config: dict[str, Any], logger: Any = None):
-        if config.get("isolation.level") != "read_committed" or not config.get("enable.partition.eof"):
-            raise NotImplementedError("only read_committed consumers with partition ends are modelled")
+        if config.get("isolation.level") != "read_committed":
+            raise NotImplementedError("only read_committed consumers are modelled")
+        self._tells_ends = config.get("enable.partition.eof", False)
         self._positions: dict[tuple[str, int], int] = {}
         self._told: dict[tuple[str, int], int] = {}  # partition → the end that was reported last
         self._fails = config.get("auto.offset.reset") == "error"  # recovery's reader
@@ -345,7 +338,8 @@ class Consumer:
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         places = [(each.topic, each.partition) for each in partitions]
         found = self._ask(timeout, lambda: World.cluster.stable_offsets(places))
-        return [TopicPartition(*place, -1001 if offset is None else offset) for place, offset in zip(places, found, strict=True)]
+        answers = zip(places, found, strict=True)
+        return [TopicPartition(*place, OFFSET_INVALID if offset is None else offset) for place, offset in answers]
 
     def get_watermark_offsets(self, partition: TopicPartition, timeout: float, cached: bool = True) -> tuple[int, int]:
         place = (partition.topic, partition.partition)
@@ -359,35 +353,13 @@ class Consumer:
 
     def assign(self, partitions: list[TopicPartition]) -> None:
         simulated.current().point()
-        self._positions = {
-            (each.topic, each.partition): 0 if each.offset == OFFSET_BEGINNING else each.offset for each in partitions
-        }
+        self._positions = {(each.topic, each.partition): max(each.offset, 0) for each in partitions}
         self._told.clear()
         self._ahead.clear()
 
     def unassign(self) -> None:
         self._positions = {}
         self._ahead.clear()
-
-    def assignment(self) -> list[TopicPartition]:
-        return [TopicPartition(*place) for place in self._positions]
-
-    def incremental_assign(self, partitions: list[TopicPartition]) -> None:
-        for each in partitions:
-            self._positions[each.topic, each.partition] = 0 if each.offset == OFFSET_BEGINNING else each.offset
-            self._told.pop((each.topic, each.partition), None)
-
-    def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
-        for each in partitions:
-            self._positions.pop((each.topic, each.partition), None)
-        self._ahead = deque(message for message in self._ahead if (message.topic(), message.partition()) in self._positions)
-
-    def seek(self, partition: TopicPartition) -> None:
-        self._positions[partition.topic, partition.partition] = partition.offset
-        self._ahead.clear()
-
-    def position(self, partitions: list[TopicPartition]) -> list[TopicPartition]:
-        return [TopicPartition(each.topic, each.partition, self._positions[each.topic, each.partition]) for each in partitions]
 
     def poll(self, timeout: float) -> Message | None:
         scheduler = simulated.current()
@@ -401,13 +373,14 @@ class Consumer:
                 return message
             if scheduler.now >= ends_at:
                 return None
-            task, turn = scheduler.me()
+            wake = partial(scheduler.wake, *scheduler.me())
             for topic, _ in self._positions:
-                World.cluster.watch(topic, lambda: scheduler.wake(task, turn))
+                World.cluster.watch(topic, wake)
             scheduler.block(ends_at - scheduler.now)
 
     def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Message]:
-        found = []
+        first = self.poll(timeout) if timeout > 0 else None
+        found = [] if first is None else [first]
         count = min(num_messages, World.cluster.random.choice([0, 1, 3, 500]))
         while len(found) < count and (message := self._next()):
             found.append(message)
@@ -425,8 +398,9 @@ class Consumer:
                 self._positions[topic, number] = after
                 self._ahead.extend(Message(topic, number, entry.offset, entry) for entry in entries)
                 return self._ahead.popleft()
-            if self._told.get((topic, number)) != after or after != position:
-                self._positions[topic, number] = self._told[topic, number] = after
+            self._positions[topic, number] = after
+            if self._tells_ends and (self._told.get((topic, number)) != after or after != position):
+                self._told[topic, number] = after
                 return Message(topic, number, after, error=KafkaError(KafkaError._PARTITION_EOF))
         return None
 

@@ -1,10 +1,10 @@
-"""A model of Apache Kafka's broker: logs, transactions in two phases, consumer groups. The state, and the requests that change it.
+"""A model of Apache Kafka's broker: logs, transactions in two phases, consumer groups; their state, and the requests to it.
 
-Each method of `Cluster` is one request as the broker handles it, at once; what lies between requests (time, loss) is the clients'
-(clients.py). Modelled:
+Each method of `Cluster` is one request as the broker handles it, at once; what lies between requests (time, loss) is the
+clients' (clients.py). Modelled:
 - partitions with dense offsets, LogAppendTime, transactional records, control markers that take an offset, last stable offset;
-- the transaction coordinator: epochs, fencing, Ongoing → Prepare → markers partition by partition (the group's offsets are one of
-  them, pending until then) → complete; time-outs that abort and fence;
+- the transaction coordinator: epochs, fencing, Ongoing → Prepare → markers partition by partition (the group's offsets are one
+  of them, pending until then) → complete; time-outs that abort and fence;
 - producer epochs as each partition knows them: from the markers, so that a zombie may still write where no marker has come yet;
 - the group coordinator: join, generations, heartbeats, session time-outs, one assignment of whole partitions.
 Not modelled: replication and unclean elections, retention and compaction, several brokers.
@@ -12,6 +12,7 @@ Not modelled: replication and unclean elections, retention and compaction, sever
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
@@ -243,7 +244,7 @@ class Cluster:
         self.scheduler.log(f"{transaction.owner}: {state} decided")
         # In the order of their names: a set's own order is not the seed's.
         for place in sorted(transaction.unmarked, key=lambda each: ("", 0) if each is None else (each.topic, each.number)):
-            self.scheduler.at(self.random.random() * self.marker_delay_s, lambda place=place: self._mark(transaction, place, epoch))
+            self.scheduler.at(self.random.random() * self.marker_delay_s, partial(self._mark, transaction, place, epoch))
 
     def _mark(self, transaction: Transaction, place: Partition | None, epoch: int) -> None:
         if not self.up:

@@ -1,26 +1,31 @@
 """One seed: a cluster, some workers, a shop, what goes wrong and when, and what must be true when all is at rest again.
 
-`simulate(seed)` gives a `Result`; the same seed gives the same one. The seed draws which kinds of faults there are at all and how
-often each strikes, so that some runs see one kind in every combination with itself, others many kinds at once.
+`simulate(seed)` gives a `Result`; the same seed gives the same one. The seed draws which kinds of faults there are at all and
+how often each strikes, so that some runs see one kind in every combination with itself, others many kinds at once.
 """
 
-import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
+from types import NoneType
 from typing import Any
 
+from aiokafka.partitioner import murmur2
+from confluent_kafka import KafkaException
+
 from config.settings import Settings
+from streams.app import BrokerUnreachable, inventory_group
 from streams.failpoints import FAIL_POINTS
 from streams.flow import PartitionFlow
 from streams.transactions import Refused
 from tests.simulation import checks
 from tests.simulation import scheduler as simulated
-from tests.simulation.clients import Faults, World
+from tests.simulation.clients import FATES, Faults, World
+from tests.simulation.disk import TROUBLES, Disks
 from tests.simulation.kafka import Cluster
-from tests.simulation.shop import Shop
+from tests.simulation.shop import POOLS, Shop
 from tests.simulation.worker import Worker
 from topics.catalogue import CATALOGUE
 from topics.events import INVENTORY_TOPICS, LocationRecord
@@ -28,22 +33,25 @@ from topics.events import INVENTORY_TOPICS, LocationRecord
 PATIENCE_S = 240.0
 """How long, in simulated time, all may take to come to rest once nothing goes wrong any more."""
 
-REQUESTS = [
-    *(f"{what}:{fate}" for what in ("flush", "offsets", "commit") for fate in ("lost", "unanswered", "late", "stuck", "abortable")),
-    *(f"{what}:{fate}" for what in ("init", "abort") for fate in ("lost", "unanswered", "late", "stuck")),
-]  # fmt: skip
-KINDS: dict[str, list[float]] = {
-    **dict.fromkeys(REQUESTS, [0.03, 0.1, 0.3]),
-    **dict.fromkeys((f"kill:{point}" for point in FAIL_POINTS), [0.05, 0.2]),
-    **dict.fromkeys((f"pause:{point}" for point in FAIL_POINTS), [0.05, 0.2]),
-    "queue_full": [0.001, 0.01],
-    "unreadable": [0.02, 0.1],
-    "timed_out": [0.02, 0.1],
-    "tick_lost": [0.2],
-    "fetch:skipped": [0.03, 0.1],
-    "fetch:again": [0.05, 0.3],
+REQUESTS = ("init", "flush", "offsets", "commit", "abort")
+NO_ABORT = ("init:abortable", "abort:abortable")
+KINDS: dict[str, tuple[float, ...]] = {
+    **{f"{what}:{fate}": (0.03, 0.1, 0.3) for what in REQUESTS for fate in FATES if f"{what}:{fate}" not in NO_ABORT},
+    **{f"{what}:{point}": (0.05, 0.2) for what in ("kill", "pause") for point in FAIL_POINTS},
+    **{kind: (0.3,) for kind in TROUBLES},
+    "queue_full": (0.001, 0.01),
+    "unreadable": (0.02, 0.1),
+    "timed_out": (0.02, 0.1),
+    "tick_lost": (0.2,),
+    "fetch:skipped": (0.03, 0.1),
+    "fetch:again": (0.05, 0.3),
+    "disk_full": (0.05, 0.3),
 }
-"""Kind of fault → the rates at which it strikes where it can."""
+"""Kind of fault → the rates at which it strikes where it can. Besides: kill and pause anywhere, outage, stop, more workers."""
+OUTPUTS = ("allocations.v1", "inventory.v1", "dead-letter.v1", checks.CHANGELOG)
+MAY_STOP = (NoneType, BrokerUnreachable, KafkaException, TimeoutError)
+"""What keeps a worker from starting when the broker does not answer."""
+REFUSALS = ("ChangelogGap", "Inconsistent")
 
 
 @dataclass(slots=True)
@@ -57,6 +65,8 @@ class Result:
     decisions: int = 0
     transactions: int = 0
     crashes: int = 0
+    snapshots: int = 0
+    """Found good on the disks at the end."""
     faults: Counter = field(default_factory=Counter)
     """Kind → times injected."""
     points: Counter = field(default_factory=Counter)
@@ -95,7 +105,11 @@ class Simulation:
         self.follower = checks.Follower(self.cluster)
         self.workers: dict[int, Worker | None] = {}
         self.wanted = rng.randint(1, 3)
-        self.sold_out = False
+        self.refused: list | None = None  # what workers stopped with, once the changelog is tampered with
+        self.disks = Disks(rng) if self.settings.snapshot_interval_ms else None
+        group = inventory_group()
+        places = [group.place(number, self.partitions, self.settings) for number in range(self.partitions)]
+        self.places = {place.name: place for place in places}
         self.lives = 0
         self.outcomes: Counter = Counter()
         self.fault_mean = rng.choice([None, 300, 1_500, 6_000])
@@ -120,6 +134,8 @@ class Simulation:
                 "request_timeout_ms": rng.choice([1_000, 3_000]),
                 "transaction_timeout_ms": rng.choice([1_000, 3_000, 10_000]),
                 "location_catchup_ms": rng.choice([0, 100, 2_000]),
+                "snapshot_interval_ms": rng.choice([0, 0, 0, 200, 1_000]),
+                "standby": rng.random() < 0.3,
                 "dedupe_events": rng.choice([8, 4_000_000]),
                 "dedupe_hours": rng.choice([0, 24]),
             }
@@ -135,12 +151,10 @@ class Simulation:
         started = time.perf_counter()
         try:
             self._run()
-        except AssertionError:
-            raise
         finally:
-            for worker in self.workers.values():
-                if worker is not None:
-                    self.scheduler.bury(worker)
+            self._bury_all()
+            if self.disks is not None:
+                self.disks.remove()
             self.result.seconds = time.perf_counter() - started
         return self.result
 
@@ -170,6 +184,8 @@ class Simulation:
         if rests:
             self.follower.look()
             self._check()
+            if not result.problems and rng.random() < 0.1:
+                self._tamper()
         result.problems += self.follower.problems
         result.batches, result.decisions = self.follower.batches, len(self.follower.decisions)
         result.transactions = self.cluster.transactions
@@ -177,6 +193,12 @@ class Simulation:
         result.outcomes = self.outcomes
         result.simulated_s, result.switches = scheduler.now, scheduler.switches
         result.digest = f"{rng.getrandbits(64):016x}"
+
+    def _bury_all(self) -> None:
+        for number, worker in self.workers.items():
+            if worker is not None:
+                self.workers[number] = None
+                self.scheduler.bury(worker)
 
     def _every(self, seconds: float, act: Callable[[], None]) -> None:
         def again() -> None:
@@ -205,7 +227,7 @@ class Simulation:
 
     def _publish(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         count = self.cluster.partition_counts[topic]
-        number = simulated_partition(key, count)
+        number = murmur2_partition(key, count)
         if topic != "locations.v1" and self.random.random() < 0.02:
             number = self.random.randrange(count)  # where it does not belong, maybe
         if self.random.random() < 0.05:
@@ -217,26 +239,30 @@ class Simulation:
     def _start(self, number: int) -> None:
         self.lives += 1
         network: list[LocationRecord] = self.network if self.random.random() < 0.3 else []
-        worker = Worker(f"w{number}-{self.lives}", self.settings, network, self._passed, self._ended, self.outcomes)
+        settings = self.settings
+        if self.disks is not None:
+            settings = settings.model_copy(update={"data_directory": self.disks.directory(number)})
+            self._trouble_disk(number)
+        worker = Worker(f"w{number}-{self.lives}", settings, network, self._passed, self._ended, self.outcomes)
         worker.number = number
         self.workers[number] = worker
         self.scheduler.log(f"{worker.name} starts")
         self.scheduler.spawn(worker, worker.run, "loop")
 
-    def _ended(self, worker: Worker, error: BaseException | None) -> None:
+    def _ended(self, worker: Worker, failure: BaseException | None, error: BaseException | None) -> None:
         """A worker stopped by itself."""
-        self.scheduler.log(f"{worker.name} stopped: {error!r}")
-        if error is not None and not self._allowed(error):
+        self.scheduler.log(f"{worker.name} stopped: {failure!r} {error!r}")
+        if self.refused is not None:
+            self.refused.append(failure or error)
+        elif not (self._may_fail(failure) and isinstance(error, MAY_STOP)):
+            error = failure or error
             self.result.problems.append(f"{worker.name} stopped: {type(error).__name__}: {error}")
         worker.alive = False
         self.scheduler.at(0, lambda: self.scheduler.bury(worker))
         self._restart(worker)
 
-    def _allowed(self, error: BaseException) -> bool:
-        """Whether a worker may stop for that, with what is wrong here."""
-        return (isinstance(error, Refused) and "queue_full" in self.faults.rates) or type(error).__name__ in (
-            "BrokerUnreachable", "TimeoutError", "KafkaException",
-        )  # fmt: skip
+    def _may_fail(self, failure: BaseException | None) -> bool:
+        return failure is None or (isinstance(failure, Refused) and "queue_full" in self.faults.rates)
 
     def _restart(self, worker: Worker) -> None:
         number = worker.number
@@ -246,6 +272,13 @@ class Simulation:
             self.scheduler.at(delay, lambda: self._start(number))
 
     # What goes wrong
+
+    def _trouble_disk(self, number: int) -> None:
+        for kind in TROUBLES:
+            if self.faults.strikes(kind) and not self.disks.trouble(number, kind, self.places):
+                self.faults.counts[kind] -= 1
+        if self.random.random() < 0.3:
+            self.disks.keep_copy(number)
 
     def _next_fault(self) -> None:
         if self.fault_mean is not None and not self.faults.calm:
@@ -292,7 +325,7 @@ class Simulation:
             self.cluster.up = False
             self.scheduler.at(self.random.choice([0.2, 2.0, 6.0]), self._come_up)
         elif kind == "more":
-            self._start(len(self.workers))
+            self._start(max(self.wanted, *self.workers, 0) + 1)
         else:
             running = [worker for worker in self.workers.values() if worker is not None]
             if running:
@@ -333,19 +366,64 @@ class Simulation:
         left += [f"{flow.name} is busy" for flow in self._flows() if _busy(flow)]
         return [f"not at rest after {PATIENCE_S:g} s: {'; '.join(left) or f'{len(self._flows())} flows'}"]
 
+    # A changelog that somebody has changed
+
+    def _tamper(self) -> None:
+        """Change the changelog, start a worker: it must see it and process nothing; and the audit must name it."""
+        result, cluster, scheduler = self.result, self.cluster, self.scheduler
+        self._bury_all()
+        if self.disks is not None:
+            self.disks.remove()  # a snapshot knows what stood there; who reads no more than its end sees no more
+        tampered = checks.tamper(cluster, self.random)
+        if tampered is None:
+            return
+        kind, number = tampered
+        self.faults.counts[kind] += 1
+        scheduler.log(f"FAULT {kind}")
+        if not any("chain" in problem for problem in checks.audited(cluster, self.settings)):
+            result.problems.append(f"{kind}: the audit does not see it")
+        pool = next(pool for pool in POOLS if murmur2_partition(pool.encode(), self.partitions) == number)
+        self._publish("orders.v1", pool.encode(), b"{}")
+        ends = [cluster.partitions[topic, number].end for topic in OUTPUTS]
+        before = dict(cluster.group.committed)
+        self.refused = []
+        self._start(self.wanted + 100)
+        scheduler.run(lambda: bool(self.refused), scheduler.now + 60)
+        found = self.refused[0] if self.refused else None
+        if type(found).__name__ not in REFUSALS:
+            result.problems.append(f"{kind}: the worker should have refused to start, found {found!r}")
+        committed = {place: offset for place, offset in cluster.group.committed.items() if place[1] == number}
+        if [cluster.partitions[topic, number].end for topic in OUTPUTS] != ends or any(
+            before.get(place) != offset for place, offset in committed.items()
+        ):
+            result.problems.append(f"{kind}: something was written or committed all the same")
+
+    def _stored(self, number: int, live: dict[str, str]) -> Iterator[str]:
+        """Compare each snapshot on the disks, with the changelog's tail, to the state that lives; the workers are stopped."""
+        self._bury_all()
+        name = self.settings.app_id + f"-inventory-{number}"
+        disks = {path.parent.parent.name: path for path in self.disks.found(name)} if self.disks is not None else {}
+        for disk, path in disks.items():
+            pipeline = checks.stored(self.cluster, number, self.settings, path, self.places[name])
+            if pipeline is not None and pipeline.digests() != live:
+                yield f"snapshot of {disk} and the changelog's tail give {pipeline.digests()}, live is {live}"
+            self.result.snapshots += pipeline is not None
+
     def _check(self) -> None:
         result, cluster, settings = self.result, self.cluster, self.settings
         result.problems += checks.audited(cluster, settings)
-        for flow in self._flows():
+        for flow in self._flows():  # named before the workers are stopped
             number = flow.partition
-            live = checks.digests(flow._pipeline)
+            live = flow._pipeline.digests()
             others = {
                 "changelog": checks.folded(cluster, number, settings),
                 "replay": checks.replayed(cluster, number, settings, self.random),
             }
             for name, pipeline in others.items():
-                if (found := checks.digests(pipeline)) != live:
+                if (found := pipeline.digests()) != live:
                     result.problems.append(f"digest: partition {number}: live {live}, {name} {found}")
+            for problem in self._stored(number, live):
+                result.problems.append(f"digest: partition {number}: {problem}")
             expected = flow._pipeline.next_offsets
             for topic in INVENTORY_TOPICS:
                 if cluster.group.committed.get((topic, number)) != expected.get(topic):
@@ -366,15 +444,10 @@ def _busy(flow: PartitionFlow) -> bool:
     )
 
 
-def simulated_partition(key: bytes | None, count: int) -> int:
-    from aiokafka.partitioner import murmur2
-
+def murmur2_partition(key: bytes | None, count: int) -> int:
     return (murmur2(key) & 0x7FFFFFFF) % count if key else 0
 
 
 def simulate(seed: int, trace: Callable[[str], None] | None = None, **changes: Any) -> Result:
     """Run one seed; the stand-ins must be installed (worker.installed)."""
     return Simulation(seed, trace).run()
-
-
-assert random

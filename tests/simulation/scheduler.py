@@ -1,9 +1,9 @@
-"""Simulated time and threads: greenlets of which one runs at a time, chosen by the seed whenever one of them could be preempted.
+"""Simulated time and threads: greenlets of which one runs at a time, chosen by the seed wherever a thread could be preempted.
 
 Owner: one `Scheduler` per seed, `scheduler.current()` for the code under it. A `Task` stands for a thread, a `Process` for an
-operating system's process: it can be killed (none of its tasks ever runs again) or paused (SIGSTOP) at every point where a
-thread could be preempted. `THREADING`, `TIME`, `Future`, `wait`, `SimpleQueue` and `Loop` stand in for what the product imports;
-between two calls of theirs a task has the machine for itself.
+operating system's process: it can be killed (none of its tasks ever runs again) or paused (SIGSTOP) at every such point.
+`THREADING`, `TIME`, `Future`, `wait`, `SimpleQueue` and `Loop` stand in for what the product imports; between two calls of
+theirs a task has the machine for itself.
 Not here: Kafka (kafka.py), what dies when (run.py).
 """
 
@@ -43,6 +43,9 @@ class Process:
         self.paused = False
         self.tasks: list[Task] = []
         self.parked: list[Task] = []  # ready but for the pause
+
+    def buried(self) -> None:
+        """Nothing of it runs any more."""
 
 
 class Task(greenlet):
@@ -167,6 +170,7 @@ class Scheduler:
             else:
                 raise RuntimeError(f"{process.name}/{task.name} does not die")
         process.tasks.clear()
+        process.buried()
 
     def pause(self, process: Process, seconds: float) -> None:
         """Stop a process for some time: SIGSTOP, a long garbage collection, a suspended machine."""
@@ -435,9 +439,9 @@ class SimpleQueue:
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         with self._condition:
-            if self._maxsize and len(self._items) >= self._maxsize:
-                if not block or not self._condition.wait_for(lambda: len(self._items) < self._maxsize, timeout):
-                    raise Full
+            full = self._maxsize and len(self._items) >= self._maxsize
+            if full and not (block and self._condition.wait_for(lambda: len(self._items) < self._maxsize, timeout)):
+                raise Full
             self._items.append(item)
             self._condition.notify_all()
 
