@@ -60,7 +60,7 @@ class Snapshots:
         self._settings = settings
         self._passed = passed
         self._condition = threading.Condition()
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Snapshot] = {}
         self._writing: str | None = None
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -100,7 +100,7 @@ class Snapshots:
     def keep(self, place: Place) -> None:
         """Write this partition's snapshots from now on."""
         with self._condition:
-            self._kept[place.name] = _Kept(self._settings, place)
+            self._kept[place.name] = Snapshot(self._settings, place)
 
     def release(self, place: Place) -> None:
         """Stop; returns when its store is closed."""
@@ -149,7 +149,7 @@ class Snapshots:
                 self._condition.wait(due_at - time.monotonic())
             return not self._stopping
 
-    def _begin(self, name: str) -> "_Kept | None":
+    def _begin(self, name: str) -> "Snapshot | None":
         with self._condition:
             kept = self._kept.get(name)
             self._writing = name if kept is not None else None
@@ -161,8 +161,8 @@ class Snapshots:
             self._condition.notify_all()
 
 
-class _Kept:
-    """One partition whose snapshots are written. The thread's, but for `close` when it is not writing."""
+class Snapshot:
+    """One partition's snapshot, as it is written: one thread's."""
 
     def __init__(self, settings: Any, place: Place):
         self._place = place

@@ -1,0 +1,226 @@
+"""How long until a worker has its state again: from the snapshot on its disk, and from the changelog alone?
+
+A pool's cells are stocked by receipts over ten days of the log's time, so that what it remembers of movements and event ids is
+what a pool in use does. Their changelog is in a real Kafka. Timed is what a restart does between its fence and its first batch:
+read, check and fold, then build the indexes. The snapshot is written as a worker does, from the changelog.
+
+Answers are checked outside the timer: all tables of the restored states are, byte for byte, those of the state that was
+changed event by event. Not here: the fence, the group's rebalance and the process's own start (tests/chaos/takeover.py).
+"""
+
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from benchmarks.harness import main, table
+from benchmarks.record import Record
+from config.settings import Settings, load_settings
+from state.tables import ROW_TABLES
+from streams import recovery
+from streams.app import inventory_group
+from streams.inventory import InventoryPipeline
+from streams.pipeline import LocationChange, Outcome, Segment
+from streams.recovery import LogReader
+from streams.snapshots import Snapshot, Snapshots
+from topics.catalogue import create_topics
+
+PACKAGES = ("rocksdict", "confluent-kafka", "numba", "numpy")
+CELLS = {"smoke": (20_000,), "full": (1_000_000, 10_000_000)}
+LOCATIONS = 500
+BATCH = 20_000  # receipts
+TEN_DAYS_MS = 10 * 86_400_000
+TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
+PART_BYTES = 700_000
+GOALS_S = {"snapshot": 5.0, "changelog": 60.0}
+"""For 10 M cells."""
+
+
+class _Received:
+    """A record as the flow hands it over."""
+
+    __slots__ = ("headers", "key", "offset", "timestamp", "value")
+
+    def __init__(self, offset: int, timestamp: int, value: bytes):
+        self.offset, self.timestamp, self.value, self.key, self.headers = offset, timestamp, value, b"bench", ()
+
+
+def run(size: str) -> dict[str, Any]:
+    """Measure each number of cells on a broker of its own; see the module."""
+    with tempfile.TemporaryDirectory(prefix="nearshelf-restart-") as directory:
+        broker = load_settings(data_directory=directory).local_broker()
+        address = broker.start()
+        try:
+            results = [_case(cells, address, Path(directory)) for cells in CELLS[size]]
+        finally:
+            broker.stop()
+    return {"results": results, "correct": all(result["same"] for result in results)}
+
+
+def _case(cells: int, address: str, directory: Path) -> dict[str, Any]:
+    settings = load_settings(
+        bootstrap_servers=address, app_id=f"restart-{uuid.uuid4().hex[:8]}", data_directory=directory / str(cells), partitions=1
+    )
+    admin = AdminClient({"bootstrap.servers": address})
+    for future in admin.delete_topics(["inventory-changelog.v1"]).values() if _exists(admin) else ():
+        future.result()
+        time.sleep(1)
+    create_topics(admin, settings)
+    live, changelog_bytes, events_s = _stock(settings, cells)
+    place = inventory_group().place(0, 1, settings)
+    snapshots = Snapshots(settings, lambda name: None)
+    times: dict[str, float] = {}
+    with LogReader(settings) as reader:
+        folded = InventoryPipeline(0, 1, settings)
+        with _timed(times, "changelog"):
+            recovery.restore(folded, reader, 0, lambda: False)
+        same = _same(live, folded)
+        del folded
+        snapshot = Snapshot(settings, place)
+        with _timed(times, "write"):
+            snapshot.write(reader, lambda: False, lambda name: None)
+        snapshot.close()
+        loaded = InventoryPipeline(0, 1, settings)
+        with _timed(times, "snapshot"):
+            cursor = snapshots.load(place, loaded, reader, lambda: False)
+            recovery.restore(loaded, reader, 0, lambda: False, cursor.next)
+        same &= _same(live, loaded)
+    snapshots.stop()
+    disk = sum(path.stat().st_size for path in (settings.data_directory / "state").rglob("*") if path.is_file())
+    return {
+        "cells": cells,
+        "seconds": times,
+        "events_per_s": events_s,
+        "changelog_bytes": changelog_bytes,
+        "snapshot_bytes": disk,
+        "state_bytes": sum(array.nbytes for array in live.pools[b"bench"].t),
+        "same": same,
+    }
+
+
+def _exists(admin: AdminClient) -> bool:
+    return "inventory-changelog.v1" in admin.list_topics(timeout=10).topics
+
+
+def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, float]:
+    """Stock every cell by a receipt; returns the state, the changelog's bytes, events a second."""
+    pipeline = InventoryPipeline(0, 1, settings)
+    producer = Producer(
+        {"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 5, "enable.idempotence": True, "log_level": 2,
+         "queue.buffering.max.kbytes": 256_000, "message.max.bytes": 8 << 20}
+    )  # fmt: skip
+    size, started = 0, time.perf_counter()
+    changes = [LocationChange(0, number, TIME_MS, record.key, record.value) for number, record in enumerate(_locations())]
+    for first in range(0, cells, BATCH):
+        timestamp = TIME_MS + TEN_DAYS_MS * first // cells
+        records = [
+            _Received(number, timestamp, value)
+            for number, value in enumerate(_receipts(first, min(BATCH, cells - first)), first)
+        ]
+        outcome = pipeline.process([Segment("stock.v1", records)], changes)
+        changes = []
+        size += len(outcome.changelog)
+        _publish(producer, outcome)
+    producer.flush()
+    return pipeline, size, cells / (time.perf_counter() - started)
+
+
+def _locations() -> Iterator[Record]:
+    for number in range(LOCATIONS):
+        value = {
+            "id": f"L{number:05}",
+            "pool": "bench",
+            "kind": "store",
+            "latitude": 50 + number % 25 / 3,
+            "longitude": -5 + number / 100,
+        }
+        yield Record("locations.v1", value["id"].encode(), orjson.dumps(value))
+
+
+def _receipts(first: int, count: int) -> Iterator[bytes]:
+    """SKU by SKU, over all locations."""
+    for number in range(first, first + count):
+        sku, location = divmod(number, LOCATIONS)
+        yield (
+            f'{{"event_id":"r{number:09}","event_time":{TIME_MS},"kind":"receipt","location_id":"L{location:05}",'
+            f'"sku":"SKU-{sku:06}","quantity":{1 + number % 7}}}'
+        ).encode()
+
+
+def _publish(producer: Producer, outcome: Outcome) -> None:
+    record = outcome.changelog
+    count = -(-len(record) // PART_BYTES)
+    for part in range(count):
+        headers = {
+            "batch": str(outcome.sequence).encode(),
+            "part": f"{part + 1}/{count}".encode(),
+            "link": outcome.link.hex().encode(),
+        }
+        value = record[part * PART_BYTES : (part + 1) * PART_BYTES]
+        while True:
+            try:
+                producer.produce("inventory-changelog.v1", value, b"batch", partition=0, headers=headers)
+                break
+            except BufferError:
+                producer.poll(0.1)
+    producer.poll(0)
+
+
+@contextmanager
+def _timed(times: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    times[name] = time.perf_counter() - started
+
+
+def _same(one: InventoryPipeline, other: InventoryPipeline) -> bool:
+    """Tell whether all persistent tables are the same, byte for byte."""
+    a, b = one.pools[b"bench"], other.pools[b"bench"]
+    tables = all(np.array_equal(a.rows(name), b.rows(name)) for name in ROW_TABLES)
+    rings = all(np.array_equal(a.ring(name)[1], b.ring(name)[1]) for name in ("movements", "seen"))
+    heap = int(a.row["heap_size"][0])
+    return bool(
+        tables
+        and rings
+        and np.array_equal(a.row, b.row)
+        and np.array_equal(a.t.heap[:heap], b.t.heap[:heap])
+        and one.link == other.link
+    )
+
+
+def lines(result: dict[str, Any]) -> list[str]:
+    """Put the answer into words."""
+    head = [
+        "cells",
+        "from the snapshot, s",
+        "from the changelog, s",
+        "writing it, s",
+        "snapshot, MB",
+        "changelog, MB",
+        "bytes a cell",
+    ]
+    rows = [
+        [
+            f"{case['cells']:,}",
+            *(f"{case['seconds'][name]:.2f}" for name in ("snapshot", "changelog", "write")),
+            f"{case['snapshot_bytes'] / 1e6:,.0f}",
+            f"{case['changelog_bytes'] / 1e6:,.0f}",
+            f"{case['state_bytes'] / case['cells']:.0f}",
+        ]
+        for case in result["results"]
+    ]
+    right = "all tables as they were" if result["correct"] else "WRONG: a restored state differs"
+    return [f"answers checked: {right}", "", *table(head, rows)]
+
+
+if __name__ == "__main__":
+    main(sys.modules[__name__])
