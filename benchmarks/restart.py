@@ -32,6 +32,7 @@ from streams.inventory import InventoryPipeline
 from streams.pipeline import LocationChange, Outcome, Segment
 from streams.recovery import LogReader
 from streams.snapshots import Snapshot, Snapshots
+from streams.warm import warm_kernels
 from topics.catalogue import create_topics
 
 PACKAGES = ("rocksdict", "confluent-kafka", "numba", "numpy")
@@ -60,6 +61,7 @@ def run(size: str) -> dict[str, Any]:
         broker = load_settings(data_directory=directory).local_broker()
         address = broker.start()
         try:
+            warm_kernels(load_settings(bootstrap_servers=address))
             results = [_case(cells, address, Path(directory)) for cells in CELLS[size]]
         finally:
             broker.stop()
@@ -122,10 +124,8 @@ def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, floa
     changes = [LocationChange(0, number, TIME_MS, record.key, record.value) for number, record in enumerate(_locations())]
     for first in range(0, cells, BATCH):
         timestamp = TIME_MS + TEN_DAYS_MS * first // cells
-        records = [
-            _Received(number, timestamp, value)
-            for number, value in enumerate(_receipts(first, min(BATCH, cells - first)), first)
-        ]
+        values = _receipts(first, min(BATCH, cells - first))
+        records = [_Received(number, timestamp, value) for number, value in enumerate(values, first)]
         outcome = pipeline.process([Segment("stock.v1", records)], changes)
         changes = []
         size += len(outcome.changelog)
