@@ -175,6 +175,8 @@ class KafkaLog:
                     raise Stopped from None
 
     def _cut(self, settled: tuple[str, ...]) -> None:
+        # All topics at once: one that the client does not know when it is assigned would be looked up once a second only.
+        self._consumer.list_topics(timeout=self._timeout_s)
         changelogs = self._latest(INPUTS, IsolationLevel.READ_COMMITTED)
         written = self._latest(TOPICS, IsolationLevel.READ_UNCOMMITTED)
         deadline = time.monotonic() + SETTLE_S

@@ -1,8 +1,10 @@
-"""`nearshelf audit` on a real Kafka: it sees what is committed, all of it, and nothing else."""
+"""`nearshelf audit` on a real Kafka: it sees all that is committed and nothing else; with --follow, what comes later too."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
@@ -10,9 +12,11 @@ from confluent_kafka.admin import NewTopic
 
 from config.settings import load_settings
 from streams.audit import audit
-from tests.hand_log import OUTPUTS, TOPICS, clean
+from tests.hand_log import OUTPUTS, TOPICS, clean, line, order, says, stock
 
+PATIENCE_S = 60
 PLAIN = (*TOPICS, "locations.v1")
+OTHERS = ("clicks.v1", "demand.v1", "clicks-changelog.v1", "alerts.v1")
 TRANSACTIONAL = [topic for topic in OUTPUTS if topic != "locations.v1"]
 # The records bring their own, old times.
 CONFIG = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
@@ -21,7 +25,7 @@ CONFIG = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
 @pytest.fixture
 def settings(empty_cluster, broker):
     """Settings on a cluster that has the topics, empty, with one partition each."""
-    topics = [NewTopic(topic, 1, 1, config=CONFIG) for topic in (*TOPICS, *OUTPUTS)]
+    topics = [NewTopic(topic, 1, 1, config=CONFIG) for topic in (*TOPICS, *OUTPUTS, *OTHERS)]
     for future in empty_cluster.create_topics(topics, operation_timeout=30).values():
         future.result()
     return load_settings(bootstrap_servers=broker.start(), app_id="test-audit")
@@ -40,27 +44,43 @@ def produce(producer, topic, record):
     producer.produce(topic, record.value, record.key, 0, timestamp=record.timestamp, headers=headers)
 
 
-def publish(hand, settings, worker):
-    """Write a log to the cluster: inputs as they are, outputs and offsets in one transaction."""
-    sender = Producer({"bootstrap.servers": settings.bootstrap_servers})
-    for topic in PLAIN:
-        for record in hand.records[topic]:
-            produce(sender, topic, record)
-    assert sender.flush(30) == 0
-    worker.begin_transaction()
-    for topic in TRANSACTIONAL:
-        for record in hand.records[topic]:
-            produce(worker, topic, record)
-    group = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.app_id})
-    offsets = [TopicPartition(topic, 0, len(hand.records[topic])) for topic in TOPICS]
-    worker.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), 30)
-    worker.commit_transaction(30)
-    group.close()
+class Publisher:
+    """Writes what a log by hand has more than before, as a worker would: outputs and offsets in one transaction."""
+
+    def __init__(self, hand, settings, worker):
+        self.hand, self.settings, self.worker = hand, settings, worker
+        self.sent = dict.fromkeys((*PLAIN, *TRANSACTIONAL), 0)
+
+    def publish(self):
+        sender = Producer({"bootstrap.servers": self.settings.bootstrap_servers})
+        for topic in PLAIN:
+            self._send(sender, topic)
+        assert sender.flush(30) == 0
+        self.worker.begin_transaction()
+        for topic in TRANSACTIONAL:
+            self._send(self.worker, topic)
+        group = Consumer({"bootstrap.servers": self.settings.bootstrap_servers, "group.id": self.settings.app_id})
+        offsets = [TopicPartition(topic, 0, self.sent[topic]) for topic in TOPICS]
+        self.worker.send_offsets_to_transaction(offsets, group.consumer_group_metadata(), 30)
+        self.worker.commit_transaction(30)
+        group.close()
+
+    def _send(self, producer, topic):
+        for record in self.hand.records[topic][self.sent[topic] :]:
+            produce(producer, topic, record)
+        self.sent[topic] = len(self.hand.records[topic])
 
 
-def test_what_is_committed_is_audited_and_what_was_aborted_is_not_there(settings, worker):
-    hand = clean()
-    publish(hand, settings, worker)
+@pytest.fixture
+def published(settings, worker):
+    """The clean log, on the cluster."""
+    publisher = Publisher(clean(), settings, worker)
+    publisher.publish()
+    return publisher
+
+
+def test_what_is_committed_is_audited_and_what_was_aborted_is_not_there(published, settings, worker):
+    hand = published.hand
     worker.begin_transaction()
     produce(worker, "allocations.v1", hand.records["allocations.v1"][0])
     worker.flush(30)
@@ -72,8 +92,7 @@ def test_what_is_committed_is_audited_and_what_was_aborted_is_not_there(settings
     assert seen[-1][0] == sum(len(hand.records[topic]) for topic in TOPICS)
 
 
-def test_offsets_that_the_changelog_does_not_account_for_are_found(settings, worker):
-    publish(clean(), settings, worker)
+def test_offsets_that_the_changelog_does_not_account_for_are_found(published, settings):
     group = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.app_id})
     group.commit(offsets=[TopicPartition("sales.v1", 0, 3)], asynchronous=False)
     group.close()
@@ -86,10 +105,9 @@ def nearshelf(*arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120)
 
 
-def test_the_command_answers_by_its_exit_status_and_names_the_faults(settings, worker):
+def test_the_command_answers_by_its_exit_status_and_names_the_faults(published, settings, worker):
     where = "--bootstrap-servers", settings.bootstrap_servers, "--set", "app_id=test-audit"
-    hand = clean()
-    publish(hand, settings, worker)
+    hand = published.hand
     good = nearshelf(*where)
     assert (good.returncode, good.stderr) == (0, "")
     assert "none" in good.stdout.splitlines()[-2]
@@ -113,3 +131,139 @@ def test_no_cluster_at_all_is_unreachable():
     done = nearshelf("--bootstrap-servers", "127.0.0.1:1")
     assert done.returncode == 3
     assert "no Kafka answers" in done.stderr
+
+
+class Follower:
+    """`nearshelf audit --follow`, running."""
+
+    def __init__(self, settings, directory, *flags):
+        self.errors = directory / "stderr"
+        self.out = directory / "stdout"
+        where = "--bootstrap-servers", settings.bootstrap_servers, "--set", f"app_id={settings.app_id}"
+        command = [sys.executable, "-c", "from streams.cli import main; main()", "audit", "--follow", *where, *flags]
+        with self.errors.open("wb") as errors, self.out.open("wb") as out:
+            self.process = subprocess.Popen(command, stdout=out, stderr=errors)
+
+    def await_text(self, file, text):
+        deadline = time.monotonic() + PATIENCE_S
+        while text not in file.read_text():
+            assert time.monotonic() < deadline, f"{text!r} expected in:\n{file.read_text()}\n{self.errors.read_text()}"
+            assert self.process.poll() is None, self.errors.read_text()
+            time.sleep(0.05)
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE_S)
+        return status, self.out.read_text()
+
+
+@pytest.fixture
+def follow(settings, tmp_path):
+    started = []
+
+    def start(*flags):
+        directory = tmp_path / str(len(started))
+        directory.mkdir()
+        started.append(Follower(settings, directory, *flags))
+        return started[-1]
+
+    yield start
+    for follower in started:
+        follower.process.kill()
+        follower.process.wait()
+
+
+def alerts(settings, count):
+    """The first alerts, by `nearshelf tail`."""
+    command = [sys.executable, "-c", "from streams.cli import main; main()", "tail", "alerts.v1", "--from-beginning", "--json"]
+    command += ["--count", str(count), "--bootstrap-servers", settings.bootstrap_servers]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    return [json.loads(shown) for shown in done.stdout.splitlines()]
+
+
+def test_batches_that_are_committed_later_are_judged_and_an_orderly_end_reports_them(published, follow):
+    follower = follow("--json")
+    follower.await_text(follower.errors, "events up to now")
+    hand = published.hand
+    hand.event("stock.v1", stock("e40", "receipt", "DC", "B", 5, event_time=hand.now))
+    hand.batch(DC_B=(4, 2))
+    published.publish()
+    hand.event("sales.v1", b"{", dead="not_json")
+    hand.event("sales.v1", stock("e41", "sale", "DC", "B", 1, event_time=hand.now))
+    hand.batch(DC_B=(3, 2))
+    published.publish()
+    time.sleep(3)
+    status, out = follower.stop(signal.SIGINT)
+    report = json.loads(out)
+    assert (status, report["faults"]) == (0, [])
+    assert report["batches"] == hand.batches
+    assert report["events"] == {topic: len(hand.records[topic]) for topic in TOPICS}
+
+
+def test_a_fault_goes_to_alerts_at_once_and_a_restart_repeats_it_under_its_id(published, follow, settings):
+    follower = follow()
+    follower.await_text(follower.errors, "events up to now")
+    hand = published.hand
+    hand.event("sales.v1", stock("e40", "sale", "DC", "B", 1, event_time=hand.now))
+    hand.batch(DC_B=(-3, 2))  # was -1: one unit too many is gone
+    published.publish()
+    follower.await_text(follower.out, "cell at inventory-changelog.v1[0]@")
+    (alert,) = alerts(settings, 1)
+    assert alert["key"] == "audit/inventory-changelog.v1/0"
+    value = alert["value"]
+    assert (value["kind"], value["fault"], value["severity"]) == ("audit", "cell", "critical")
+    assert (value["topic"], value["partition"]) == ("inventory-changelog.v1", 0)
+    assert "uk/DC/B (on_hand, reserved, safety_stock) = (-2, 2, 0)" in value["expected"]
+    status, out = follower.stop()
+    assert status == 1
+    assert "faults" in out
+    again = follow()
+    again.await_text(again.out, "cell at inventory-changelog.v1[0]@")
+    again.stop()
+    first, second = alerts(settings, 2)
+    assert first["value"]["alert_id"] == second["value"]["alert_id"]
+
+
+def test_what_no_batch_has_caused_is_found_while_batches_go_on(published, follow, settings):
+    follower = follow("--no-alert")
+    follower.await_text(follower.errors, "events up to now")
+    sender = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    stray = published.hand.records["allocations.v1"][0]
+    sender.produce("allocations.v1", stray.value, stray.key, 0)
+    sender.flush(30)
+    follower.await_text(follower.out, "decision at allocations.v1[0]@")
+    lines = line("l1", "C", 1)
+    hand = published.hand
+    decision = says("O40", "backordered", waits=(line("l1", "C", 1, "no_stock"),))
+    hand.event("orders.v1", order("e40", "O40", lines), decision)
+    hand.batch()
+    published.publish()
+    time.sleep(2)
+    status, out = follower.stop()
+    assert status == 1
+    assert out.count(" at allocations.v1[0]@") == 1
+
+
+def test_an_open_transaction_is_named_with_the_offset_since_which_it_is(published, settings):
+    hanging = Producer({"bootstrap.servers": settings.bootstrap_servers, "transactional.id": "hanging"})
+    hanging.init_transactions(30)
+    hanging.begin_transaction()
+    written = []
+    hanging.produce("allocations.v1", b"{}", partition=0, on_delivery=lambda error, message: written.append(message.offset()))
+    hanging.flush(30)
+    (since,) = written
+    report = audit(settings)
+    assert report.clean
+    assert report.open_transactions == [f"allocations.v1[0] since offset {since}"]
+    (fault,) = (fault for fault in audit(settings, complete=True).faults if fault.kind == "transaction")
+    assert (fault.topic, fault.partition, fault.offset) == ("allocations.v1", 0, since)
+    hanging.abort_transaction(30)
+    assert audit(settings, complete=True).clean
+
+
+def test_inputs_that_retention_has_deleted_are_said_to_be_missing_once_a_partition(published, settings, empty_cluster):
+    for future in empty_cluster.delete_records([TopicPartition("stock.v1", 0, 4)]).values():
+        future.result()
+    (fault,) = audit(settings).faults
+    assert (fault.kind, fault.topic, fault.partition) == ("retention", "stock.v1", 0)
+    assert "deleted (retention)" in fault.found
