@@ -31,13 +31,13 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaException
 
 from streams import failpoints, recovery
 from streams.locations import Inbox, LocationFeed
 from streams.metrics import Metrics
 from streams.pipeline import LocationChange, Outcome, Pipeline, Segment
-from streams.recovery import Interrupted, LogReader
+from streams.recovery import Inconsistent, Interrupted, LogReader
 from streams.snapshots import Place, Snapshots
 from streams.standby import Standby
 from streams.ticks import TickWriter
@@ -411,18 +411,24 @@ class PartitionFlow:
 
     def _recover(self) -> None:
         """Fence, restore, check; then put the batches that were not settled back in front of the backlog."""
-        cause, started = self._rebuild, time.perf_counter()
+        cause, started, contradiction = self._rebuild, time.perf_counter(), None
         while True:
             try:
                 pipeline, positions, restored = self._restore()
                 break
+            except Inconsistent as error:
+                # If another worker took over after the fence, what was read is of several moments: not so the next time.
+                if str(error) == contradiction:
+                    raise
+                contradiction = str(error)
+                log.warning("%s is restored once more: %s", self.name, error)
             except KafkaException as failure:
                 if failure.args[0].code() in HOPELESS:
                     raise
                 log.warning("%s can't be restored yet: %s", self.name, failure)
-                with self._condition:
-                    if self._condition.wait_for(lambda: self._suspended or self._closing, RETRY_S):
-                        raise Interrupted from None
+            with self._condition:
+                if self._condition.wait_for(lambda: self._suspended or self._closing, RETRY_S):
+                    raise Interrupted
         seconds = time.perf_counter() - started
         self._shared.metrics.rebuilds.labels(self.group.name, cause).inc()
         self._shared.metrics.rebuild.observe(seconds, self.group.name)
@@ -462,8 +468,6 @@ class PartitionFlow:
             ranges = {topic: reader.range(topic, self.partition) for topic in group.topics}
             pipeline, start, source = self._newest_state(reader)
             batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start)
-            if reader.committed(group.topics, self.partition) != committed:  # so what was read is of two moments
-                raise KafkaException(KafkaError(KafkaError._FENCED, "another worker has taken over meanwhile"))
         if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
             log.warning("%s goes on without the newest locations", self.name)
         positions = recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable)
