@@ -1,4 +1,4 @@
-"""Many seeds on several processes: `python -m tests.simulation --seeds 10000`; one of them, told line by line: `--seed 7 --trace`.
+"""Many seeds on several processes: `python -m tests.simulation --seeds 10000`; or one, line by line: `--seed 7 --trace`.
 
 Exit status: 0 if nothing was found, 1 if something was.
 """
@@ -61,6 +61,7 @@ def _run_chunk(seeds: range) -> list:
 def run_seeds(seeds: range, trace=None) -> Iterator:
     """Run seeds one after another."""
     from tests.simulation.run import Result, simulate  # compiles at its import
+    from tests.simulation.scheduler import alive
     from tests.simulation.worker import installed
 
     warnings.filterwarnings("ignore", message="coroutine .* was never awaited")  # of the dead
@@ -68,6 +69,7 @@ def run_seeds(seeds: range, trace=None) -> Iterator:
         logging.disable(logging.CRITICAL)
     else:
         logging.basicConfig(format=f"{'':38} %(name)s: %(message)s", level=logging.INFO, stream=sys.stdout)
+        logging.getLogger().handlers[0].addFilter(lambda _: alive())
     gc.disable()  # it takes a third of the time, at moments of its own choice
     with installed():
         for number, seed in enumerate(seeds):
@@ -110,8 +112,8 @@ class Total:
             (name, f"{sums[name]:,.0f}") for name in ("events", "decisions", "batches", "transactions", "crashes", "snapshots")
         ]
         print("\n" + _table(("seeds", f"{self.seeds:,}"), *rows, ("simulated hours", f"{sums['simulated_s'] / 3600:,.1f}")))
-        print("\nFault × times injected\n" + _table(*((kind, f"{count:,}") for kind, count in sorted(self.faults.items()))))
-        print("\nFail point × times passed, killed there, paused there")
+        print("\nFault x times injected\n" + _table(*((kind, f"{count:,}") for kind, count in sorted(self.faults.items()))))
+        print("\nFail point x times passed, killed there, paused there")
         counts = [(self.points[point], self.faults[f"kill:{point}"], self.faults[f"pause:{point}"]) for point in FAIL_POINTS]
         print(_table(*((point, *(f"{count:,}" for count in found)) for point, found in zip(FAIL_POINTS, counts, strict=True))))
         print(

@@ -265,6 +265,12 @@ def process() -> Process:
     return getcurrent().process
 
 
+def alive() -> bool:
+    """Whether the running task's process is."""
+    task = getcurrent()
+    return not isinstance(task, Task) or task.process.alive
+
+
 # What stands in for `threading`
 
 

@@ -261,8 +261,11 @@ class Worker(simulated.Process):
             while not cluster.up:
                 await asyncio.sleep(0.1)
             cluster.join(self.member)
-            while (found := cluster.assigned(self.member, generation)) is None:
+            while (found := cluster.assigned(self.member, generation)) is None and self.member in cluster.group.members:
                 await asyncio.sleep(0.03)
+            if found is None:
+                answer = "unknown"  # put out before it heard what it was assigned
+                continue
             generation, numbers = found
             self.app.consumer_generation_id = generation
             self.assignment = [TP(topic, number) for number in numbers for topic in INVENTORY_TOPICS]
