@@ -91,6 +91,8 @@ class LogReader:
         KafkaException
             The partition can't be read.
         """
+        # librdkafka looks for the leader of a topic that is new to it once a second; whoever asks for its end knows at once.
+        self.range(topic, partition)
         self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING if start is None else start)])
         try:
             while True:
