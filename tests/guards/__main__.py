@@ -1,0 +1,275 @@
+"""Takes each guard of the product away, one at a time, and shows that the tests fail: `python -m tests.guards`.
+
+A guard is a few lines without which everything works until something goes wrong. Each is removed in a copy of this tree, by
+replacing its text, and two things are run there, each until it fails: the tests below, and the simulation. The answer is a
+table: what was removed, which test failed, in which seed the simulation found what. Exit status 1 if a guard is not missed.
+
+Not part of `make test`: a guard inside a kernel takes minutes to compile.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTS = [
+    "tests/unit/test_flow.py",
+    "tests/unit/test_flow_parts.py",
+    "tests/unit/test_store.py",
+    "tests/unit/test_limits.py",
+    "tests/property/test_inventory_log.py",
+    "tests/complaints",
+]
+SEEDS = 1_000
+PATIENCE_S = 1_200
+_FIRST_VIOLATION = "from tests.simulation.test_simulation import first_violation; print(first_violation(range({})))"
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What is removed: in `path`, `old` becomes `new`."""
+
+    says: str
+    path: str
+    old: str
+    new: str
+
+
+GUARDS = {
+    "fencing": Guard(
+        "a new owner's producer ends what a former one may still do",
+        "streams/transactions.py",
+        "            transactional_id=transactional_id,\n            transaction_timeout_ms",
+        '            transactional_id=f"{transactional_id}-{id(self)}",\n            transaction_timeout_ms',
+    ),
+    "next offset": Guard(
+        "a fetched record is taken once, though it is fetched again",
+        "streams/flow.py",
+        "            if fetched.start < position:\n",
+        "            if False:\n",
+    ),
+    "no gap between fetches": Guard(
+        "a fetched range joins on to the one before",
+        "streams/flow.py",
+        "            if fetched.start > position:\n                return False\n",
+        "",
+    ),
+    "undo": Guard(
+        "a state whose commit is in doubt is thrown away",
+        "streams/flow.py",
+        '            self._rebuild = "doubt"\n',
+        "            self._unsettled.popleft()\n",
+    ),
+    "put back": Guard(
+        "batches that were not settled go through again",
+        "streams/flow.py",
+        "[_Waiting(now, topic, records, 0) for batch in self._unsettled for",
+        "[_Waiting(now, topic, records, 0) for batch in () for",
+    ),
+    "put back, less what is committed": Guard(
+        "a batch that was committed after all does not go through again",
+        "streams/flow.py",
+        "            records = waiting.records[bisect_left(waiting.records, positions[waiting.topic], key=_offset) :]\n",
+        "            records = waiting.records\n",
+    ),
+    "settle before the next": Guard(
+        "a batch is committed only when the one before is settled",
+        "streams/flow.py",
+        "        self._shared.passed(failpoints.AFTER_PROCESS)\n        self._settle()\n",
+        "        self._shared.passed(failpoints.AFTER_PROCESS)\n",
+    ),
+    "a backlog of another time": Guard(
+        "what was fetched under an earlier assignment is dropped",
+        "streams/flow.py",
+        "                self._clear()\n                self._positions = dict(self._taken)\n",
+        "",
+    ),
+    "abort": Guard(
+        "a transaction that can't be completed is aborted before it is tried again",
+        "streams/transactions.py",
+        "            self._producer.abort_transaction(self._timeout_s)\n",
+        "            pass\n",
+    ),
+    "all acknowledged": Guard(
+        "a batch whose messages are not all acknowledged is not committed",
+        "streams/transactions.py",
+        "        if left := producer.flush(self._timeout_s):\n",
+        "        if (left := producer.flush(self._timeout_s)) < 0:\n",
+    ),
+    "batch chain": Guard(
+        "the changelog's batches follow each other without a gap",
+        "streams/chain.py",
+        "        if (number, part) != expected:\n",
+        "        if False:\n",
+    ),
+    "hash chain": Guard(
+        "a changelog record is as it was written",
+        "streams/chain.py",
+        "        if found != link:\n",
+        "        if False:\n",
+    ),
+    "offsets and changelog agree": Guard(
+        "committed offsets are where the changelog ends",
+        "streams/recovery.py",
+        "        if topic in committed and committed[topic] != known:\n",
+        "        if False:\n",
+    ),
+    "committed-only snapshots": Guard(
+        "recovery, snapshots and standby read what is committed, and nothing else",
+        "streams/clients.py",
+        'isolation_level="read_committed"',
+        'isolation_level="read_uncommitted"',
+    ),
+    "a snapshot's place in the log": Guard(
+        "a snapshot is of this very changelog",
+        "streams/snapshots.py",
+        "                _prove(cursor, place, reader, interrupted)\n                pools",
+        "                pools",
+    ),
+    "a snapshot's checksums": Guard(
+        "a page is as it was written",
+        "state/store.py",
+        "    if len(value) < _CRC.size or _CRC.unpack_from(value)[0] != zlib.crc32(content, zlib.crc32(key)):\n",
+        "    if False:\n",
+    ),
+    "a snapshot's pages": Guard(
+        "no page is missing",
+        "state/store.py",
+        '        if found != table["pages"]:\n',
+        "        if False:\n",
+    ),
+    "a location change once": Guard(
+        "a record of locations.v1 that a batch has applied is not applied again",
+        "streams/inventory.py",
+        " and change.offset >= self._location_next.get(change.partition, 0)\n",
+        "\n",
+    ),
+    "partition of the key": Guard(
+        "a pool has one partition, and so one writer",
+        "streams/inventory.py",
+        "        elif partition_of(key, self.partitions) != self.partition:\n",
+        "        elif False:\n",
+    ),
+    # Inside kernels
+    "dedupe": Guard(
+        "an event id that was applied changes nothing",
+        "state/seen.py",
+        "    return slot >= 0 and _in_window(t, t.seen[slot].time, _position(t, slot))\n",
+        "    return slot < -1 and _in_window(t, t.seen[slot].time, _position(t, slot))\n",
+    ),
+    "stale count": Guard(
+        "a count older than the last one is ignored",
+        "streams/engine/events.py",
+        "        if e.time < t.cells[known].counted_at:\n",
+        "        if e.time < 0:\n",
+    ),
+    "counted movement": Guard(
+        "what a count has seen does not move again",
+        "state/stock.py",
+        "    return row >= 0 and event_time < t.cells[row].counted_at\n",
+        "    return row >= 0 and event_time < -1\n",
+    ),
+    "reservation": Guard(
+        "a promised unit is not available",
+        "state/stock.py",
+        "    change_cell(t, row, cell.on_hand, cell.reserved + units, cell.safety_stock)\n\n\n@kernel\ndef within_bounds",
+        "    change_cell(t, row, cell.on_hand, cell.reserved, cell.safety_stock)\n\n\n@kernel\ndef within_bounds",
+    ),
+    "limits": Guard(
+        "a pool keeps no more SKUs than it may",
+        "streams/engine/events.py",
+        "    if sku < 0 and pool.sku_count >= t.limits[MAX_SKUS]:\n",
+        "    if sku < -1 and pool.sku_count >= t.limits[MAX_SKUS]:\n",
+    ),
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.guards", description=__doc__.splitlines()[0])
+    parser.add_argument("--guard", action="append", choices=sorted(GUARDS), help="this one only; may be repeated")
+    given = parser.parse_args()
+    missed = []
+    with tempfile.TemporaryDirectory(prefix="nearshelf-guards-") as directory:
+        tree = _copied(Path(directory) / "tree")
+        print("| guard | without it | tests | simulation |\n| --- | --- | --- | --- |", flush=True)
+        for name in given.guard or GUARDS:
+            guard = GUARDS[name]
+            started = time.monotonic()
+            with _Removed(tree, guard):
+                test, seed = _failing_test(tree), _violation(tree)
+            if not (test or seed):
+                missed.append(name)
+            print(f"| {name} | {guard.says} | {test or '-'} | {seed or '-'} |", flush=True)
+            print(f"{name}: {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)
+    print(f"\n{len(given.guard or GUARDS) - len(missed)} of {len(given.guard or GUARDS)} guards: their absence is found")
+    for name in missed:
+        print(f"NOT FOUND: {name}")
+    return 1 if missed else 0
+
+
+def _copied(tree: Path) -> Path:
+    """Copy the tree's own files, and check that nothing fails there."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in names:
+        if (ROOT / name).exists():
+            (tree / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, tree / name)
+    _run(tree, "-m", "streams.warm")
+    if (test := _failing_test(tree)) or (seed := _violation(tree, 200)):
+        sys.exit(f"with all guards in place there is a failure already: {test or seed}")
+    return tree
+
+
+class _Removed:
+    """A guard's absence."""
+
+    def __init__(self, tree: Path, guard: Guard):
+        self._path, self._guard = tree / guard.path, guard
+
+    def __enter__(self) -> None:
+        self._text = self._path.read_text()
+        if self._text.count(self._guard.old) != 1:
+            sys.exit(f"{self._guard.path}: expected once, found {self._text.count(self._guard.old)} times:\n{self._guard.old}")
+        self._path.write_text(self._text.replace(self._guard.old, self._guard.new))
+
+    def __exit__(self, *_: object) -> None:
+        stamp = (ROOT / self._guard.path).stat()
+        self._path.write_text(self._text)
+        os.utime(self._path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # what was compiled from it is good again
+
+
+def _run(tree: Path, *arguments: str) -> subprocess.CompletedProcess:
+    environment = os.environ | {"PYTHONHASHSEED": "0", "PYTHONPATH": str(tree)}
+    try:
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tree, env=environment, capture_output=True, text=True, timeout=PATIENCE_S,
+            check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(arguments, 1, f"FAILED no end after {PATIENCE_S} s", "")
+
+
+def _failing_test(tree: Path) -> str:
+    """Run the tests up to the first that fails; give its name, or nothing."""
+    done = _run(tree, "-m", "pytest", "-x", "-q", "-m", "not broker", "-p", "no:cacheprovider", *TESTS)
+    if done.returncode == 0:
+        return ""
+    failed = [line.split(" ", 2)[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return f"`{failed[0].split('::', 1)[-1]}`" if failed else f"exit status {done.returncode}"
+
+
+def _violation(tree: Path, seeds: int = SEEDS) -> str:
+    """Run seeds up to the first that finds something; give it and what it found, or nothing."""
+    done = _run(tree, "-c", _FIRST_VIOLATION.format(seeds))
+    found = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else f"exit status {done.returncode}"
+    return "" if found == "None" else found[:160].replace("|", "/")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
