@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env kafka kernels demo test chaos chaos-short takeover lint format clean
+.PHONY: help env kafka kernels demo test chaos chaos-short takeover guards lint format clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -36,6 +36,9 @@ chaos-short: kafka kernels  ## The same for five minutes
 
 takeover: kafka kernels  ## How long a killed worker's pools are without decisions, with and without standby
 	$(BIN)/python -m tests.chaos.takeover $(ARGS)
+
+guards: kafka kernels  ## Take each guard away, one at a time: do the tests miss it? (an hour)
+	$(BIN)/python -m tests.guards $(ARGS)
 
 lint: $(INSTALLED)  ## Check style and the direction of imports
 	$(BIN)/ruff check .
