@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env kafka kernels demo test chaos chaos-short takeover guards lint format clean
+.PHONY: help env kafka kernels demo test fuzz chaos chaos-short takeover guards lint format clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -27,6 +27,9 @@ demo: $(INSTALLED)  ## Watch real retail data flow through a real Kafka, and aud
 
 test: lint kafka kernels  ## Lint, then run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+fuzz: kernels  ## Try a million bad records: nothing stops, no good event is lost (ten minutes)
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 chaos: kafka kernels  ## Break it 1,000 times on a real Kafka, and see that nothing is lost (an hour)
 	$(BIN)/python -m tests.chaos --faults 1000 --each-point 30 $(ARGS)

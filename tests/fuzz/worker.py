@@ -51,7 +51,7 @@ def run_round(seed: str, count: int, wild: bool = False) -> Found:
     partition = partition_of(b"uk", partitions)
     good = [replace(record, headers=rng.choice(HEADERS)) for record in log.records]
     records, garbage = _mixed(rng, good, [_odd_record(rng, good, INVENTORY_TOPICS) for _ in range(count)], wild)
-    changes = _odd_changes(rng, log.locations, count // 100)
+    changes = _odd_changes(rng, log.locations, count // 50)
     cut = _Cut(rng, len(records), log.locations)
     found = Found(inputs=count + len(changes), good=len(good))
     make = lambda: InventoryPipeline(partition, partitions, Settings(bootstrap_servers="none:1"))  # noqa: E731
@@ -131,7 +131,9 @@ def _odd_changes(rng: random.Random, known: list[LocationChange], count: int) ->
     changes = []
     for i in range(count):
         former = rng.choice(known)
-        value = rng.choice([None, former.value, parity.mutate(rng, former.value), inputs.noise(rng, ""), b"{}"])
+        levels = rng.choice([3, 100, 190, 250, 300, 2_000])
+        deep = former.value[:-1] + b',"note":' + b"[" * levels + b"]" * levels + b"}"
+        value = rng.choice([None, former.value, parity.mutate(rng, former.value), inputs.noise(rng, ""), b"{}", deep])
         key = rng.choice([former.key, former.key, None, b"", b"nowhere", b"\xff"])
         changes.append(LocationChange(0, len(known) + i, START_MS, key, value))
     return changes
