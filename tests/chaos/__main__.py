@@ -22,7 +22,7 @@ PER_ROUND = 50
 def main() -> int:
     given = _arguments()
     options = Options(
-        seed=given.seed, names=tuple(given.fault or NAMES), rate=given.rate, long=not given.short,
+        seed=given.seed, names=tuple(given.fault or NAMES), rate=given.rate, long=not given.short, keep=given.keep,
     )  # fmt: skip
     directory = given.directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -89,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--round", type=int, default=1, help="number of the first round")
     parser.add_argument("--round-seconds", type=float, default=180.0, help="how long a round's faults go on, at most")
     parser.add_argument("--short", action="store_true", help="a paused broker stays so for 6 s at most")
+    parser.add_argument("--keep", action="store_true", help="keep data and logs even of rounds without a violation")
     parser.add_argument("--keep-going", action="store_true", help="go on after a violation")
     parser.add_argument("--directory", type=Path, default=Path("var/chaos"), help="where broker data, logs and tables go")
     return parser.parse_args()

@@ -76,6 +76,8 @@ class Options:
     """Share of faults that do not wait."""
     armed: float = 0.75
     """Share of workers that start with a fail point set."""
+    keep: bool = False
+    """Whether a round's data and logs stay even if nothing is wrong."""
     long: bool = True
     """Whether a paused broker may stay so for half a minute, not 6 s."""
 
@@ -384,7 +386,7 @@ class Round:
         if self.reader.failure:
             self._violate(self.reader.failure)
         self.cluster.close()
-        if self.result.violations:
+        if self.result.violations or self.options.keep:
             self.result.kept = self.directory
         else:
             shutil.rmtree(self.directory, ignore_errors=True)

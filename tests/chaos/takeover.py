@@ -12,6 +12,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from config.settings import load_settings
@@ -20,7 +21,7 @@ from tests.chaos.cluster import Cluster
 from tests.chaos.load import PARTITIONS, POOLS, Load, Shop, write_network
 from tests.chaos.nursery import Nursery
 from tests.chaos.watch import Reader, Watch
-from tests.chaos.workers import Crew, Worker
+from tests.chaos.workers import Crew
 from topics.catalogue import create_topics
 
 SESSION_MS = 3_000
@@ -67,7 +68,7 @@ def measure(nursery: Nursery, directory: Path, standby: bool, given: argparse.Na
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     write_network(directory / "network.yaml")
-    cluster = Cluster(directory, 2)
+    cluster = Cluster(directory, 0)
     settings = load_settings(
         bootstrap_servers=cluster.address,
         app_id="takeover",
@@ -77,7 +78,7 @@ def measure(nursery: Nursery, directory: Path, standby: bool, given: argparse.Na
         click_partitions=PARTITIONS,
     )
     own = {"session_timeout_ms": str(SESSION_MS), "heartbeat_ms": str(HEARTBEAT_MS), "standby": str(standby)}
-    crew = Crew(settings, nursery, [f"127.0.0.1:{proxy.target}" for proxy in cluster.proxies], directory, own)
+    crew = Crew(settings, nursery, [cluster.address] * 2, directory, own)
     shop = Shop(f"takeover/{given.seed}")
     watch = Watch(shop.received, shop.learn)
     reader = Reader(cluster.address, watch, PARTITIONS)
@@ -122,12 +123,8 @@ def _takeover(crew: Crew, watch: Watch) -> float:
 
 def _shared(crew: Crew) -> bool:
     """Whether two workers, and the two alone, say they own all partitions, and no less than one each."""
-    owned = [_latest(worker) for worker in crew.alive()]
+    owned = [worker.owned() for worker in crew.alive()]
     return len(owned) == 2 and all(owned) and sorted(owned[0] + owned[1]) == list(range(PARTITIONS))
-
-
-def _latest(worker: Worker) -> list[int]:
-    return worker.owned()
 
 
 def _all_decide(watch: Watch) -> bool:
@@ -138,7 +135,7 @@ def _all_decide(watch: Watch) -> bool:
     return recovery.seconds is not None
 
 
-def _await(condition: object, what: str) -> None:
+def _await(condition: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         if time.monotonic() > deadline:
