@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from base64 import b64encode
 from pathlib import Path
 
@@ -142,6 +143,11 @@ def worker(make_settings, tmp_path: Path):
     network.write_text(NETWORK)
     settings = make_settings(network=network, partitions=2)
     with running(settings, tmp_path, 1) as workers:
+        deadline = time.monotonic() + 120
+        while not workers.ready():
+            workers.check()
+            assert time.monotonic() < deadline, workers.log_path.read_text()
+            time.sleep(0.1)
         yield settings, lambda: drain(settings, workers)
 
 
