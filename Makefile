@@ -6,9 +6,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 ARGS ?=
+SEEDS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help env kafka kernels demo test fuzz chaos chaos-short takeover guards lint format clean
+.PHONY: help env kafka kernels demo test simulate soak fuzz chaos chaos-short takeover guards lint format clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -27,6 +28,12 @@ demo: $(INSTALLED)  ## Watch real retail data flow through a real Kafka, and aud
 
 test: lint kafka kernels  ## Lint, then run all tests
 	$(BIN)/python -m pytest $(ARGS)
+
+simulate: kernels  ## Run 10,000 seeds of the simulation, or SEEDS=n; SEED=n tells that one line by line
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS)) $(ARGS)
+
+soak: kernels  ## A million seeds (a day)
+	$(BIN)/python -m tests.simulation --seeds 1000000 $(ARGS)
 
 fuzz: kernels  ## Try a million bad records: nothing stops, no good event is lost (ten minutes)
 	$(BIN)/python -m tests.fuzz $(ARGS)

@@ -35,6 +35,7 @@ class Follower:
         self.problems: list[str] = []
         self.decisions: list[dict] = []
         self.batches = 0
+        self._seen = -1
         self._positions: dict[tuple[str, int], int] = {}
         self._sequences: dict[str, int] = {}
         self._ids: set[str] = set()
@@ -42,6 +43,9 @@ class Follower:
 
     def look(self) -> None:
         """Read what has become visible since the last look."""
+        if self._seen == self.cluster.changes:
+            return
+        self._seen = self.cluster.changes
         for topic, see in (("allocations.v1", self._decision), ("inventory.v1", self._cell), (CHANGELOG, self._batch)):
             for number in range(self.cluster.partition_counts[topic]):
                 start = self._positions.get((topic, number), 0)
@@ -137,15 +141,26 @@ def stored(cluster: Cluster, number: int, settings: Any, directory: Path, place:
 
 
 def tamper(cluster: Cluster, rng: random.Random) -> tuple[str, int] | None:
-    """Alter, remove, insert or swap a record of a changelog; gives what was done and in which partition."""
-    kind = rng.choice(["altered", "removed", "inserted", "swapped", "forged"])
+    """Change a changelog, or the group's offsets, behind the workers' back; gives what was done and in which partition."""
+    kind = rng.choice(["altered", "removed", "inserted", "swapped", "forged", "truncated", "offset"])
     number = rng.randrange(cluster.partition_counts[CHANGELOG])
     partition = cluster.partitions[CHANGELOG, number]
     entries = visible(partition)
     if len(entries) < 3:
         return None
-    place = rng.randrange(len(entries) - 1)  # not the last: without offsets in it, nobody could tell that it was there
+    place = rng.randrange(len(entries) - 1)
     entry, following = entries[place], entries[place + 1]
+    if kind == "offset":
+        places = [each for each in sorted(cluster.group.committed) if each[1] == number]
+        if not places:
+            return None
+        cluster.group.committed[rng.choice(places)] += rng.choice([-1, 1])
+        return "changelog:offset", number
+    if kind == "truncated":
+        if not changelog.manifest_of(entries[-1].value)[0]["inputs"]:
+            return None  # the locations it tells of are read again, and nobody is wiser
+        entries[-1].value = MARKER
+        return "changelog:truncated", number
     if kind == "altered":
         value = bytearray(entry.value)
         value[rng.randrange(len(value))] ^= 1 << rng.randrange(8)

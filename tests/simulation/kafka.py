@@ -133,6 +133,7 @@ class Cluster:
         self.watchers: dict[str, list[Callable[[], None]]] = {topic: [] for topic in partition_counts}
         self.assigned_count = max(partition_counts.values())
         self.transactions = 0
+        self.changes = 0  # of what can be read
 
     # Logs
 
@@ -160,6 +161,7 @@ class Cluster:
         self.watchers[topic].append(tell)
 
     def _moved(self, topic: str) -> None:
+        self.changes += 1
         if told := self.watchers[topic]:
             self.watchers[topic] = []
             for tell in told:
