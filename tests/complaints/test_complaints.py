@@ -454,7 +454,7 @@ def test_every_change_of_a_cell_is_told_once_whoever_made_it():
     ]
 
 
-@pytest.mark.parametrize("seed", range(40, 46))
+@pytest.mark.parametrize("seed", range(40, 43))
 @pytest.mark.parametrize("size", [1, 13, 10_000])
 def test_a_batch_tells_each_cell_that_changed_once_with_its_last_value_and_a_greater_version(size, seed):
     """Of every batch: a cell has a record if and only if its version grew; the record is the cell as the table has it.
