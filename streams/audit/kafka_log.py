@@ -13,7 +13,7 @@ Owner: the audit. Not here: what records mean.
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,11 +46,15 @@ SETTLE_S = 5.0
 FETCH_RECORDS = 2_000
 FETCH_BYTES = 4 << 20
 POLL_S = 0.1
-COORDINATOR_COMES = (
+PASSING = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
     KafkaError.UNSTABLE_OFFSET_COMMIT,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 )
 """What a broker that has just started, or that ends a transaction, answers; another try helps."""
 
@@ -220,21 +224,33 @@ class KafkaLog:
 
     def _offsets(self, topics: Any, which: OffsetSpec, level: IsolationLevel) -> Offsets:
         wanted = {TopicPartition(topic, partition): which for topic in topics for partition in range(self._counts[topic])}
-        futures = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=self._timeout_s)
-        return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
+
+        def ask() -> Offsets:
+            futures = self._admin.list_offsets(wanted, isolation_level=level, request_timeout=self._timeout_s)
+            return {(place.topic, place.partition): future.result().offset for place, future in futures.items()}
+
+        return self._patiently(ask)
 
     def _group_offsets(self) -> Offsets:
         topics = [topic for inputs in INPUTS.values() for topic in inputs]
         places = [TopicPartition(topic, p) for topic in topics for p in range(self._counts[topic])]
         request = [ConsumerGroupTopicPartitions(self._group_id, places)]
+
+        def ask() -> Offsets:
+            futures = self._admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=self._timeout_s)
+            (found,) = (future.result().topic_partitions for future in futures.values())
+            return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
+
+        return self._patiently(ask)
+
+    def _patiently(self, ask: Callable[[], Offsets]) -> Offsets:
+        """Ask again while the answer is one that passes."""
         deadline = time.monotonic() + self._timeout_s
         while True:
-            futures = self._admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=self._timeout_s)
             try:
-                (found,) = (future.result().topic_partitions for future in futures.values())
-                return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
+                return ask()
             except KafkaException as failure:
-                if failure.args[0].code() not in COORDINATOR_COMES or time.monotonic() > deadline:
+                if failure.args[0].code() not in PASSING or time.monotonic() > deadline:
                     raise
             time.sleep(0.1)
 
