@@ -16,7 +16,7 @@ from tests.chaos.faults import NAMES
 from tests.chaos.nursery import Nursery
 from tests.chaos.round import Options, Result, Round
 
-PER_ROUND = 50
+PER_ROUND = 80
 
 
 def main() -> int:
@@ -87,7 +87,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--each-point", type=int, default=0, help="times each fail point must be met, at least")
     parser.add_argument("--rate", type=float, default=300.0, help="events a second")
     parser.add_argument("--round", type=int, default=1, help="number of the first round")
-    parser.add_argument("--round-seconds", type=float, default=180.0, help="how long a round's faults go on, at most")
+    parser.add_argument("--round-seconds", type=float, default=240.0, help="how long a round's faults go on, at most")
     parser.add_argument("--short", action="store_true", help="a paused broker stays so for 6 s at most")
     parser.add_argument("--keep", action="store_true", help="keep data and logs even of rounds without a violation")
     parser.add_argument("--keep-going", action="store_true", help="go on after a violation")

@@ -68,11 +68,11 @@ class Options:
     seed: int = 1
     names: tuple[str, ...] = faults.NAMES
     rate: float = 300.0
-    gap_s: tuple[float, float] = (0.2, 1.5)
+    gap_s: tuple[float, float] = (0.1, 1.0)
     """Time between two faults that are chosen, uniformly."""
-    patience_s: float = 6.0
+    patience_s: float = 5.0
     """How long the next one waits for most pools to go on after the last."""
-    impatient: float = 0.3
+    impatient: float = 0.4
     """Share of faults that do not wait."""
     armed: float = 0.75
     """Share of workers that start with a fail point set."""
