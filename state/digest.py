@@ -106,9 +106,13 @@ def _supplies(state: PoolState) -> list:
 
 def _seen(state: PoolState) -> list:
     head, ring = state.ring("seen")
-    tail = head + ring.size
-    recent = ring["time"] >= int(state.row["now"][0]) - int(state.t.limits[DEDUPE_MS])
-    inside = ring[recent | (np.arange(head, tail) >= tail - int(state.t.limits[DEDUPE_EVENTS]))]
+    return _inside(ring, head + ring.size, int(state.row["now"][0]), state.t.limits)
+
+
+def _inside(ring: np.ndarray, tail: int, now: int, limits: np.ndarray) -> list:
+    """Give what of the dedupe window still counts; what does not is dropped between batches only."""
+    recent = ring["time"] >= now - int(limits[DEDUPE_MS])
+    inside = ring[recent | (np.arange(tail - ring.size, tail) >= tail - int(limits[DEDUPE_EVENTS]))]
     return [tail, inside["hash_low"].tolist(), inside["hash_high"].tolist(), inside["time"].tolist()]
 
 
@@ -125,6 +129,6 @@ def digest_demand(state: DemandState) -> str:
         step = steps[number]
         queue.append([int(step["start"]), *state.text(rows[step["row"]]), *(int(step[name]) for name in names)])
         number = int(step["next"])
-    seen = state.seen()[["hash_low", "hash_high", "time"]].tolist()
-    parts = [int(clock["now"]), int(clock["changes"]), live, queue, int(clock["seen_tail"]), seen]
+    seen = _inside(state.seen(), int(clock["seen_tail"]), int(clock["now"]), state.t.limits)
+    parts = [int(clock["now"]), int(clock["changes"]), live, queue, seen]
     return hashlib.blake2b(orjson.dumps(parts), digest_size=16).hexdigest()
