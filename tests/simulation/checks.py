@@ -17,14 +17,11 @@ from streams import inventory
 from streams.audit import audit_log, limits_of
 from streams.audit.log import MemoryLog, Record
 from streams.chain import Chain
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Segment
+from streams.flow import Group
+from streams.pipeline import LocationChange, Pipeline, Segment
 from streams.snapshots import Place, _cursor, _identity
 from tests.simulation.clients import Message
 from tests.simulation.kafka import MARKER, Cluster, Entry, Partition
-from topics.events import INVENTORY_TOPICS
-
-CHANGELOG = InventoryPipeline.changelog_topic
 
 
 class Follower:
@@ -46,7 +43,11 @@ class Follower:
         if self._seen == self.cluster.changes:
             return
         self._seen = self.cluster.changes
-        for topic, see in (("allocations.v1", self._decision), ("inventory.v1", self._cell), (CHANGELOG, self._batch)):
+        for topic, see in (
+            ("allocations.v1", self._decision),
+            ("inventory.v1", self._cell),
+            ("inventory-changelog.v1", self._batch),
+        ):
             for number in range(self.cluster.partition_counts[topic]):
                 start = self._positions.get((topic, number), 0)
                 entries, self._positions[topic, number] = self.cluster.partitions[topic, number].read(start, 1_000_000)
@@ -93,31 +94,35 @@ def audited(cluster: Cluster, settings: Any) -> list[str]:
     return [f"audit: {fault}" for fault in report.faults]
 
 
-def at_rest(cluster: Cluster) -> Iterator[str]:
+def at_rest(cluster: Cluster, inputs: Iterable[str]) -> Iterator[str]:
     """Name what is left open."""
     if not cluster.settled():
         yield "a transaction is open"
     for (topic, number), partition in cluster.partitions.items():
         if partition.last_stable != partition.end:
             yield f"{topic}[{number}]: last stable offset {partition.last_stable}, end {partition.end}"
-        if topic in INVENTORY_TOPICS:
+        if topic in inputs:
             committed = cluster.group.committed.get((topic, number), 0)
             if partition.read(committed, 1)[0]:
                 yield f"{topic}[{number}]: consumed up to {committed}, end {partition.end}"
 
 
-def folded(cluster: Cluster, number: int, settings: Any) -> InventoryPipeline:
+def _empty(cluster: Cluster, group: Group, number: int, settings: Any) -> Pipeline:
+    return group.make_pipeline(number, cluster.partition_counts[group.changelog_topic], settings)
+
+
+def folded(cluster: Cluster, group: Group, number: int, settings: Any) -> Pipeline:
     """A pipeline restored from the changelog."""
-    pipeline = InventoryPipeline(number, cluster.partition_counts[CHANGELOG], settings)
-    for batch in Chain().batches(_messages(cluster, number)):
+    pipeline = _empty(cluster, group, number, settings)
+    for batch in Chain().batches(_messages(cluster, group, number)):
         pipeline.restore(batch.record, batch.link)
     pipeline.seal()
     return pipeline
 
 
-def stored(cluster: Cluster, number: int, settings: Any, directory: Path, place: Place) -> InventoryPipeline | None:
+def stored(cluster: Cluster, group: Group, number: int, settings: Any, directory: Path, place: Place) -> Pipeline | None:
     """A pipeline loaded from a snapshot, with the changelog's tail; None if the snapshot is damaged or of another history."""
-    pipeline = InventoryPipeline(number, cluster.partition_counts[CHANGELOG], settings)
+    pipeline = _empty(cluster, group, number, settings)
     try:
         store = Store(directory, _identity(place))
     except (StoreDamaged, StoreForeign):
@@ -130,28 +135,28 @@ def stored(cluster: Cluster, number: int, settings: Any, directory: Path, place:
         return None
     finally:
         store.close()
-    entries = cluster.partitions[CHANGELOG, number].entries
+    entries = cluster.partitions[group.changelog_topic, number].entries
     if cursor.at >= len(entries) or dict(entries[cursor.at].headers).get("link") != cursor.link.hex().encode():
         return None
     pipeline.load(cursor, pools)
-    for batch in Chain(cursor.batch, cursor.link).batches(_messages(cluster, number, cursor.next)):
+    for batch in Chain(cursor.batch, cursor.link).batches(_messages(cluster, group, number, cursor.next)):
         pipeline.restore(batch.record, batch.link)
     pipeline.seal()
     return pipeline
 
 
-def tamper(cluster: Cluster, rng: random.Random) -> tuple[str, int] | None:
+def tamper(cluster: Cluster, group: Group, rng: random.Random) -> tuple[str, int] | None:
     """Change a changelog, or the group's offsets, behind the workers' back; gives what was done and in which partition."""
     kind = rng.choice(["altered", "removed", "inserted", "swapped", "forged", "truncated", "offset"])
-    number = rng.randrange(cluster.partition_counts[CHANGELOG])
-    partition = cluster.partitions[CHANGELOG, number]
+    number = rng.randrange(cluster.partition_counts[group.changelog_topic])
+    partition = cluster.partitions[group.changelog_topic, number]
     entries = visible(partition)
     if len(entries) < 3:
         return None
     place = rng.randrange(len(entries) - 1)
     entry, following = entries[place], entries[place + 1]
     if kind == "offset":
-        places = [each for each in sorted(cluster.group.committed) if each[1] == number]
+        places = [(topic, number) for topic in group.topics if cluster.group.committed.get((topic, number))]
         if not places:
             return None
         cluster.group.committed[rng.choice(places)] += rng.choice([-1, 1])
@@ -185,17 +190,17 @@ def _link_before(entries: list[Entry], number: int) -> bytes:
     return links.get(number - 1, FIRST_LINK)
 
 
-def _messages(cluster: Cluster, number: int, start: int = 0) -> Iterable[Message]:
-    entries, _ = cluster.partitions[CHANGELOG, number].read(start, 1_000_000)
-    return [Message(CHANGELOG, number, entry.offset, entry) for entry in entries]
+def _messages(cluster: Cluster, group: Group, number: int, start: int = 0) -> Iterable[Message]:
+    entries, _ = cluster.partitions[group.changelog_topic, number].read(start, 1_000_000)
+    return [Message(group.changelog_topic, number, entry.offset, entry) for entry in entries]
 
 
-def replayed(cluster: Cluster, number: int, settings: Any, rng: random.Random) -> InventoryPipeline:
+def replayed(cluster: Cluster, group: Group, number: int, settings: Any, rng: random.Random) -> Pipeline:
     """A pipeline that took the inputs in the changelog's order, cut in another way."""
-    pipeline = InventoryPipeline(number, cluster.partition_counts[CHANGELOG], settings)
-    inputs = {topic: iter(visible(cluster.partitions[topic, number])) for topic in INVENTORY_TOPICS}
+    pipeline = _empty(cluster, group, number, settings)
+    inputs = {topic: iter(visible(cluster.partitions[topic, number])) for topic in group.topics}
     pending: list[tuple[str, Any]] = []
-    for batch in Chain().batches(_messages(cluster, number)):
+    for batch in Chain().batches(_messages(cluster, group, number)):
         manifest, blobs = changelog.manifest_of(batch.record)
         changes = [_change(cluster, change) for change in manifest["locations"]]
         if changes:
@@ -214,7 +219,7 @@ def _change(cluster: Cluster, change: dict) -> LocationChange:
     return LocationChange(change["partition"], change["offset"], entry.timestamp, entry.key, entry.value)
 
 
-def _play(pipeline: InventoryPipeline, pending: list[tuple[str, Any]], rng: random.Random, to_end: bool) -> None:
+def _play(pipeline: Pipeline, pending: list[tuple[str, Any]], rng: random.Random, to_end: bool) -> None:
     """Process what is pending in batches of random size that keep its order."""
     while pending:
         size = rng.randint(1, 60)
@@ -226,7 +231,7 @@ def _play(pipeline: InventoryPipeline, pending: list[tuple[str, Any]], rng: rand
             for topic, record in wanted:
                 segments.setdefault(topic, []).append(record)
             batch = [Segment(topic, records) for topic, records in segments.items()]
-            if inventory._merged(batch)[0] == [record for _, record in wanted]:
+            if len(batch) == 1 or inventory._merged(batch)[0] == [record for _, record in wanted]:
                 break
             wanted = wanted[: (len(wanted) + 1) // 2]  # another order by timestamps: fewer at once
         pipeline.process(batch, [])

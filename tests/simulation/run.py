@@ -16,23 +16,25 @@ from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaException
 
 from config.settings import Settings
-from streams.app import BrokerUnreachable, inventory_group
+from streams.app import BrokerUnreachable, clicks_group, inventory_group
 from streams.failpoints import FAIL_POINTS
-from streams.flow import PartitionFlow
+from streams.flow import Group, PartitionFlow
 from streams.transactions import Refused
 from tests.simulation import checks
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import FATES, Faults, World
 from tests.simulation.disk import TROUBLES, Disks
 from tests.simulation.kafka import Cluster
-from tests.simulation.shop import POOLS, Shop
+from tests.simulation.shop import Shop
 from tests.simulation.worker import Worker
 from topics.catalogue import CATALOGUE
-from topics.events import INVENTORY_TOPICS, LocationRecord
+from topics.events import LocationRecord
 
 PATIENCE_S = 240.0
 """How long, in simulated time, all may take to come to rest once nothing goes wrong any more."""
 
+LITTLE = {"max_skus": 2, "max_cells": 4, "max_order_lines": 12, "max_supplies": 2, "max_demand_rows": 2}
+"""Limits so low that they are reached."""
 SNAPSHOTS = 0.15
 """Share of the seeds with snapshots: to open RocksDB takes as long as a tenth of all else."""
 REQUESTS = ("init", "flush", "offsets", "commit", "abort")
@@ -50,7 +52,7 @@ KINDS: dict[str, tuple[float, ...]] = {
     "disk_full": (0.05, 0.3),
 }
 """Kind of fault → the rates at which it strikes where it can. Besides: kill and pause anywhere, outage, stop, more workers."""
-OUTPUTS = ("allocations.v1", "inventory.v1", "dead-letter.v1", checks.CHANGELOG)
+OUTPUTS = ("allocations.v1", "inventory.v1", "dead-letter.v1", "demand.v1", "inventory-changelog.v1", "clicks-changelog.v1")
 MAY_STOP = (NoneType, BrokerUnreachable, KafkaException, TimeoutError)
 """What keeps a worker from starting when the broker does not answer."""
 REFUSALS = ("ChangelogGap", "Inconsistent")
@@ -83,6 +85,11 @@ class Result:
 
 
 @cache
+def _groups() -> list[Group]:
+    return [inventory_group(), clicks_group(_base_settings())]
+
+
+@cache
 def _base_settings() -> Settings:
     return Settings(bootstrap_servers="simulated:1", app_id="sim", metrics_port=0)
 
@@ -109,8 +116,10 @@ class Simulation:
         self.wanted = rng.randint(1, 3)
         self.refused: list | None = None  # what workers stopped with, once the changelog is tampered with
         self.disks = Disks(rng) if self.settings.snapshot_interval_ms else None
-        group = inventory_group()
-        places = [group.place(number, self.partitions, self.settings) for number in range(self.partitions)]
+        self.groups = _groups()[: rng.choice([1, 1, 1, 2])]
+        self.inputs = [topic for group in self.groups for topic in group.topics]
+        numbers = range(self.partitions)
+        places = [group.place(number, self.partitions, self.settings) for group in self.groups for number in numbers]
         self.places = {place.name: place for place in places}
         self.lives = 0
         self.outcomes: Counter = Counter()
@@ -125,7 +134,8 @@ class Simulation:
         return _base_settings().model_copy(
             update={
                 "partitions": self.partitions,
-                "click_partitions": 1,
+                "click_partitions": self.partitions,
+                **(LITTLE if rng.random() < 0.1 else {}),
                 "batch_rows": rng.choice([1, 2, 5, 20, 50]),
                 "batch_bytes": rng.choice([1_000, 1 << 20]),
                 "batch_age_ms": rng.choice([0, 5, 50]),
@@ -222,7 +232,10 @@ class Simulation:
                 location = rng.choice(self.network)
                 self._publish("locations.v1", *self.shop.change(location))
                 continue
-            topic, key, value = self.shop.event(now, self.follower.decisions)
+            if len(self.groups) > 1 and rng.random() < 0.3:
+                topic, key, value = self.shop.click(now)
+            else:
+                topic, key, value = self.shop.event(now, self.follower.decisions)
             self._publish(topic, key, value)
             self.result.events += 1
         ends.append(scheduler.now)
@@ -245,7 +258,7 @@ class Simulation:
         if self.disks is not None:
             settings = settings.model_copy(update={"data_directory": self.disks.directory(number)})
             self._trouble_disk(number)
-        worker = Worker(f"w{number}-{self.lives}", settings, network, self._passed, self._ended, self.outcomes)
+        worker = Worker(f"w{number}-{self.lives}", settings, self.groups, network, self._passed, self._ended, self.outcomes)
         worker.number = number
         self.workers[number] = worker
         self.scheduler.log(f"{worker.name} starts")
@@ -348,9 +361,9 @@ class Simulation:
         if not self.cluster.up or not self.cluster.settled() or self.cluster.group.rebalancing:
             return False
         flows = self._flows()
-        if len(flows) != self.partitions or any(_busy(flow) for flow in flows):
+        if len(flows) != self.partitions * len(self.groups) or any(_busy(flow) for flow in flows):
             return False
-        return next(checks.at_rest(self.cluster), None) is None
+        return next(checks.at_rest(self.cluster, self.inputs), None) is None
 
     def _flows(self) -> list[PartitionFlow]:
         """The flows of those who own a partition by the group's own account."""
@@ -364,7 +377,7 @@ class Simulation:
         ]
 
     def _restless(self) -> list[str]:
-        left = list(checks.at_rest(self.cluster))
+        left = list(checks.at_rest(self.cluster, self.inputs))
         left += [f"{flow.name} is busy" for flow in self._flows() if _busy(flow)]
         return [f"not at rest after {PATIENCE_S:g} s: {'; '.join(left) or f'{len(self._flows())} flows'}"]
 
@@ -376,7 +389,8 @@ class Simulation:
         self._bury_all()
         if self.disks is not None:
             self.disks.remove()  # a snapshot knows what stood there; who reads no more than its end sees no more
-        tampered = checks.tamper(cluster, self.random)
+        group = self.random.choice(self.groups)
+        tampered = checks.tamper(cluster, group, self.random)
         if tampered is None:
             return
         kind, number = tampered
@@ -384,8 +398,7 @@ class Simulation:
         scheduler.log(f"FAULT {kind}")
         if not any("chain" in problem for problem in checks.audited(cluster, self.settings)):
             result.problems.append(f"{kind}: the audit does not see it")
-        pool = next(pool for pool in POOLS if murmur2_partition(pool.encode(), self.partitions) == number)
-        self._publish("orders.v1", pool.encode(), b"{}")
+        cluster.append(group.topics[0], number, [(b"uk", b"{}", ())])
         ends = [cluster.partitions[topic, number].end for topic in OUTPUTS]
         before = dict(cluster.group.committed)
         self.refused = []
@@ -400,13 +413,13 @@ class Simulation:
         ):
             result.problems.append(f"{kind}: something was written or committed all the same")
 
-    def _stored(self, number: int, live: dict[str, str]) -> Iterator[str]:
+    def _stored(self, group: Group, number: int, live: dict[str, str]) -> Iterator[str]:
         """Compare each snapshot on the disks, with the changelog's tail, to the state that lives; the workers are stopped."""
         self._bury_all()
-        name = self.settings.app_id + f"-inventory-{number}"
+        name = f"{self.settings.app_id}-{group.name}-{number}"
         disks = {path.parent.parent.name: path for path in self.disks.found(name)} if self.disks is not None else {}
         for disk, path in disks.items():
-            pipeline = checks.stored(self.cluster, number, self.settings, path, self.places[name])
+            pipeline = checks.stored(self.cluster, group, number, self.settings, path, self.places[name])
             if pipeline is not None and pipeline.digests() != live:
                 yield f"snapshot of {disk} and the changelog's tail give {pipeline.digests()}, live is {live}"
             self.result.snapshots += pipeline is not None
@@ -415,19 +428,19 @@ class Simulation:
         result, cluster, settings = self.result, self.cluster, self.settings
         result.problems += checks.audited(cluster, settings)
         for flow in self._flows():  # named before the workers are stopped
-            number = flow.partition
+            group, number = flow.group, flow.partition
             live = flow._pipeline.digests()
             others = {
-                "changelog": checks.folded(cluster, number, settings),
-                "replay": checks.replayed(cluster, number, settings, self.random),
+                "changelog": checks.folded(cluster, group, number, settings),
+                "replay": checks.replayed(cluster, group, number, settings, self.random),
             }
             for name, pipeline in others.items():
                 if (found := pipeline.digests()) != live:
-                    result.problems.append(f"digest: partition {number}: live {live}, {name} {found}")
-            for problem in self._stored(number, live):
-                result.problems.append(f"digest: partition {number}: {problem}")
+                    result.problems.append(f"digest: {flow.name}: live {live}, {name} {found}")
+            for problem in self._stored(group, number, live):
+                result.problems.append(f"digest: {flow.name}: {problem}")
             expected = flow._pipeline.next_offsets
-            for topic in INVENTORY_TOPICS:
+            for topic in group.topics:
                 if cluster.group.committed.get((topic, number)) != expected.get(topic):
                     found = cluster.group.committed.get((topic, number))
                     result.problems.append(f"offsets: {topic}[{number}]: {found} committed, {expected.get(topic)} in the state")

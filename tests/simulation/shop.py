@@ -35,6 +35,7 @@ class Shop:
         self.trouble = rng.choice([0.0, 0.05, 0.2])
         self.made = 0
         self.orders: list[tuple[str, str, list[dict]]] = []
+        self.clicks: list[tuple[str, bytes, bytes]] = []
         self.sent: list[tuple[str, bytes | None, bytes | None]] = []
 
     def network(self) -> list[LocationRecord]:
@@ -82,6 +83,21 @@ class Shop:
             key, value = pool.encode(), self._value(now, body)
         self.sent.append((topic, key, value))
         return topic, key, value
+
+    def click(self, now: int) -> tuple[str, bytes | None, bytes | None]:
+        """Give a click's topic, key and value."""
+        rng = self.rng
+        self.made += 1
+        visitor = f"v{rng.randrange(6)}"
+        body = {"kind": rng.choice(["view", "cart", "search"]), "visitor_id": visitor, "channel": "web"}
+        body |= {"sku": rng.choice(self.skus), "pool_id": rng.choice(self.pools)}
+        if rng.random() < self.trouble:
+            body["kind"] = 7
+        value = self._value(now, body)
+        if self.clicks and rng.random() < 0.1:
+            return rng.choice(self.clicks)
+        self.clicks.append(("clicks.v1", visitor.encode(), value))
+        return self.clicks[-1]
 
     def _value(self, now: int, body: dict[str, Any]) -> bytes:
         late = self.rng.choice([0, 0, 0, 5, 900, 60_000])

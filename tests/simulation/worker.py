@@ -16,12 +16,13 @@ from typing import Any
 from faust.types import TP
 
 from state import store
-from streams.app import Flows, inventory_group
+from streams.app import Flows
+from streams.flow import Group
 from streams.transport import Fetched
 from tests.simulation import clients
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World
-from topics.events import INVENTORY_TOPICS, LocationRecord
+from topics.events import LocationRecord
 
 MODULES = ("flow", "transactions", "recovery", "locations", "ticks", "app", "snapshots", "standby")
 
@@ -167,6 +168,7 @@ class Worker(simulated.Process):
     name : str
         Its member id; one that no process had before.
     settings : Settings
+    groups : list of Group
     network : sequence of LocationRecord
         What it publishes at its start.
     passed : callable
@@ -181,6 +183,7 @@ class Worker(simulated.Process):
         self,
         name: str,
         settings: Any,
+        groups: list[Group],
         network: list[LocationRecord],
         passed: Callable[["Worker", str], None],
         ended: Callable[["Worker", BaseException | None, BaseException | None], None],
@@ -189,7 +192,8 @@ class Worker(simulated.Process):
         super().__init__(name, faulty=True)
         self.counts = counts
         self.stores: list[Store] = []
-        self.settings, self._network, self._ended = settings, network, ended
+        self.settings, self._groups, self._network, self._ended = settings, groups, network, ended
+        self._topics = [topic for group in groups for topic in group.topics]
         self.passed = lambda point: passed(self, point)
         self.app = _App(self, settings)
         self.flows: Flows | None = None
@@ -208,7 +212,7 @@ class Worker(simulated.Process):
     def run(self) -> None:
         """The process's main thread."""
         error: BaseException | None = None
-        self.flows = Flows(self.app, [inventory_group()], self._network)
+        self.flows = Flows(self.app, self._groups, self._network)
         try:
             self.flows.prepare()
             self.loop.run(self._host())
@@ -268,7 +272,7 @@ class Worker(simulated.Process):
                 continue
             generation, numbers = found
             self.app.consumer_generation_id = generation
-            self.assignment = [TP(topic, number) for number in numbers for topic in INVENTORY_TOPICS]
+            self.assignment = [TP(topic, number) for number in numbers for topic in self._topics]
             await self.flows.on_assigned(self.app, self.assignment)
             self._rebalanced.set()
             answer = "ok"
@@ -320,7 +324,7 @@ class Worker(simulated.Process):
 
     async def _until_moved(self) -> None:
         self._moved.clear()
-        for topic in INVENTORY_TOPICS:
+        for topic in self._topics:
             World.cluster.watch(topic, lambda: self.loop.call_soon_threadsafe(self._moved.set))
         try:
             await asyncio.wait_for(self._moved.wait(), 0.5)
