@@ -9,7 +9,6 @@ import time
 from typing import Any
 
 import numpy as np
-import orjson
 from aiokafka.partitioner import murmur2
 
 from config.settings import Settings
@@ -261,7 +260,7 @@ class InventoryPipeline:
                     "offset": change.offset,
                     "timestamp": change.timestamp,
                     "key": None if change.key is None else change.key.decode(errors="replace"),
-                    "value": _json_or_none(change.value),
+                    "value": _said(change.value),
                 }
                 for change in changes
             ],
@@ -505,8 +504,7 @@ def _larger(out: Any, decisions: int, lines: int) -> Any:
     return new
 
 
-def _json_or_none(value: bytes | None) -> Any:
-    try:
-        return None if value is None else orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return None
+def _said(value: bytes | None) -> Any:
+    """What a record of locations.v1 says, for the manifest: None = the location is gone, false = nothing that is taken."""
+    judged = None if value is None else judge("locations.v1", value)
+    return False if isinstance(judged, Refusal) else judged and judged.model_dump()

@@ -53,7 +53,7 @@ class Change(NamedTuple):
     timestamp: int
     key: str | None
     value: Any
-    """As JSON has it; None for a tombstone, and for what is no JSON."""
+    """As JSON has it; None for a tombstone, false for what is refused."""
 
 
 @dataclass(slots=True)

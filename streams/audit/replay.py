@@ -129,10 +129,10 @@ class PartitionReplay(BatchReplay):
     def _changed(self, place: Place, change: Change) -> Record:
         """Give the record of a change as published, or as the batch has it if it was compacted away since."""
         published = self.network_records.take(*place[1:])
+        value = None if change.value is None else json.dumps(change.value).encode()
         if published is None:
-            value = None if change.value is None else json.dumps(change.value).encode()
             return Record(change.offset, change.timestamp, None if change.key is None else change.key.encode(), value)
-        if (published.timestamp, _json_or_none(published.value)) != (change.timestamp, change.value):
+        if (published.timestamp, _said(published.value)) != (change.timestamp, _said(value)):
             self.report.fault("network", *place, published, change)
         return published
 
@@ -376,11 +376,10 @@ class PartitionReplay(BatchReplay):
         report.pools += len(self.pools)
 
 
-def _json_or_none(value: bytes | None) -> object:
-    try:
-        return None if value is None else json.loads(value)
-    except ValueError:
-        return None
+def _said(value: bytes | None) -> LocationRecord | bool | None:
+    """What a record of locations.v1 says: None = the location is gone, False = nothing that is taken."""
+    judged = None if value is None else judge(LOCATIONS, value)
+    return False if isinstance(judged, Refusal) else judged
 
 
 @cache
