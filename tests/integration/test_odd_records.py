@@ -47,6 +47,8 @@ def test_a_worker_takes_all_that_odd_senders_send_and_no_good_event_is_lost(make
             workers.check()
             assert time.monotonic() < deadline, workers.log_path.read_text()
             time.sleep(0.1)
+        for value in (b"NaN", b'{"id":1e400}', b"[" * 300 + b"]" * 300, b"[" * 100_000, b"\xff", b'{"id":"A"}', b'"\\ud800"'):
+            producer.produce("locations.v1", value, rng.choice([b"A", b"B", b"nowhere", None]))
         for number in range(GOOD):
             for _ in range(ODD // GOOD):
                 odd()

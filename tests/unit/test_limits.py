@@ -9,8 +9,8 @@ import pytest
 from state.digest import digest
 from streams.demand.pipeline import ClicksPipeline
 from streams.inventory import InventoryPipeline
-from streams.pipeline import Segment
-from tests.complaints.story import START_MS, Ending, Story, go_on, in_batches, shipment
+from streams.pipeline import LocationChange, Segment
+from tests.complaints.story import START_MS, Ending, Story, change_places, go_on, in_batches, shipment
 from tests.inventory_log import LogRecord, make_log, play, published, settings
 from topics.events import MAX_LINES, MAX_VALUE_BYTES
 
@@ -61,6 +61,22 @@ def test_an_answer_of_more_than_1000_lines_is_refused(size):
     story = Story("A").stock("receipt", "A", "s", 5_000).order("o", *[("s", 1)] * MAX_LINES)
     refuses(story.answer("shipped", "o", shipment(1), "A", lines=lines), size, "out_of_range")
     refuses(story.cancelled("o", line_ids=["l0"] * (MAX_LINES + 1)), size, "out_of_range", "out_of_range")
+
+
+@pytest.mark.parametrize("levels", [10, 190, 250, 300, 100_000])
+@pytest.mark.parametrize("key", [b"A", b"nowhere"])
+def test_a_location_record_nested_without_end_is_a_dead_letter_or_taken_for_what_it_says(key, levels):
+    nested = b"[" * levels + b"]" * levels
+    value = orjson.dumps({"id": key.decode(), "pool": "uk", "kind": "store", "latitude": 50, "longitude": 0})
+    ending = Story("A").stock("receipt", "A", "s", 1).run(1)
+    for offset, record in enumerate((value[:-1] + b',"note":' + nested + b"}", nested), 1):
+        ending = change_places(ending, LocationChange(0, offset, START_MS, key, record))
+    assert ending.reasons() == ["not_json"] * (1 if levels < 200 else 2)
+    restored = InventoryPipeline(0, 1, settings())
+    for outcome in ending.outcomes:
+        restored.restore(outcome.changelog, outcome.link)
+    restored.seal()
+    assert restored.digests() == ending.pipeline.digests()
 
 
 # What a pool keeps.
