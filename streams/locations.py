@@ -1,7 +1,8 @@
 """The location feed: every worker reads all of `locations.v1`, and hands each flow what it has not seen yet.
 
 Owner: one thread of the worker. A flow has an inbox of its own; a new one starts with the latest record of every location,
-tombstones included, so that it learns what changed while its partition had no owner. Records come in a partition's order;
+tombstones included, so that it learns what changed while its partition had no owner; and where that one is no good, with the
+latest that is, which says whose business it is. Records come in a partition's order;
 which of them a flow's pipeline knows already (it keeps each one's partition and offset) is the pipeline's business.
 Invariant: a change is in every inbox, or in none yet; `catch_up` returns true only when all that was committed before the
 call is in them.
@@ -75,6 +76,7 @@ class LocationFeed:
         self._timeout_s = settings.request_timeout_ms / 1000
         self._condition = threading.Condition()
         self._latest: dict[bytes | None, LocationChange] = {}
+        self._good: dict[bytes | None, LocationChange] = {}  # the latest that is a location: it names the pool
         self._reached = dict.fromkeys(range(partitions), -1)  # partition → offset up to which all is in the inboxes
         self._inboxes: list[Inbox] = []
         self._stopping = False
@@ -100,7 +102,7 @@ class LocationFeed:
         self._consumer.close()
 
     def subscribe(self, arrived: Callable[[], None]) -> Inbox:
-        """Open an inbox holding the latest record of every location.
+        """Open an inbox holding the latest record of every location, and the latest good one if that is not the same.
 
         Parameters
         ----------
@@ -109,8 +111,8 @@ class LocationFeed:
         """
         with self._condition:
             # In each partition's own order: a pipeline tells by the offset what it has.
-            latest = sorted(self._latest.values(), key=lambda change: (change.partition, change.offset))
-            inbox = Inbox(latest, arrived)
+            known = {(each.partition, each.offset): each for each in (*self._good.values(), *self._latest.values())}
+            inbox = Inbox([known[place] for place in sorted(known)], arrived)
             self._inboxes.append(inbox)
             return inbox
 
@@ -194,6 +196,7 @@ class LocationFeed:
                 raise KafkaException(error)
         with self._condition:
             self._latest.update((change.key, change) for change in changes)
+            self._good.update((change.key, change) for change in changes if _location(change) is not None)
             if changes:
                 for inbox in self._inboxes:
                     inbox.put(changes)

@@ -27,6 +27,7 @@ from streams.pipeline import ChangelogGap, Outcome
 from streams.recovery import Inconsistent, read_positions
 from streams.scheduler import BatchScheduler
 from streams.transport import Fetched, KeptRecords, read
+from topics.events import LocationRecord
 
 # Fetching
 
@@ -313,6 +314,7 @@ def test_messages_that_librdkafka_does_not_take_are_not_left_out():
 def test_a_new_inbox_has_the_latest_record_of_each_location_in_the_order_of_the_log():
     feed = object.__new__(LocationFeed)
     feed._condition, feed._latest, feed._reached, feed._inboxes = threading.Condition(), {}, {0: -1, 1: -1}, []
+    feed._good = {}
     early = feed.subscribe(lambda: None)
     feed._take([Told(0, 1, b"a", b"1"), Told(1, 1, b"b", b"1"), Told(0, 2, b"c", b"1")])
     feed._take([Told(1, 4, b"b", None), Told(0, 7, b"a", b"2"), Told(0, 8, None, None, end=True)])
@@ -324,6 +326,14 @@ def test_a_new_inbox_has_the_latest_record_of_each_location_in_the_order_of_the_
     assert [(change.partition, change.offset) for change in early.take()] == [(0, 1), (1, 1), (0, 2), (1, 4), (0, 7)]
     assert not early.take()
     assert feed._reached == {0: 8, 1: 5}
+
+
+def test_a_new_inbox_has_a_locations_latest_good_record_too_so_that_its_pool_is_known():
+    feed = object.__new__(LocationFeed)
+    feed._condition, feed._latest, feed._good, feed._reached, feed._inboxes = threading.Condition(), {}, {}, {0: -1}, []
+    good = LocationRecord(id="a", pool="uk", kind="store", latitude=51.0, longitude=0.0).model_dump_json().encode()
+    feed._take([Told(0, 1, b"a", good), Told(0, 2, b"a", good), Told(0, 3, b"a", b"{"), Told(0, 4, b"a", None)])
+    assert [change.offset for change in feed.subscribe(lambda: None).take()] == [2, 4]
 
 
 class Told:
