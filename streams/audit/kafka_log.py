@@ -19,7 +19,6 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -91,7 +90,6 @@ class KafkaLog:
     def __init__(self, settings: Settings, stop: threading.Event | None = None):
         self._timeout_s = settings.request_timeout_ms / 1000
         self._stop = stop
-        self._group_id = settings.app_id
         self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
         found = self._admin.list_topics(timeout=self._timeout_s).topics
         missing = [topic for topic in TOPICS if topic not in found]
@@ -217,7 +215,8 @@ class KafkaLog:
             self._due[place] = mark.stable
             mark = None
         if mark is None:
-            self._marks[place] = _Mark(stable | self._committed, after[place])
+            outputs = {(topic, place[1]) for topic in OUTPUTS[place[0]]}
+            self._marks[place] = _Mark({each: stable[each] for each in outputs} | self._committed, after[place])
 
     def _latest(self, topics: Any, level: IsolationLevel) -> Offsets:
         return self._offsets(topics, OffsetSpec.latest(), level)
@@ -232,13 +231,18 @@ class KafkaLog:
         return self._patiently(ask)
 
     def _group_offsets(self) -> Offsets:
+        """Give the group's offsets, stable ones only.
+
+        By the consumer: librdkafka's admin client (2.16) crashes the process when a coordinator answers that it is not ready.
+        """
         topics = [topic for inputs in INPUTS.values() for topic in inputs]
         places = [TopicPartition(topic, p) for topic in topics for p in range(self._counts[topic])]
-        request = [ConsumerGroupTopicPartitions(self._group_id, places)]
 
         def ask() -> Offsets:
-            futures = self._admin.list_consumer_group_offsets(request, require_stable=True, request_timeout=self._timeout_s)
-            (found,) = (future.result().topic_partitions for future in futures.values())
+            found = self._consumer.committed(places, self._timeout_s)
+            for place in found:
+                if place.error:
+                    raise KafkaException(place.error)
             return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
 
         return self._patiently(ask)

@@ -200,6 +200,19 @@ def test_batches_that_are_committed_later_are_judged_and_an_orderly_end_reports_
     assert report["events"] == {topic: len(hand.records[topic]) for topic in TOPICS}
 
 
+def test_inputs_that_no_worker_has_taken_yet_are_no_fault_while_they_are_followed(settings, follow):
+    sender = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    for topic in PLAIN:
+        for record in clean().records[topic]:
+            produce(sender, topic, record)
+    sender.flush(30)
+    follower = follow()
+    follower.await_text(follower.errors, "events up to now")
+    time.sleep(2)
+    status, _ = follower.stop()
+    assert status == 0
+
+
 def test_a_fault_goes_to_alerts_at_once_and_a_restart_repeats_it_under_its_id(published, follow, settings):
     follower = follow()
     follower.await_text(follower.errors, "events up to now")
