@@ -38,6 +38,8 @@ from state.tables import (
 from state.text import allocate_text, copy_text, free_text_block, touch_text
 from topics.kernels import kernel
 
+_FEWEST_HOLDS = 64
+
 
 @kernel
 def find_order(t, text, at, size):
@@ -381,6 +383,20 @@ def push_hold(t, row):
     while i > 0 and _earlier(t.holds[i], t.holds[(i - 1) // 2]):
         _swap(t.holds, i, (i - 1) // 2)
         i = (i - 1) // 2
+
+
+@kernel
+def forget_holds(t):
+    """Drop from the holds' heap those that ended before their time, once they are most of it."""
+    if t.counters[HOLD_COUNT] <= 2 * t.pool[0].held_orders + _FEWEST_HOLDS:
+        return
+    count = t.counters[HOLD_COUNT]
+    t.counters[HOLD_COUNT] = 0
+    for i in range(count):
+        row = t.holds[i].order
+        # What is pushed goes to a place before this one.
+        if t.orders[row].state == HELD and t.orders[row].age == t.holds[i].age:
+            push_hold(t, row)
 
 
 @kernel

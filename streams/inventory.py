@@ -18,10 +18,10 @@ from state.network import flags_of, location_row, put_location
 from state.pool import Delta, Limits, PoolState
 from streams.engine.apply import apply_events, forget_old, lines_at_most, names_unknown_location
 from streams.engine.decide import N_DECISIONS, N_LINES, Work, make_decisions, make_work
-from streams.engine.refusals import sentence
-from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment
+from streams.engine.refusals import letter, sentence
+from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
 from topics.codec.decode import Batch, decode
-from topics.codec.encode import encode_allocations, encode_dead_letter, encode_inventory
+from topics.codec.encode import encode_allocations, encode_inventory
 from topics.columns import EVENT
 from topics.events import CAPABILITIES, INVENTORY_TOPICS, LocationRecord, Refusal, judge
 from topics.reasons import DeadLetter, Kind
@@ -352,11 +352,7 @@ class _Messages:
         self._changes = changes
         self._partitions = np.full(len(events), pipeline.partition, np.int32)
         self._partitions[decoded.count :] = [change.partition for change in changes]
-        self._traces = {
-            row: [header for header in record.headers if header[0] == "traceparent"]
-            for row, record in enumerate(decoded.records)
-            if record.headers and any(header[0] == "traceparent" for header in record.headers)
-        }
+        self._traces = {row: trace for row, record in enumerate(decoded.records) if (trace := trace_of(record))}
 
     def _add(self, topic: str, messages: list[dict], causes: np.ndarray | list[int]) -> None:
         if self._traces:
@@ -405,16 +401,8 @@ class _Messages:
         if detail is None:
             reason, detail = sentence(event, self._decoded.batch, record.key, location_pools)
             event["reason"] = reason
-        return encode_dead_letter(
-            TOPICS[event["topic"]],
-            int(self._partitions[row]),
-            record.offset,
-            record.timestamp,
-            record.key,
-            record.value,
-            DeadLetter(int(event["reason"])),
-            detail,
-        )
+        topic, partition = TOPICS[event["topic"]], int(self._partitions[row])
+        return letter(topic, partition, record, DeadLetter(int(event["reason"])), detail)
 
 
 class _Clock:

@@ -12,6 +12,8 @@ import numpy as np
 
 from state.pool import Delta
 
+TRACE_BYTES = 256
+
 
 @dataclass(slots=True)
 class Segment:
@@ -77,6 +79,11 @@ class Cursor:
 
 class ChangelogGap(Exception):
     """The changelog's chain of batches is broken: found, expected and where stand in the message."""
+
+
+def trace_of(record: Any) -> list[tuple[str, bytes]]:
+    """Give the headers of a record that its outputs carry on: a `traceparent`, if it is of the size that one has."""
+    return [header for header in record.headers if header[0] == "traceparent" and len(header[1] or b"") <= TRACE_BYTES]
 
 
 class Pipeline(Protocol):

@@ -125,6 +125,8 @@ class PartitionProducer:
             queue_buffering_max_kbytes=2_000_000,
         )
         self._producer = Producer(config, logger=clients.log)
+        # With a connection up the fence takes 50 ms; without one librdkafka asks for the coordinator again after half a second.
+        self._producer.list_topics(changelog_topic, timeout=self._timeout_s)
         self._producer.init_transactions(self._timeout_s)
 
     def commit(self, outcome: Outcome) -> dict[str, float]:

@@ -8,7 +8,7 @@ Not here: whether a record is readable (topics/events.py), what a decision may s
 """
 
 import heapq
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -38,6 +38,10 @@ SIGNS = {
     "release": 1,
 }
 """What a stock movement does to on hand."""
+
+MAX_LINE_PARTS = 64
+MAX_ORDER_PARTS = 2_000
+"""Into how many parts rejections may cut a line, and all of an order."""
 
 
 class Refused(Exception):
@@ -481,7 +485,14 @@ class Pool:
 
     def _reject(self, order: Order, shipment: Shipment, event: Fulfilment) -> None:
         """Give promises back; the units wait, as a line of their own if the location keeps or has shipped some."""
-        for part, units in _open_units(shipment, event):
+        taken = list(_open_units(shipment, event))
+        cut = [part for part, units in taken if 0 < units < part.quantity]
+        parts = Counter(part.line_id for part in order.parts)
+        if any(parts[part.line_id] >= MAX_LINE_PARTS for part in cut) or (
+            cut and len(order.parts) + len(cut) > MAX_ORDER_PARTS
+        ):
+            raise Refused(DeadLetter.TOO_MANY_LINES)
+        for part, units in taken:
             self._write((shipment.location_id, part.sku), reserved=-units)
             order.refusals.add((part.line_id, shipment.location_id))
             if units == part.quantity:
@@ -499,6 +510,9 @@ class Pool:
         per_cell: dict[str, int] = defaultdict(int)
         for part, units in taken:
             per_cell[part.sku] += units
+        new = sum(1 for part, units in taken if units and (event.location_id, part.sku) not in self.cells)
+        if new and len(self.cells) + new > self.limits.max_cells:
+            raise Refused(DeadLetter.TOO_MANY_CELLS)
         for sku, units in per_cell.items():
             if not self._is_counted((event.location_id, sku), event.event_time):
                 self._check_bounds((event.location_id, sku), units)

@@ -17,10 +17,10 @@ from state.digest import digest_demand
 from state.pool import Delta
 from state.seen import forget_seen
 from streams.demand.kernel import apply_clicks
-from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment
+from streams.engine.refusals import letter
+from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
 from topics.codec.decode import ClickBatch, decode_clicks
 from topics.codec.demand import encode_demand
-from topics.codec.encode import encode_dead_letter
 from topics.reasons import DeadLetter
 from topics.reasons import Outcome as Fate
 
@@ -119,16 +119,7 @@ class ClicksPipeline:
         for row in np.flatnonzero(fates == Fate.DEAD_LETTER).tolist():
             record = records[row]
             reason = DeadLetter(int(batch.clicks["reason"][row]))
-            message = encode_dead_letter(
-                TOPIC,
-                self.partition,
-                record.offset,
-                record.timestamp,
-                record.key,
-                record.value,
-                reason,
-                batch.details.get(row, _NO_ROOM),
-            )
+            message = letter(TOPIC, self.partition, record, reason, batch.details.get(row, _NO_ROOM))
             _pass_trace(record, message)
             messages.append(message)
         return messages
@@ -196,6 +187,6 @@ class _Unread:
 
 
 def _pass_trace(record: Any, message: dict) -> None:
-    trace = [header for header in record.headers if header[0] == "traceparent"]
+    trace = trace_of(record)
     if trace:
         message["headers"] = trace

@@ -9,7 +9,7 @@ Owner: the partition's pipeline. Invariant: an event is only begun if every tabl
 import numpy as np
 
 from state.hashing import hash_text
-from state.orders import forget_orders, pop_due_hold
+from state.orders import forget_holds, forget_orders, pop_due_hold
 from state.seen import forget_seen, remember, was_seen
 from state.stock import forget_movements
 from state.tables import BLOCKS_TAIL, EVENT, HOLD_COUNT, LONGEST_ORDER
@@ -162,3 +162,4 @@ def forget_old(t):
     forget_seen(t)
     forget_movements(t)
     forget_orders(t)
+    forget_holds(t)

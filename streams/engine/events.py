@@ -59,6 +59,9 @@ from topics.kernels import kernel
 from topics.reasons import DeadLetter, Kind, ShipmentKind, Unallocated
 
 STALE = 255
+# Into how many parts locations may cut a line, and all of an order, by rejecting some of its units.
+MAX_LINE_PARTS = 64
+MAX_ORDER_PARTS = 2_000
 _DASH, _ZERO = 45, 48  # ASCII
 
 SALE = int(Kind.SALE)
@@ -492,6 +495,24 @@ def _reject(t, row, units, location):
 
 
 @kernel
+def _cuts_too_fine(t, order_row, work, n):
+    """Tell whether a partial rejection would cut a line, or the order, into more parts than are kept of one."""
+    new = 0
+    for k in range(n):
+        line = t.lines[work.rows[k]]
+        if 0 < work.units[k] < line.quantity:
+            new += 1
+            parts = 0
+            row = t.orders[order_row].first_line
+            while row >= 0:
+                parts += t.lines[row].root == line.root
+                row = t.lines[row].next
+            if parts >= MAX_LINE_PARTS:
+                return True
+    return new > 0 and t.orders[order_row].line_count + new > MAX_ORDER_PARTS
+
+
+@kernel
 def apply_fulfilment(t, e, lines, buffer, work, tag):
     """Apply what a location answers to a shipment; after a rejection the order is to be routed."""
     order_row = find_order(t, buffer, e.reference_at, e.reference_size)
@@ -522,6 +543,8 @@ def apply_fulfilment(t, e, lines, buffer, work, tag):
         return reason
     if e.kind == RETURNED_KIND:
         return _return_units(t, e, location, work, n)
+    if e.kind == REJECTED_KIND and _cuts_too_fine(t, order_row, work, n):
+        return TOO_MANY_LINES
     for k in range(n):
         row = work.rows[k]
         units = work.units[k]
@@ -545,6 +568,11 @@ def apply_fulfilment(t, e, lines, buffer, work, tag):
 
 @kernel
 def _return_units(t, e, location, work, n):
+    new = 0
+    for k in range(n):
+        new += work.units[k] > 0 and find_cell(t.cell_index, t.cells, t.lines[work.rows[k]].sku, location) < 0
+    if new > 0 and t.pool[0].cell_count + new > t.limits[MAX_CELLS]:
+        return TOO_MANY_CELLS
     for k in range(n):
         sku = t.lines[work.rows[k]].sku
         units = np.int64(0)

@@ -1,11 +1,17 @@
-"""The sentence of a dead letter that the engine refused: what was expected, what came, where."""
+"""Dead letters: the sentence of what the engine refused (what was expected, what came, where), and the letter itself."""
 
 from typing import Any
 
 import numpy as np
 
+from streams.engine.events import MAX_LINE_PARTS, MAX_ORDER_PARTS
 from topics.codec.decode import Batch
-from topics.reasons import DeadLetter
+from topics.codec.encode import encode_dead_letter
+from topics.reasons import DeadLetter, Kind
+
+# A broker measures what it takes compressed, so a record may be of any size; a letter in base64 must fit into one again.
+LARGEST_BYTES = 5 << 20
+LONGEST_DETAIL = 2_000  # characters
 
 
 def _text(batch: Batch, event: np.void, column: str) -> str:
@@ -41,11 +47,29 @@ def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[b
         DeadLetter.COUNT_TOO_OLD: f"counted_at: {event['time']} is before movements of the cell that are no longer kept; "
         "send a newer count (how long they are kept: setting count_horizon_hours)",
         DeadLetter.TOO_MANY_SKUS: f"sku: pool {pool!r} has as many SKUs as it may, found one more (setting max_skus)",
-        DeadLetter.TOO_MANY_CELLS: f"sku, location_id: pool {pool!r} has as many cells as it may, found one more "
+        DeadLetter.TOO_MANY_CELLS: f"location_id: pool {pool!r} has as many cells as it may, found one more "
         "(setting max_cells)",
-        DeadLetter.TOO_MANY_LINES: f"lines: {event['line_count']} more than pool {pool!r} may keep of its orders, open or not "
-        "forgotten yet (settings max_order_lines, closed_order_days)",
+        DeadLetter.TOO_MANY_LINES: f"lines: more than pool {pool!r} may keep of its orders, open or not forgotten yet "
+        "(settings max_order_lines, closed_order_days)"
+        if event["kind"] < Kind.SHIPPED
+        else f"lines: rejections may cut a line into {MAX_LINE_PARTS} parts and an order into {MAX_ORDER_PARTS}, found one "
+        "more; reject all that is left of the line",
         DeadLetter.TOO_MANY_SUPPLIES: f"supply_id, transfer_id: pool {pool!r} has as many supplies under way as it may, found "
         "one more (setting max_supplies)",
     }
     return reason, sentences[reason]
+
+
+def letter(topic: str, partition: int, record: Any, reason: DeadLetter, detail: str) -> dict:
+    """Write a refused record as a dead letter: whole, but for a key and value too large to be written again.
+
+    Those are left out, which the detail says; they are where the letter says the record is.
+    """
+    key, value = record.key, record.value
+    size = len(key or b"") + len(value or b"")
+    if len(detail) > LONGEST_DETAIL:
+        detail = f"{detail[:LONGEST_DETAIL]} ... ({len(detail)} characters)"
+    if size > LARGEST_BYTES:
+        key = value = None
+        detail += f"; key and value, {size} bytes, are left out: read them at {topic}[{partition}] offset {record.offset}"
+    return encode_dead_letter(topic, partition, record.offset, record.timestamp, key, value, reason, detail)
