@@ -85,7 +85,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="of what is chosen; the machine's timing is not in it")
     parser.add_argument("--fault", action="append", choices=NAMES, help="only these; may be given several times")
     parser.add_argument("--each-point", type=int, default=0, help="times each fail point must be met, at least")
-    parser.add_argument("--rate", type=float, default=300.0, help="events a second")
+    parser.add_argument("--rate", type=float, default=150.0, help="events a second")
     parser.add_argument("--round", type=int, default=1, help="number of the first round")
     parser.add_argument("--round-seconds", type=float, default=240.0, help="how long a round's faults go on, at most")
     parser.add_argument("--short", action="store_true", help="a paused broker stays so for 6 s at most")

@@ -67,7 +67,7 @@ class Options:
 
     seed: int = 1
     names: tuple[str, ...] = faults.NAMES
-    rate: float = 300.0
+    rate: float = 150.0
     gap_s: tuple[float, float] = (0.1, 1.0)
     """Time between two faults that are chosen, uniformly."""
     patience_s: float = 5.0

@@ -25,7 +25,7 @@ from tests.chaos.workers import Crew
 from topics.catalogue import create_topics
 
 SESSION_MS = 3_000
-HEARTBEAT_MS = 1_000
+HEARTBEAT_MS = 500
 PATIENCE_S = 120.0
 SETTLED_S = 3.0
 """Both workers are at work for so long before the next kill."""
