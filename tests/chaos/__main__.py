@@ -6,6 +6,7 @@ broker data and logs are kept then, and named.
 """
 
 import argparse
+import signal
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ def main() -> int:
     results: list[Result] = []
     done: dict[str, int] = {}
     print(f"chaos: seed {given.seed}", flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that brokers and workers are ended, as by Ctrl-C
     nursery = Nursery()
     try:
         number = given.round

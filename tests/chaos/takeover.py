@@ -9,6 +9,7 @@ off and on, over the same log, which is so long to begin with that reading it al
 import argparse
 import json
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -38,6 +39,7 @@ class TooLate(Exception):
 def main() -> int:
     given = _arguments()
     directory = given.directory.absolute()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that brokers and workers are ended, as by Ctrl-C
     nursery = Nursery()
     found = []
     try:
