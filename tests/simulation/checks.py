@@ -185,6 +185,12 @@ def tamper(cluster: Cluster, group: Group, rng: random.Random) -> tuple[str, int
     return f"changelog:{kind}", number
 
 
+def written(cluster: Cluster, group: Group, number: int, outputs: Iterable[str]) -> list:
+    """How far a group's outputs, changelog and offsets are in one partition."""
+    ends = [cluster.partitions[topic, number].end for topic in (*outputs, group.changelog_topic)]
+    return ends + [cluster.group.committed.get((topic, number)) for topic in group.topics]
+
+
 def _link_before(entries: list[Entry], number: int) -> bytes:
     links = {int(dict(entry.headers)["batch"]): bytes.fromhex(dict(entry.headers)["link"].decode()) for entry in entries}
     return links.get(number - 1, FIRST_LINK)

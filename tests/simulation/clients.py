@@ -115,6 +115,9 @@ class Producer:
         self._flusher: tuple | None = None
         self._delivered: list[Callable] = []
 
+    def list_topics(self, topic: str | None = None, timeout: float = -1) -> Any:
+        return request("read", timeout, _Topics)
+
     # Transactions
 
     def init_transactions(self, timeout: float) -> None:

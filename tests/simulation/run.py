@@ -52,7 +52,7 @@ KINDS: dict[str, tuple[float, ...]] = {
     "disk_full": (0.05, 0.3),
 }
 """Kind of fault → the rates at which it strikes where it can. Besides: kill and pause anywhere, outage, stop, more workers."""
-OUTPUTS = ("allocations.v1", "inventory.v1", "dead-letter.v1", "demand.v1", "inventory-changelog.v1", "clicks-changelog.v1")
+OUTPUTS = {"inventory": ("allocations.v1", "inventory.v1"), "clicks": ("demand.v1",)}
 MAY_STOP = (NoneType, BrokerUnreachable, KafkaException, TimeoutError)
 """What keeps a worker from starting when the broker does not answer."""
 REFUSALS = ("ChangelogGap", "Inconsistent")
@@ -399,18 +399,14 @@ class Simulation:
         if not any("chain" in problem for problem in checks.audited(cluster, self.settings)):
             result.problems.append(f"{kind}: the audit does not see it")
         cluster.append(group.topics[0], number, [(b"uk", b"{}", ())])
-        ends = [cluster.partitions[topic, number].end for topic in OUTPUTS]
-        before = dict(cluster.group.committed)
+        before = checks.written(cluster, group, number, OUTPUTS[group.name])
         self.refused = []
         self._start(self.wanted + 100)
         scheduler.run(lambda: bool(self.refused), scheduler.now + 60)
         found = self.refused[0] if self.refused else None
         if type(found).__name__ not in REFUSALS:
             result.problems.append(f"{kind}: the worker should have refused to start, found {found!r}")
-        committed = {place: offset for place, offset in cluster.group.committed.items() if place[1] == number}
-        if [cluster.partitions[topic, number].end for topic in OUTPUTS] != ends or any(
-            before.get(place) != offset for place, offset in committed.items()
-        ):
+        if checks.written(cluster, group, number, OUTPUTS[group.name]) != before:
             result.problems.append(f"{kind}: something was written or committed all the same")
 
     def _stored(self, group: Group, number: int, live: dict[str, str]) -> Iterator[str]:

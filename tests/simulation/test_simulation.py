@@ -13,7 +13,8 @@ import pytest
 from streams import flow, inventory, recovery, snapshots, transactions
 from streams.chain import Chain
 from tests.simulation import kafka
-from tests.simulation.__main__ import run_seeds
+from tests.simulation.__main__ import Total, run_seeds
+from tests.simulation.run import Result
 from tests.simulation.worker import installed
 
 SEEDS = 400
@@ -50,6 +51,18 @@ def test_a_seed_gives_the_same_run_again():
     assert [(result.digest, result.switches, result.faults) for result in first] == [
         (result.digest, result.switches, result.faults) for result in second
     ]
+
+
+def test_a_violation_is_printed_with_its_seed_and_the_command_that_replays_it(capsys: pytest.CaptureFixture):
+    Total().add(Result(123, problems=["audit: a fault"]))
+    printed = capsys.readouterr().out
+    assert "audit: a fault" in printed and "make simulate SEED=123" in printed
+
+
+@pytest.fixture(scope="module")
+def sound() -> None:
+    """With all its guards the product has nothing to be found: what is found without one is that one's."""
+    assert first_violation(range(12)) is None
 
 
 # Each takes one guard away.
@@ -191,6 +204,7 @@ GUARDS = [
 ]
 
 
+@pytest.mark.usefixtures("sound")
 @pytest.mark.parametrize("remove", GUARDS, ids=lambda remove: remove.__name__.strip("_"))
 def test_a_missing_guard_is_found(remove: Callable, monkeypatch: pytest.MonkeyPatch):
     with installed():  # before the guard goes: what it replaces is put back after it
