@@ -3,10 +3,7 @@
 Not here: Faust's own client, which is aiokafka's (transport.py).
 """
 
-import logging
 from typing import Any
-
-log = logging.getLogger("nearshelf.kafka")
 
 
 def client_config(settings: Any, **own: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.record import Record
@@ -39,6 +39,7 @@ _PASSED_ON = (
     "app_id", "data_directory", "partitions", "session_timeout_ms", "heartbeat_ms", "snapshot_interval_ms", "standby",
     "digest_at_stop",
 )  # fmt: skip
+_NOT_YET = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
 PACED_S = 20.0
 READY_S = 600.0
 DRAIN_S = 120.0
@@ -454,8 +455,13 @@ def _end(settings: Settings, place: TopicPartition) -> int:
 
 
 def _lag(settings: Settings) -> int:
-    """Count the input records that are not committed yet."""
+    """Count the input records that are not committed yet; one, if a broker that has just started can't tell."""
     places = [place for topic in (*INVENTORY_TOPICS, "clicks.v1") for place in _partitions(settings, topic)]
-    committed = _client(settings).committed(places, 10)
+    try:
+        committed = _client(settings).committed(places, 10)
+    except KafkaException as failure:
+        if failure.args[0].code() not in _NOT_YET:
+            raise
+        return 1
     ends = (_end(settings, place) for place in places)
     return sum(max(0, end - max(0, place.offset)) for place, end in zip(committed, ends, strict=True))

@@ -138,6 +138,7 @@ class PartitionFlow:
         self._commit: Future[Committed] | None = None
         self._commit_due_at = 0.0
         self._tick_at = 0.0
+        self._unforeseen_at = 0  # number of the last batch whose commit failed in a way that nobody foresaw
         self._thread = threading.Thread(target=self._run, name=f"flow-{group.name}-{partition}", daemon=True)
         self._thread.start()
 
@@ -376,6 +377,14 @@ class PartitionFlow:
         except Refused:
             count(self.group.name, "refused").inc()
             raise
+        except Exception as error:
+            # Nobody foresaw it, so nobody knows what it left behind. Once may be chance; twice at one batch is a fault of ours.
+            if self._unforeseen_at == outcome.sequence:
+                raise
+            self._unforeseen_at = outcome.sequence
+            count(self.group.name, "doubtful").inc()
+            log.exception("%s: the fate of batch %d is unknown: %s", self.name, outcome.sequence, error)
+            self._rebuild = "doubt"
         else:
             count(self.group.name, "committed").inc()
             self._unsettled.popleft()

@@ -19,7 +19,6 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from pydantic import ValidationError
 
-from streams import clients
 from streams.clients import client_config, reading_config
 from streams.pipeline import LocationChange
 from streams.recovery import LogReader
@@ -87,8 +86,7 @@ class LocationFeed:
                 f"{settings.app_id}-locations",  # needed by the client, never used
                 enable_partition_eof=True,
                 auto_offset_reset="earliest",
-            ),
-            logger=clients.log,
+            )
         )
 
     def start(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from streams import clients, failpoints
+from streams import failpoints
 from streams.clients import client_config
 from streams.pipeline import Outcome
 
@@ -124,7 +124,8 @@ class PartitionProducer:
             queue_buffering_max_messages=0,
             queue_buffering_max_kbytes=2_000_000,
         )
-        self._producer = Producer(config, logger=clients.log)
+        # Without a logger: what librdkafka says of a fenced producer would reach Python in the middle of another exception.
+        self._producer = Producer(config)
         # With a connection up the fence takes 50 ms; without one librdkafka asks for the coordinator again after half a second.
         self._producer.list_topics(changelog_topic, timeout=self._timeout_s)
         self._producer.init_transactions(self._timeout_s)

@@ -296,7 +296,7 @@ def test_a_full_backlog_holds_all_its_topics_until_half_of_it_is_gone(bench):
     assert made.throttled[1:] == [([(A, 0), (B, 0)], False)]
 
 
-@pytest.mark.parametrize("fate", [UNTOLD, Doubt("not committed"), Fenced("another"), "no answer"])
+@pytest.mark.parametrize("fate", [UNTOLD, Doubt("not committed"), Fenced("another"), "no answer", SystemError("whatever")])
 def test_after_a_doubtful_commit_each_record_is_committed_once_and_in_order(bench, fate):
     made = bench(batch_rows=3, request_timeout_ms=100 if fate == "no answer" else 5_000)
     flow = made.start()
@@ -338,6 +338,16 @@ def test_a_refused_batch_stops_the_worker(bench):
     flow.offer(fetched(A, 0, 1))
     await_that(lambda: made.failures)
     assert str(made.failures[0]) == "too large"
+    done(flow.close())
+
+
+def test_a_commit_that_fails_twice_in_a_way_nobody_foresaw_stops_the_worker(bench):
+    made = bench()
+    flow = made.start()
+    made.ledger.fates = [TypeError("ours"), TypeError("ours, again")]
+    flow.offer(fetched(A, 0, 1))
+    await_that(lambda: made.failures)
+    assert str(made.failures[0]) == "ours, again"
     done(flow.close())
 
 
