@@ -8,6 +8,7 @@ import pytest
 
 from state.digest import digest
 from streams.demand.pipeline import ClicksPipeline
+from streams.engine.events import MAX_LINE_PARTS
 from streams.inventory import InventoryPipeline
 from streams.pipeline import LocationChange, Segment
 from tests.complaints.story import START_MS, Ending, Story, change_places, go_on, in_batches, shipment
@@ -324,3 +325,26 @@ def test_a_hostile_sender_of_clicks_makes_no_array_grow():
         pipeline.process([Segment("clicks.v1", clicks(*(f"{part}-{i}" for i in range(100)), start=100 * part))], [])
         sizes.append({name: array.nbytes for name, array in pipeline.state.t._asdict().items()})
     assert sizes[-1] == sizes[1]
+
+
+def test_a_location_that_rejects_unit_by_unit_cuts_a_line_into_so_many_parts_at_most():
+    story = Story("A", "B").stock("receipt", "A", "s", 1_000).order("o", ("s", 500))
+    for _ in range(200):
+        story.answer("rejected", "o", shipment(1), "A", lines=[{"line_id": "l0", "quantity": 1}])
+    story.answer("rejected", "o", shipment(1), "A")  # all that is left: cuts nothing
+    ended = story.run(50)
+    assert int(ended.state.row["kept_lines"][0]) == MAX_LINE_PARTS
+    assert ended.reasons() == ["too_many_lines"] * (200 - MAX_LINE_PARTS + 1)
+    assert "reject all that is left" in ended.letters[0]["detail"]
+    assert ended.cell("A", "s")[1] == 0
+    assert sum(line["quantity"] for line in ended.last("o")["unallocated"]) == 500
+
+
+def test_holds_that_ended_before_their_time_take_no_room():
+    pipeline = InventoryPipeline(0, 1, settings(closed_order_days=1))
+    story = Story("A", closed_order_days=1)
+    for number in range(600):
+        story.order(f"h{number}", ("s", 1), kind="held", expires_at=253_402_300_799_999).cancelled(f"h{number}")
+        story.time += 86_400_000
+    play(pipeline, story.log, 10)
+    assert pipeline.pools[b"uk"].t.holds.size <= 256
