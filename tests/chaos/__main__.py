@@ -9,13 +9,19 @@ import argparse
 import signal
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from itertools import count
+from multiprocessing import get_context
 from pathlib import Path
+
+import psutil
 
 from streams.failpoints import FAIL_POINTS
 from tests.chaos import report
 from tests.chaos.faults import NAMES
-from tests.chaos.nursery import Nursery
-from tests.chaos.round import Options, Result, Round
+from tests.chaos.round import Options, Result, run_round
 
 PER_ROUND = 80
 
@@ -27,40 +33,51 @@ def main() -> int:
     )  # fmt: skip
     directory = given.directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
-    ends_at = time.monotonic() + given.minutes * 60 if given.minutes else float("inf")
-    results: list[Result] = []
-    done: dict[str, int] = {}
     print(f"chaos: seed {given.seed}", flush=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that brokers and workers are ended, as by Ctrl-C
-    nursery = Nursery()
-    try:
-        number = given.round
-        while not _enough(given, results, done) and time.monotonic() < ends_at:
-            wanted = min(PER_ROUND, max(1, given.faults - _count(results))) if given.faults else PER_ROUND
-            one = Round(number, options, nursery, directory / f"round-{number}", done)
-            results.append(one.run(wanted, min(given.round_seconds, ends_at - time.monotonic())))
-            _tell(results[-1])
-            report.write(directory, results, " ".join(["python -m tests.chaos", *sys.argv[1:]]))
-            if results[-1].violations and not given.keep_going:
-                break
-            number += 1
-    finally:
-        nursery.close()
+    results: list[Result] = []
+    for result in _rounds(given, options, directory, results):
+        results.append(result)
+        _tell(result)
+        report.write(directory, results, " ".join(["python -m tests.chaos", *sys.argv[1:]]))
     print(report.table(results))
     print(f"written to {directory}/chaos.md and chaos.json")
     return 1 if any(result.violations for result in results) else 0
 
 
-def _count(results: list[Result]) -> int:
-    return sum(len(result.events) for result in results)
+def _rounds(given: argparse.Namespace, options: Options, directory: Path, results: list[Result]) -> Iterator[Result]:
+    """Run rounds, `parallel` of them at a time, each in a process of its own, until it is enough; gives each as it ends."""
+    ends_at = time.monotonic() + given.minutes * 60 if given.minutes else float("inf")
+    numbers = count(given.round)
+    running: set[Future[Result]] = set()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    executor = ProcessPoolExecutor(given.parallel, get_context("spawn"))
+    try:
+        while True:
+            done = Counter(event.name for result in results for event in result.events)
+            missing = _missing(given, done, len(running))
+            stop = any(result.violations for result in results) and not given.keep_going
+            while missing > 0 and not stop and time.monotonic() < ends_at and len(running) < given.parallel:
+                number, wanted = next(numbers), min(PER_ROUND, missing)
+                seconds = min(given.round_seconds, ends_at - time.monotonic())
+                running.add(executor.submit(run_round, number, options, directory / f"round-{number}", done, wanted, seconds))
+                missing -= wanted
+            if not running:
+                return
+            ended, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in ended:
+                yield future.result()
+    finally:
+        for process in psutil.Process().children():  # none has anything left to do, or all are to stop
+            process.terminate()
 
 
-def _enough(given: argparse.Namespace, results: list[Result], done: dict[str, int]) -> bool:
-    """As many faults as wanted, and each fail point as often as wanted."""
+def _missing(given: argparse.Namespace, done: Counter[str], rounds_running: int) -> int:
+    """Count the faults still to be done: in all, or so that each fail point is met as often as wanted."""
     if not given.faults:
-        return False
+        return PER_ROUND
     points = [name for name in FAIL_POINTS if name in (given.fault or NAMES)]
-    return _count(results) >= given.faults and all(done.get(name, 0) >= given.each_point for name in points)
+    short = max((given.each_point - done[name] for name in points), default=0)
+    return max(given.faults - done.total(), short * len(points)) - rounds_running * PER_ROUND
 
 
 def _tell(result: Result) -> None:
@@ -88,6 +105,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--fault", action="append", choices=NAMES, help="only these; may be given several times")
     parser.add_argument("--each-point", type=int, default=0, help="times each fail point must be met, at least")
     parser.add_argument("--rate", type=float, default=150.0, help="events a second")
+    parser.add_argument("--parallel", type=int, default=1, help="rounds at a time; each wants about a core")
     parser.add_argument("--round", type=int, default=1, help="number of the first round")
     parser.add_argument("--round-seconds", type=float, default=240.0, help="how long a round's faults go on, at most")
     parser.add_argument("--short", action="store_true", help="a paused broker stays so for 6 s at most")

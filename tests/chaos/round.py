@@ -8,11 +8,13 @@ Not here: the faults (faults.py), what must hold at rest (rest.py), the table (r
 import random
 import shutil
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cache
 from heapq import heappop, heappush
 from itertools import count
 from pathlib import Path
@@ -390,3 +392,14 @@ class Round:
             self.result.kept = self.directory
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def run_round(number: int, options: Options, directory: Path, done: dict[str, int], wanted: int, seconds: float) -> Result:
+    """Run one round, in a process that has a nursery from an earlier one or gets its own."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that broker and workers are ended, as by Ctrl-C
+    return Round(number, options, _nursery(), directory, done).run(wanted, seconds)
+
+
+@cache
+def _nursery() -> Nursery:
+    return Nursery()  # it ends with its parent
