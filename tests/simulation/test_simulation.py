@@ -13,7 +13,7 @@ import pytest
 from streams import flow, inventory, recovery, snapshots, transactions
 from streams.chain import Chain
 from tests.simulation import kafka
-from tests.simulation.__main__ import Total, run_seeds
+from tests.simulation.many import Total, run_seeds
 from tests.simulation.run import Result
 from tests.simulation.worker import installed
 
