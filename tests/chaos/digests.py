@@ -54,6 +54,11 @@ def batches(read: Read, partition: int) -> Iterator[tuple[dict[str, Any], memory
             parts = []
 
 
+def count_batches(read: Read, partition: int) -> int:
+    """Count the batches of the changelog."""
+    return sum(1 for _ in batches(read, partition))
+
+
 def folded(read: Read, partition: int, partitions: int, settings: Settings) -> dict[str, str]:
     """Fold the changelog into an empty pipeline."""
     pipeline = InventoryPipeline(partition, partitions, settings)

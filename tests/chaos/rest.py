@@ -84,7 +84,9 @@ def _digests(round_: "Round") -> None:
     for partition in range(PARTITIONS):
         found = {"the changelog": digests.folded(read, partition, PARTITIONS, settings)}
         found["a replay"] = digests.replayed(read, partition, PARTITIONS, settings, seed=round_.number)
-        found["its owner"] = live.get(partition, (0, {}))[1]
+        batch, of_owner = live.get(partition, (0, {}))
+        if batch >= digests.count_batches(read, partition):  # else the last owner did not live to tell
+            found["its owner"] = of_owner
         for place in round_.crew.places:
             for directory in place.snapshots():
                 if directory.name == f"{settings.app_id}-inventory-{partition}":

@@ -63,8 +63,8 @@ GUARDS = {
     "undo": Guard(
         "a state whose commit is in doubt is thrown away",
         "streams/flow.py",
-        '            self._rebuild = "doubt"\n',
-        "            self._unsettled.popleft()\n",
+        '.name, outcome.sequence, error)\n            self._rebuild = "doubt"\n        except Refused:',
+        ".name, outcome.sequence, error)\n            self._unsettled.popleft()\n        except Refused:",
     ),
     "put back": Guard(
         "batches that were not settled go through again",
