@@ -93,7 +93,7 @@ class Total:
 
     def add(self, result) -> None:
         self.seeds += 1
-        for name in ("events", "batches", "decisions", "transactions", "crashes", "snapshots", "seconds", "simulated_s"):
+        for name in ("events", "batches", "decisions", "transactions", "crashes", "snapshots", "cpu_s", "simulated_s"):
             self.sums[name] += getattr(result, name)
         self.faults += result.faults
         self.points += result.points
@@ -119,8 +119,8 @@ class Total:
         print(
             "\nTransactions and rebuilds\n" + _table(*((kind, f"{count:,}") for kind, count in sorted(self.outcomes.items())))
         )
-        each = sums["seconds"] / max(self.seeds, 1) * 1000
-        print(f"\n{self.violations} violations in {self.seeds:,} seeds, {seconds:.0f} s ({each:.0f} ms a seed and core)")
+        each = sums["cpu_s"] / max(self.seeds, 1) * 1000
+        print(f"\n{self.violations} violations in {self.seeds:,} seeds, {seconds:.0f} s ({each:.0f} ms of CPU time a seed)")
 
 
 def _table(*rows: tuple[str, ...]) -> str:
