@@ -68,13 +68,15 @@ def write(directory: Path, results: list[Result], command: str) -> tuple[Path, P
         "faults": sum(len(result.events) for result in results),
         "decisions": sum(result.decisions for result in results),
         "records_sent": sum(result.records for result in results),
+        "digests_of_owners": sum(result.owners for result in results),
+        "digests_of_snapshots": sum(result.snapshots for result in results),
         "violations": [f"round {result.number}: {what}" for result in results for what in result.violations],
         "notes": sorted({note for result in results for note in result.notes}),
         "rows": rows(results),
     }
     json_path, markdown_path = directory / "chaos.json", directory / "chaos.md"
     json_path.write_text(json.dumps(found, indent=1) + "\n")
-    head = "\n".join(f"- {name}: {found[name]}" for name in list(found)[:7])
+    head = "\n".join(f"- {name}: {found[name]}" for name in list(found)[:9])
     said = "".join(f"\n- {one}" for one in (*found["violations"], *found["notes"]))
     markdown_path.write_text(f"# Chaos on a real Kafka\n\n{head}\n{said}\n\n{table(results)}\n")
     return json_path, markdown_path

@@ -87,6 +87,7 @@ def _digests(round_: "Round") -> None:
         batch, of_owner = live.get(partition, (0, {}))
         if batch >= digests.count_batches(read, partition):  # else the last owner did not live to tell
             found["its owner"] = of_owner
+            round_.result.owners += 1
         for place in round_.crew.places:
             for directory in place.snapshots():
                 if directory.name == f"{settings.app_id}-inventory-{partition}":

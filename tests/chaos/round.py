@@ -38,6 +38,7 @@ AT_REST = "at rest"
 READY_S = 60.0
 RECOVERED_S = 90.0
 LEFT_S = 60.0
+STARTED_S = 60.0
 UNREACHABLE = 3  # exit status of a worker that finds no broker when it starts: whoever runs it starts it again
 # Short, so that a dead worker is missed soon and a dead transaction does not hold up readers; batches small, so there are many.
 OWN = {
@@ -102,6 +103,8 @@ class Result:
     checked_s: float = 0.0
     snapshots: int = 0
     """Snapshots on disk that were compared."""
+    owners: int = 0
+    """Partitions whose last owner's digest was."""
     kept: Path | None = None
 
 
@@ -337,7 +340,11 @@ class Round:
         for proxy in self.cluster.proxies:
             proxy.delay(0)
             proxy.drop_answers(False)
-        self.wait(lambda: len([place for place in self.crew.places if place.restart_at is not None]) == 0, 30)
+        for worker in self.crew.alive():
+            if worker.fail_at:  # it might die of it before it has told its digest
+                worker.stop()
+                self.restart_later(worker.place)
+        self.wait(lambda: all(place.restart_at is None for place in self.crew.places), STARTED_S)
         if not self.wait(lambda: not self.watch.recovering(), RECOVERED_S):
             late = self.watch.recovering()[0]
             name = next(event.name for event in self.result.events if event.recovery is late)

@@ -32,7 +32,7 @@ def test_nothing_is_lost_or_done_twice_under_a_few_faults(nursery: Nursery, tmp_
     result = run(nursery, tmp_path, 8)
     assert result.violations == []
     assert len(result.events) >= 8
-    assert result.decisions > 0 and result.snapshots > 0
+    assert result.decisions > 0 and result.snapshots > 0 and result.owners == 4
     assert result.kept is None and not (tmp_path / "round").exists()
     assert any(event.recovery.seconds is not None for event in result.events)
     rows = {row["fault"]: row for row in report.rows([result])}
