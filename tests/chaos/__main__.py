@@ -83,7 +83,8 @@ def _missing(given: argparse.Namespace, done: Counter[str], rounds_running: int)
 def _tell(result: Result) -> None:
     print(
         f"round {result.number}: {len(result.events)} faults, {sum(event.inside for event in result.events)} inside a commit "
-        f"window, {result.records:,} records, {result.decisions:,} decisions, digests of {result.owners} owners and {result.snapshots} snapshots; "
+        f"window, {result.records:,} records, {result.decisions:,} decisions; digests of "
+        f"{result.owners} owners and {result.snapshots} snapshots compared; "
         f"{result.seconds:.0f} s, of them {result.rested_s:.0f} to come to rest and {result.checked_s:.0f} to check; "
         f"{len(result.violations)} violations",
         flush=True,
