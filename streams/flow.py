@@ -31,7 +31,7 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from streams import failpoints, recovery
 from streams.locations import Inbox, LocationFeed
@@ -47,6 +47,9 @@ from streams.transport import Fetched
 log = logging.getLogger("nearshelf.flow")
 
 RETRY_S = 1.0
+# A broker that has just started may not know its partitions yet; one that does not after so long has lost them.
+UNKNOWN = {KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
+UNKNOWN_S = 60.0
 
 _offset = attrgetter("offset")
 
@@ -420,7 +423,7 @@ class PartitionFlow:
 
     def _recover(self) -> None:
         """Fence, restore, check; then put the batches that were not settled back in front of the backlog."""
-        cause, started, contradiction = self._rebuild, time.perf_counter(), None
+        cause, started, contradiction, unknown_at = self._rebuild, time.perf_counter(), None, None
         while True:
             try:
                 pipeline, positions, restored = self._restore()
@@ -432,7 +435,9 @@ class PartitionFlow:
                 contradiction = str(error)
                 log.warning("%s is restored once more: %s", self.name, error)
             except KafkaException as failure:
-                if failure.args[0].code() in HOPELESS:
+                code, now = failure.args[0].code(), time.monotonic()
+                unknown_at = (unknown_at or now) if code in UNKNOWN else None
+                if code in HOPELESS or (unknown_at is not None and now - unknown_at > UNKNOWN_S):
                     raise
                 log.warning("%s can't be restored yet: %s", self.name, failure)
             with self._condition:
