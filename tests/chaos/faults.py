@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 Hit = list[Worker] | None
 STOP_S = 45.0
 READY_S = 45.0
+SOON_S = 30.0
+"""For so long after a fault of the way to the broker a worker that starts may find none, on a machine that has much to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,7 @@ def _zombie(round_: "Round") -> Hit:
     if victim is None or len(round_.crew.alive()) < 2:
         return None
     victim.pause()
+    round_.disturb(victim.place, SOON_S)
     round_.later(round_.session_s + round_.chance.uniform(0.5, 4.0), victim.go_on)
     return [victim]
 
@@ -62,6 +65,7 @@ def _short_pause(round_: "Round") -> Hit:
     if victim is None:
         return None
     victim.pause()
+    round_.disturb(victim.place, SOON_S)
     round_.later(round_.chance.uniform(0.1, 0.8) * round_.session_s, victim.go_on)
     return [victim]
 
@@ -110,17 +114,17 @@ def _rolling_restart(round_: "Round") -> Hit:
 
 
 def _kill_broker(round_: "Round") -> Hit:
-    round_.away_until(3.0)
+    round_.away_until(SOON_S)
     round_.cluster.kill()
     round_.wait(lambda: False, round_.chance.uniform(0.0, 2.0))
     round_.cluster.restart()
-    round_.away_until(8.0)
+    round_.away_until(SOON_S)
     return round_.crew.alive()
 
 
 def _pause_broker(round_: "Round") -> Hit:
     seconds = round_.chance.uniform(5, 30 if round_.long else 6)
-    round_.away_until(seconds + 8.0)
+    round_.away_until(seconds + SOON_S)
     round_.cluster.pause()
     round_.later(seconds, round_.cluster.go_on)
     round_.wait(lambda: False, seconds + 0.1)
@@ -135,7 +139,7 @@ def _through(what: str) -> Callable[["Round"], Hit]:
         if victim is None:
             return None
         proxy = round_.cluster.proxies[victim.place.number]
-        round_.disturb(victim.place, 8.0)
+        round_.disturb(victim.place, SOON_S)
         if what == "delay":
             proxy.delay(chance.uniform(0.05, 1.0))
             round_.later(chance.uniform(0.5, 4.0), lambda: proxy.delay(0))
