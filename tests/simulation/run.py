@@ -42,7 +42,7 @@ NO_ABORT = ("init:abortable", "abort:abortable")
 KINDS: dict[str, tuple[float, ...]] = {
     **{f"{what}:{fate}": (0.03, 0.1, 0.3) for what in REQUESTS for fate in FATES if f"{what}:{fate}" not in NO_ABORT},
     **{f"{what}:{point}": (0.05, 0.2) for what in ("kill", "pause") for point in FAIL_POINTS},
-    **{kind: (0.3,) for kind in TROUBLES},
+    **{kind: (0.3, 0.6) for kind in TROUBLES},
     "queue_full": (0.001, 0.01),
     "unreadable": (0.02, 0.1),
     "timed_out": (0.02, 0.1),
@@ -52,6 +52,7 @@ KINDS: dict[str, tuple[float, ...]] = {
     "disk_full": (0.05, 0.3),
 }
 """Kind of fault → the rates at which it strikes where it can. Besides: kill and pause anywhere, outage, stop, more workers."""
+DISK = (*TROUBLES, "disk_full", "kill:before_snapshot", "kill:after_snapshot")
 OUTPUTS = {"inventory": ("allocations.v1", "inventory.v1"), "clicks": ("demand.v1",)}
 MAY_STOP = (NoneType, BrokerUnreachable, KafkaException, TimeoutError)
 """What keeps a worker from starting when the broker does not answer."""
@@ -155,7 +156,10 @@ class Simulation:
 
     def _draw_rates(self) -> dict[str, float]:
         share = self.random.choice([0.0, 0.05, 0.15, 0.4])
-        return {kind: self.random.choice(rates) for kind, rates in KINDS.items() if self.random.random() < share}
+        rates = {kind: self.random.choice(rates) for kind, rates in KINDS.items() if self.random.random() < share}
+        if self.settings.snapshot_interval_ms:  # few seeds have any
+            rates |= {kind: self.random.choice(KINDS[kind]) for kind in DISK if self.random.random() < 0.4}
+        return rates
 
     # The run
 
@@ -292,7 +296,7 @@ class Simulation:
         for kind in TROUBLES:
             if self.faults.strikes(kind) and not self.disks.trouble(number, kind, self.places):
                 self.faults.counts[kind] -= 1
-        if self.random.random() < 0.3:
+        if self.random.random() < 0.6:
             self.disks.keep_copy(number)
 
     def _next_fault(self) -> None:
