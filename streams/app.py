@@ -49,6 +49,7 @@ log = logging.getLogger("nearshelf.worker")
 PATIENCE = 0.5
 # Time between two fetches after which aiokafka leaves the group: a long restoration is no reason to.
 MAX_POLL_INTERVAL_S = 86_400.0
+SEEK_RETRY_S = 1.0
 # New objects, less those freed, between two searches for garbage in cycles.
 GC_THRESHOLD = 1_000_000
 
@@ -190,7 +191,18 @@ class Flows:
                 self._loop.create_task(self._seek_back(flow, tp, fetched.start))
 
     async def _seek_back(self, flow: PartitionFlow, tp: TP, found: int) -> None:
-        """Fetch again what was lost between a fetch and its flow."""
+        """Fetch again what was lost between a fetch and its flow, however often it takes: in a quiet topic no fetch follows."""
+        try:
+            while not await self._sought_back(flow, tp, found):
+                await asyncio.sleep(SEEK_RETRY_S)
+                if flow not in self._flows.values():
+                    return  # its successor knows where to begin
+        except Inconsistent as error:
+            self.fail(error)
+        finally:
+            self._seeking.discard(tp)
+
+    async def _sought_back(self, flow: PartitionFlow, tp: TP, found: int) -> bool:
         try:
             position = flow.positions()[tp.topic]
             first, _ = await self._loop.run_in_executor(None, self._reader.range, *tp)
@@ -202,12 +214,12 @@ class Flows:
             log.warning("%s[%d]: expected offset %d, fetched from %d: fetching again", *tp, position, found)
             if tp in self._app.consumer.assignment():
                 await self._app.consumer.seek_wait({tp: position})
-        except Inconsistent as error:
-            self.fail(error)
-        except Exception as error:  # the assignment changed, the broker is away: the next fetch tries again
+        except Inconsistent:
+            raise
+        except Exception as error:  # the assignment changes, the broker is away
             log.warning("%s[%d]: not sought back: %s", *tp, error)
-        finally:
-            self._seeking.discard(tp)
+            return False
+        return True
 
     def _throttle(self, tps: Iterable[tuple[str, int]], held: bool) -> None:
         self._app.consumer.throttle([TP(*tp) for tp in tps], held)
