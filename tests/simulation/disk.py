@@ -14,7 +14,7 @@ from streams.snapshots import Place, _identity
 
 SHARED_MEMORY = Path("/dev/shm")
 TROUBLES = {
-    "snapshot:old": "replaced by one of before",
+    "snapshot:old": "replaced by one of before, this worker's or another's",
     "snapshot:flipped": "a bit of a file is flipped",
     "snapshot:cut": "a file loses its end",
     "snapshot:foreign": "taken over from a log that went another way",
@@ -56,12 +56,13 @@ class Disks:
 
     def trouble(self, number: int, kind: str, places: dict[str, Place]) -> bool:
         """Do it to a worker that is not running; False if there is nothing to do it to."""
-        found, copy = self.places(number), self.root / f"copy-{number}"
+        found = self.places(number)
         if kind == "snapshot:old":
-            if copy.exists():
+            copies = sorted(self.root.glob("copy-*"))
+            if copies:
                 shutil.rmtree(self.directory(number), ignore_errors=True)
-                shutil.copytree(copy, self.directory(number))
-            return copy.exists()
+                shutil.copytree(self.random.choice(copies), self.directory(number))
+            return bool(copies)
         if not found:
             return False
         chosen = self.random.choice(found)

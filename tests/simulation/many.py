@@ -77,7 +77,9 @@ def run_seeds(seeds: range, trace=None) -> Iterator:
                 yield simulate(seed, trace)
             except Exception as error:
                 yield Result(seed, problems=[f"{type(error).__name__}: {error}"])
-            if number % 20 == 0:
+            if number == 0:
+                gc.freeze()  # all that was imported
+            elif number % 20 == 0:
                 gc.collect()
 
 
