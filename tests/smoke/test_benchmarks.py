@@ -6,7 +6,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import end_to_end, harness
+from benchmarks import end_to_end, harness, restart
 from streams.cli import build_app
 from streams.cli.bench import MODULES
 
@@ -129,3 +129,10 @@ def test_bench_answers_rightly_in_json(name):
 def test_bench_finds_every_benchmark(name):
     module = importlib.import_module(MODULES[name])
     assert callable(module.run) and callable(module.lines) and module.PACKAGES
+
+
+def test_a_restart_gives_back_every_table_from_snapshot_and_from_changelog():
+    result = restart.run("smoke")
+    assert result["correct"] is True
+    assert [case["cells"] for case in result["results"]] == [20_000]
+    assert "20,000" in restart.lines(result)[-1]
