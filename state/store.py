@@ -14,6 +14,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,10 @@ class Store:
         return self._meta["cursor"]
 
     def close(self) -> None:
-        if self._db is not None:
-            try:
-                self._db.close()
-            except Exception as error:  # what could not be written is written another time
-                self._db = None
-                del error
-            self._db = None
+        db, self._db = self._db, None
+        if db is not None:
+            with suppress(Exception):  # what could not be written is written another time
+                db.close()
 
     def write(self, manifests: Iterable[tuple[dict[str, Any], memoryview]], cursor: dict[str, Any]) -> None:
         """Apply batches to the snapshot, all or none.

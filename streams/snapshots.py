@@ -133,7 +133,8 @@ class Snapshots:
                     pass
                 except KafkaException as failure:
                     log.warning("%s: its changelog can't be read, no snapshot this time: %s", name, failure)
-                    reader.close()
+                    if reader is not None:
+                        reader.close()
                     reader = None
                 except BaseException as error:  # whatever it is, the flow must not suffer from it
                     log.exception("%s: no snapshot this time: %s", name, error)
