@@ -83,7 +83,9 @@ class Log:
     def __init__(self, settings):
         self.settings = settings
         self.sent = defaultdict(int)  # (topic, partition) → records
-        self._producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+        # Batches as small as the smallest fetch: a broker gives a whole batch at least, however little was asked for.
+        limits = {"batch.size": 1 << 16}
+        self._producer = Producer({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0} | limits)
 
     def send(self, count, value=b"x", topics=INPUTS, partitions=None, **message):
         """Append to each topic and partition."""

@@ -297,6 +297,8 @@ class Cluster:
     def assigned(self, member: str, generation: int) -> tuple[int, list[int]] | None:
         """Give (generation, partitions) once a rebalance later than `generation` is over; None until then."""
         group = self.group
+        if group.rebalancing and member in group.members and not group.members[member].joining:
+            self.join(member)  # what it was assigned is void before it heard of it: SyncGroup's answer sends it back
         if group.rebalancing or group.generation <= generation or member not in group.assignment:
             return None
         return group.generation, group.assignment[member]
