@@ -69,7 +69,12 @@ def described(dtype: np.dtype) -> dict[str, Any]:
 
 def dtype_of(columns: dict[str, Any]) -> np.dtype:
     """Make the dtype that was described."""
-    return np.dtype({key: columns[key] for key in ("names", "formats", "offsets", "itemsize")})
+    return _dtype(tuple(columns["names"]), tuple(columns["formats"]), tuple(columns["offsets"]), columns["itemsize"])
+
+
+@cache
+def _dtype(names: tuple[str, ...], formats: tuple[str, ...], offsets: tuple[int, ...], itemsize: int) -> np.dtype:
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": itemsize})
 
 
 def _table(blobs: _Blobs, name: str, kind: str, values: np.ndarray, rows: np.ndarray | None = None) -> dict[str, Any]:

@@ -460,6 +460,8 @@ class PartitionFlow:
                 self._clear()
                 self._positions = dict(positions)
             else:
+                # Another owner may have gone further than what was fetched here.
+                self._positions = {topic: max(at, positions[topic]) for topic, at in self._positions.items()}
                 self._put_back(positions)
             self._unsettled.clear()
 

@@ -23,6 +23,8 @@ from streams.audit.report import FaultSink
 VERSION = 1
 DOUBTFUL_BATCHES = 20
 """So many batches in a row with wrong links are held for one that follows; beyond it nothing is left to follow."""
+UNREADABLE = (KeyError, ValueError, IndexError, TypeError, OverflowError, MemoryError, SyntaxError)
+"""What reading an altered batch may raise; SyntaxError: numpy's, of a format that is none."""
 Tables = dict[str, dict]
 """Name → the manifest's entry of a table."""
 
@@ -244,7 +246,7 @@ class Chain:
                 pools={each["pool_id"]: {table["name"]: table for table in each["tables"]} for each in manifest["pools"]},
                 blobs=blobs,
             )
-        except (KeyError, ValueError, IndexError, TypeError) as error:
+        except UNREADABLE as error:
             raise unreadable(offset, joined.number, error) from None
 
 

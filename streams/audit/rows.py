@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from streams.audit.chain import Batch, Tables, unreadable
+from streams.audit.chain import UNREADABLE, Batch, Tables, unreadable
 
 _PAIRS = np.dtype([("at", "<i8"), ("size", "<i4")])
 
@@ -80,7 +80,7 @@ def cells_of(batch: Batch, names: dict[str, Names]) -> dict[str, PoolRows]:
     """
     try:
         return {pool: _pool_rows(tables, batch.blobs, names.setdefault(pool, Names())) for pool, tables in batch.pools.items()}
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except UNREADABLE as error:
         raise unreadable(batch.offset, batch.number, error) from None
 
 
@@ -115,7 +115,7 @@ def demand_of(batch: Batch, names: Names) -> tuple[int | None, dict[tuple[str, s
                 if size:  # else free
                     key = names.heap[at : at + size]
                     rows[key[:pool_size].decode(), key[pool_size + 1 :].decode()] = DemandRow(*counts)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
+    except UNREADABLE as error:
         raise unreadable(batch.offset, batch.number, error) from None
     return now, rows
 

@@ -311,6 +311,24 @@ def test_after_a_doubtful_commit_each_record_is_committed_once_and_in_order(benc
     assert not made.failures
 
 
+def test_what_another_owner_committed_meanwhile_is_not_taken_when_it_is_fetched(bench):
+    made = bench(heartbeat_ms=1)
+    flow = made.start()
+    another = Outcome({}, b"x", {A: 16, B: 3}, 1)
+    made.ledger.fates = [Fenced("another")]
+    made.ledger.open.clear()
+    flow.offer(fetched(A, 0, 4))
+    await_that(lambda: made.ledger.under_way)
+    made.ledger.committed.append(another)
+    made.ledger.open.set()
+    await_that(lambda: made.ledger.fences == 2)
+    await_that(lambda: flow.positions() == {A: 16, B: 3})
+    flow.offer(fetched(A, 4, 20))
+    made.await_committed({A: 20, B: 3})
+    assert [offsets for batch in made.batches for _, offsets in batch] == [[16, 17, 18, 19]]
+    assert not made.failures
+
+
 def test_a_commit_without_an_answer_is_given_up_though_nothing_else_comes(bench):
     made = bench(request_timeout_ms=50)
     flow = made.start()
