@@ -126,7 +126,7 @@ def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, floa
         timestamp = TIME_MS + TEN_DAYS_MS * first // cells
         values = _receipts(first, min(BATCH, cells - first))
         records = [_Received(number, timestamp, value) for number, value in enumerate(values, first)]
-        outcome = pipeline.process([Segment("stock.v1", records)], changes)
+        outcome = pipeline.process([Segment.of("stock.v1", records)], changes)
         changes = []
         size += len(outcome.changelog)
         _publish(producer, outcome)

@@ -22,12 +22,10 @@ import json
 import logging
 import threading
 import time
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -43,6 +41,7 @@ from streams.standby import Standby
 from streams.ticks import TickWriter
 from streams.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
 from streams.transport import Fetched
+from topics.codec.log import Records
 
 log = logging.getLogger("nearshelf.flow")
 
@@ -50,8 +49,6 @@ RETRY_S = 1.0
 # A broker that has just started may not know its partitions yet; one that does not after so long has lost them.
 UNKNOWN = {KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
 UNKNOWN_S = 60.0
-
-_offset = attrgetter("offset")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +95,7 @@ class _Waiting:
 
     arrived: float  # monotonic seconds
     topic: str
-    records: list[Any]
+    records: Records
     size_bytes: int  # of their values
 
 
@@ -135,7 +132,7 @@ class PartitionFlow:
         # The flow thread's alone.
         self._pipeline: Pipeline | None = None
         self._inbox: Inbox | None = None
-        self._unsettled: deque[dict[str, list[Any]]] = deque()  # batches whose commit is not known to have succeeded
+        self._unsettled: deque[dict[str, list[Records]]] = deque()  # batches whose commit is not known to have succeeded
         self._committer: Committer | None = None
         self._outcome: Outcome | None = None
         self._commit: Future[Committed] | None = None
@@ -165,10 +162,10 @@ class PartitionFlow:
                 return False
             records = fetched.records
             if fetched.start < position:
-                records = records[bisect_left(records, position, key=_offset) :]
+                records = records.at_least(position)
             self._positions[topic] = max(position, fetched.end)
-            if records:
-                self._append(_Waiting(time.monotonic(), topic, records, sum(_size(record) for record in records)))
+            if len(records):
+                self._append(_Waiting(time.monotonic(), topic, records, records.value_bytes))
             if self._rows >= self._settings.backlog_rows and not self._held:
                 self._throttle(True)
         return True
@@ -289,7 +286,7 @@ class PartitionFlow:
     def _interrupted(self) -> bool:
         return self._suspended or self._closing or self._rebuild is not None or not self._ready.done()
 
-    def _next_batch(self) -> tuple[dict[str, list[Any]], list[LocationChange]] | None:
+    def _next_batch(self) -> tuple[dict[str, list[Records]], list[LocationChange]] | None:
         """Wait for a batch to close; None when something else is to be done first."""
         settings = self._settings
         with self._condition:
@@ -309,9 +306,9 @@ class PartitionFlow:
                 self._condition.wait(wake_at - now)
         return None
 
-    def _cut(self) -> tuple[dict[str, list[Any]], list[LocationChange]]:
+    def _cut(self) -> tuple[dict[str, list[Records]], list[LocationChange]]:
         """Take a batch off the backlog: per topic its records, oldest first."""
-        batch: dict[str, list[Any]] = {}
+        batch: dict[str, list[Records]] = {}
         rows_left, bytes_left = self._settings.batch_rows, self._settings.batch_bytes
         while self._backlog and rows_left > 0 and (bytes_left > 0 or not batch):
             waiting = self._backlog.popleft()
@@ -323,7 +320,7 @@ class PartitionFlow:
                 rest = _Waiting(waiting.arrived, waiting.topic, waiting.records[count:], waiting.size_bytes - size_bytes)
                 self._backlog.appendleft(rest)
             records = waiting.records[:count]
-            batch.setdefault(waiting.topic, []).extend(records)
+            batch.setdefault(waiting.topic, []).append(records)
             self._taken[waiting.topic] = records[-1].offset + 1
             rows_left -= count
             bytes_left -= size_bytes
@@ -333,7 +330,7 @@ class PartitionFlow:
             self._throttle(False)
         return batch, self._inbox.take() if self._inbox is not None else []
 
-    def _advance(self, batch: dict[str, list[Any]], changes: list[LocationChange]) -> None:
+    def _advance(self, batch: dict[str, list[Records]], changes: list[LocationChange]) -> None:
         self._unsettled.append(batch)
         segments = [Segment(topic, records) for topic, records in batch.items()]
         started = time.perf_counter()
@@ -509,14 +506,19 @@ class PartitionFlow:
     def _put_back(self, positions: dict[str, int]) -> None:
         """Queue the unsettled batches again, less what is committed after all."""
         now = time.monotonic()
-        queued = [_Waiting(now, topic, records, 0) for batch in self._unsettled for topic, records in batch.items()]
+        queued = [
+            _Waiting(now, topic, records, 0)
+            for batch in self._unsettled
+            for topic, chunks in batch.items()
+            for records in chunks
+        ]
         queued.extend(self._backlog)
         self._backlog.clear()
         self._rows = self._bytes = 0
         for waiting in queued:
-            records = waiting.records[bisect_left(waiting.records, positions[waiting.topic], key=_offset) :]
-            if records:
-                self._append(_Waiting(waiting.arrived, waiting.topic, records, sum(_size(record) for record in records)))
+            records = waiting.records.at_least(positions[waiting.topic])
+            if len(records):
+                self._append(_Waiting(waiting.arrived, waiting.topic, records, records.value_bytes))
 
     # Both sides', under the condition.
 
@@ -537,20 +539,9 @@ class PartitionFlow:
         self._shared.throttle([(topic, self.partition) for topic in self.group.topics], held)
 
 
-def _size(record: Any) -> int:
-    value = record.value
-    return 0 if value is None else len(value)
-
-
 def _fitting(waiting: _Waiting, rows: int, size_bytes: int, must: bool) -> tuple[int, int]:
     """Count the leading records that fit into the rows and bytes left, one at least if `must`; and their bytes."""
     if len(waiting.records) <= rows and waiting.size_bytes <= size_bytes:
         return len(waiting.records), waiting.size_bytes
-    count = used = 0
-    for record in waiting.records[:rows]:
-        size = _size(record)
-        if used + size > size_bytes and not (must and count == 0):
-            break
-        count += 1
-        used += size
-    return count, used
+    count = max(min(rows, waiting.records.fitting(size_bytes)), int(must))
+    return count, waiting.records[:count].value_bytes

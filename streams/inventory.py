@@ -21,7 +21,8 @@ from streams.engine.decide import N_DECISIONS, N_LINES, Work, make_decisions, ma
 from streams.engine.refusals import letter, sentence
 from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
 from topics.codec.decode import Batch, decode
-from topics.codec.encode import encode_allocations, encode_inventory
+from topics.codec.encode import Messages, encode_allocations, encode_inventory
+from topics.codec.log import Joined, Records, join
 from topics.columns import EVENT
 from topics.events import CAPABILITIES, INVENTORY_TOPICS, LocationRecord, Refusal, judge
 from topics.reasons import DeadLetter, Kind
@@ -321,10 +322,9 @@ class _Decoded:
     def __init__(self, segments: list[Segment]):
         self.records, codes = _merged(segments)
         self.count = len(self.records)
-        offsets = np.fromiter((record.offset for record in self.records), np.int64, self.count)
-        self.timestamps = np.fromiter((record.timestamp for record in self.records), np.int64, self.count)
-        self.batch = decode([record.value for record in self.records], codes, offsets, self.timestamps)
-        self.rows_of = _grouped([record.key for record in self.records])
+        self.timestamps = self.records.rows["timestamp"]
+        self.batch = decode(self.records, codes)
+        self.rows_of = self.records.groups
         self.inputs = _inputs(segments)
         self.offsets = {given["topic"]: given["next"] for given in self.inputs}
 
@@ -344,7 +344,7 @@ class _Messages:
     """The batch's outputs, topic by topic, with the trace of the record that caused each."""
 
     def __init__(self, pipeline: InventoryPipeline, decoded: _Decoded, events: np.ndarray, changes: list[LocationChange]):
-        self.outputs: dict[str, list[dict]] = {}
+        self.outputs: dict[str, Messages] = {}
         self.events = events
         self.batch = decoded.batch
         self.details = decoded.batch.details
@@ -352,15 +352,16 @@ class _Messages:
         self._changes = changes
         self._partitions = np.full(len(events), pipeline.partition, np.int32)
         self._partitions[decoded.count :] = [change.partition for change in changes]
-        self._traces = {row: trace for row, record in enumerate(decoded.records) if (trace := trace_of(record))}
+        records = decoded.records
+        self._traces = {row: trace for row in records.with_headers() if (trace := trace_of(records.record(row)))}
 
-    def _add(self, topic: str, messages: list[dict], causes: np.ndarray | list[int]) -> None:
+    def _add(self, topic: str, messages: Messages, causes: np.ndarray | list[int]) -> None:
         if self._traces:
-            for message, event in zip(messages, causes, strict=True):
+            for number, event in enumerate(causes):
                 if int(event) in self._traces:
-                    message["headers"] = self._traces[int(event)]
-        if messages:
-            self.outputs.setdefault(topic, []).extend(messages)
+                    messages.headers[number] = self._traces[int(event)]
+        if len(messages):
+            self.outputs.setdefault(topic, Messages()).extend(messages)
 
     def add_decisions(self, state: PoolState, out: Any) -> None:
         """Encode a pool's decisions, and make `out` empty for the next pool."""
@@ -392,11 +393,12 @@ class _Messages:
     def add_dead_letters(self, location_pools: dict[bytes, bytes]) -> None:
         """Encode what was refused, whole, with a reason and a sentence."""
         dead = np.flatnonzero(self.events["outcome"] == Fate.DEAD_LETTER).tolist()
-        self._add("dead-letter.v1", [self._dead_letter(row, location_pools) for row in dead], dead)
+        self._add("dead-letter.v1", Messages.of([self._dead_letter(row, location_pools) for row in dead]), dead)
 
     def _dead_letter(self, row: int, location_pools: dict[bytes, bytes]) -> dict:
         event = self.events[row]
-        record = self._decoded.records[row] if row < self._decoded.count else self._changes[row - self._decoded.count]
+        count = self._decoded.count
+        record = self._decoded.records.record(row) if row < count else self._changes[row - count]
         detail = self.details.get(row)
         if detail is None:
             reason, detail = sentence(event, self._decoded.batch, record.key, location_pools)
@@ -418,45 +420,29 @@ class _Clock:
         self._last = now
 
 
-def _merged(segments: list[Segment]) -> tuple[list[Any], np.ndarray]:
+def _merged(segments: list[Segment]) -> tuple[Joined, np.ndarray]:
     """Merge topics by timestamp, each in its own order; gives the records and their topics' codes."""
-    if len({segment.topic for segment in segments}) <= 1:
-        records = [record for segment in segments for record in segment.records]
-        code = _TOPIC_CODES[segments[0].topic] if segments else 0
-        return records, np.full(len(records), code, np.uint8)
-    by_topic: dict[str, list[Any]] = {}
+    by_topic: dict[str, list[Records]] = {}
     for segment in segments:
         by_topic.setdefault(segment.topic, []).extend(segment.records)
-    records = [record for found in by_topic.values() for record in found]
+    chunks = [chunk for found in by_topic.values() for chunk in found]
+    sizes = [sum(map(len, found)) for found in by_topic.values()]
+    codes = np.repeat(np.array([_TOPIC_CODES[topic] for topic in by_topic], np.uint8), sizes)
+    if len(by_topic) <= 1:
+        return join(chunks), codes
     # A topic's own order stands even where its timestamps go back.
-    times = [
-        np.maximum.accumulate(np.fromiter((record.timestamp for record in found), np.int64, len(found)))
-        for found in by_topic.values()
-    ]
-    codes = np.concatenate([np.full(len(found), _TOPIC_CODES[topic], np.uint8) for topic, found in by_topic.items()])
+    times = [np.maximum.accumulate(np.concatenate([chunk.rows["timestamp"] for chunk in found])) for found in by_topic.values()]
     order = np.argsort(np.concatenate(times), kind="stable")
-    return [records[i] for i in order.tolist()], codes[order]
-
-
-def _grouped(keys: list[bytes | None]) -> dict[bytes | None, np.ndarray]:
-    """Key → int64 rows that have it, in order."""
-    distinct = set(keys)
-    if len(distinct) == 1:
-        return {keys[0]: np.arange(len(keys))}
-    places = {key: i for i, key in enumerate(distinct)}
-    codes = np.fromiter((places[key] for key in keys), np.int64, len(keys))
-    return {key: np.flatnonzero(codes == place) for key, place in places.items()}
+    return join(chunks, order), codes[order]
 
 
 def _inputs(segments: list[Segment]) -> list[dict[str, Any]]:
     """What the batch reads of each topic, for the manifest."""
     inputs: dict[str, dict[str, Any]] = {}
     for segment in segments:
-        if segment.records:
-            first, last = segment.records[0].offset, segment.records[-1].offset
-            given = inputs.setdefault(segment.topic, {"topic": segment.topic, "first": first, "next": 0, "count": 0})
-            given["next"] = last + 1
-            given["count"] += len(segment.records)
+        given = inputs.setdefault(segment.topic, {"topic": segment.topic, "first": segment.first, "next": 0, "count": 0})
+        given["next"] = segment.last + 1
+        given["count"] += len(segment)
     return list(inputs.values())
 
 

@@ -5,26 +5,47 @@ the same records in the same order always give the same outcome. The flow (strea
 and rebuilds it from the changelog whenever a commit's fate is in doubt.
 """
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Protocol
 
 import numpy as np
 
 from state.pool import Delta
+from topics.codec.encode import Messages
+from topics.codec.log import Record, Records
 
 TRACE_BYTES = 256
 
 
 @dataclass(slots=True)
 class Segment:
-    """Consecutive records of one input topic, oldest first.
-
-    A record has `offset`, `timestamp` (epoch ms), `key`, `value` (bytes or None) and `headers`, as aiokafka's
-    ConsumerRecord does.
-    """
+    """Consecutive records of one input topic, oldest first; there is at least one."""
 
     topic: str
-    records: list[Any]
+    records: list[Records]
+
+    @classmethod
+    def of(cls, topic: str, records: Iterable[Any]) -> "Segment":
+        """Make one of objects with a `Record`'s attributes."""
+        return cls(topic, [Records.of(records)])
+
+    def __len__(self) -> int:
+        return sum(map(len, self.records))
+
+    def __iter__(self) -> Iterator[Record]:
+        return chain.from_iterable(self.records)
+
+    @property
+    def first(self) -> int:
+        """Offset of the first record."""
+        return int(self.records[0].rows["offset"][0])
+
+    @property
+    def last(self) -> int:
+        """Offset of the last record."""
+        return int(self.records[-1].rows["offset"][-1])
 
 
 @dataclass(slots=True)
@@ -42,8 +63,8 @@ class LocationChange:
 class Outcome:
     """All that one batch changes outside the pipeline: to be committed in one transaction, or not at all."""
 
-    outputs: dict[str, list[dict]]
-    """Topic → messages as `Producer.produce_batch` takes them (`key`, `value`); one with `headers` needs `produce`."""
+    outputs: dict[str, Messages]
+    """Topic → what is produced to it."""
     changelog: bytes
     """The batch's changelog record; empty when nothing happened that a replay must know."""
     offsets: dict[str, int]
@@ -81,7 +102,7 @@ class ChangelogGap(Exception):
     """The changelog's chain of batches is broken: found, expected and where stand in the message."""
 
 
-def trace_of(record: Any) -> list[tuple[str, bytes]]:
+def trace_of(record: Record) -> list[tuple[str, bytes]]:
     """Give the headers of a record that its outputs carry on: a `traceparent`, if it is of the size that one has."""
     return [header for header in record.headers if header[0] == "traceparent" and len(header[1] or b"") <= TRACE_BYTES]
 

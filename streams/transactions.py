@@ -21,7 +21,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
 from streams import failpoints
 from streams.clients import client_config
+from streams.librdkafka import handle_of, produce_spans
 from streams.pipeline import Outcome
+from topics.codec.encode import Messages
 
 log = logging.getLogger("nearshelf.transactions")
 
@@ -107,6 +109,7 @@ class PartitionProducer:
         self._timeout_s = settings.request_timeout_ms / 1000
         config = client_config(
             settings,
+            client_id=transactional_id,
             transactional_id=transactional_id,
             transaction_timeout_ms=settings.transaction_timeout_ms,
             message_timeout_ms=min(settings.request_timeout_ms, settings.transaction_timeout_ms),
@@ -124,6 +127,7 @@ class PartitionProducer:
         )
         # Without a logger: what librdkafka says of a fenced producer would reach Python in the middle of another exception.
         self._producer = Producer(config)
+        self._handle = handle_of(self._producer, transactional_id)
         # With a connection up the fence takes 50 ms; without one librdkafka asks for the coordinator again after half a second.
         self._producer.list_topics(changelog_topic, timeout=self._timeout_s)
         self._producer.init_transactions(self._timeout_s)
@@ -188,13 +192,16 @@ class PartitionProducer:
         stages = ("produce", "flush", "offsets", "commit")
         return {stage: end - start for stage, start, end in zip(stages, times, times[1:], strict=False)}
 
-    def _send(self, topic: str, messages: list[dict]) -> None:
-        if any("headers" in message for message in messages):
+    def _send(self, topic: str, messages: Messages) -> None:
+        if messages.headers:
             for message in messages:  # one by one, all of them: the order within a key counts
                 self._produce(topic, **message)
-        elif self._producer.produce_batch(topic, messages, partition=self._partition) < len(messages):
-            error = next(message["_error"] for message in messages if "_error" in message)
-            raise Refused(f"a message to {topic} was not accepted: {error.str()}")
+            return
+        for buffer, spans in messages.blocks:
+            try:
+                produce_spans(self._handle, topic, self._partition, buffer, spans)
+            except KafkaException as failure:
+                raise Refused(f"a message to {topic} was not accepted: {failure.args[0].str()}") from failure
 
     def _send_changelog(self, outcome: Outcome) -> None:
         record = outcome.changelog

@@ -3,24 +3,13 @@
 A worker does it before it joins its group, so that it is never given partitions it could not serve yet.
 """
 
-from dataclasses import dataclass
-
 import orjson
 
 from config.settings import Settings, load_settings
 from streams.demand.pipeline import warm as warm_demand
 from streams.inventory import InventoryPipeline
 from streams.pipeline import LocationChange, Segment
-
-
-@dataclass(slots=True)
-class _Record:
-    offset: int
-    value: bytes
-    timestamp: int = 0
-    key: bytes = b"warm"
-    headers: tuple = ()
-
+from topics.codec import log
 
 _LOCATION = {"id": "A", "pool": "warm", "kind": "store", "latitude": 51.0, "longitude": 0.0}
 _EVENT = {"event_time": 0, "location_id": "A", "sku": "B"}
@@ -38,18 +27,20 @@ _ORDER = {
 
 
 def _segment(topic: str, *events: dict) -> Segment:
-    return Segment(topic, [_Record(offset, orjson.dumps(event)) for offset, event in enumerate(events)])
+    records = [log.Record(offset, 0, b"warm", orjson.dumps(event), []) for offset, event in enumerate(events)]
+    return Segment.of(topic, records)
 
 
 def warm_kernels(settings: Settings) -> None:
     """Run a shop of one location through the inventory pipeline, in memory, and restore it; then the clicks' own."""
+    log.warm()
     warm_demand(settings)
     pipeline = InventoryPipeline(0, 1, settings)
     network = [LocationChange(0, 0, 0, b"A", orjson.dumps(_LOCATION))]
     segments = [_segment("stock.v1", _RECEIPT), _segment("sales.v1", _SALE), _segment("orders.v1", _ORDER, {})]
     pipeline.needs_locations(segments)
     first = pipeline.process(segments, network)
-    pipeline.needs_locations([_segment("stock.v1")])
+    pipeline.needs_locations([])
     restored = InventoryPipeline(0, 1, settings)
     restored.restore(first.changelog, first.link)
     restored.seal()

@@ -74,7 +74,7 @@ def segments(records: list[LogRecord]) -> list[Segment]:
     by_topic: dict[str, list[LogRecord]] = {}
     for record in records:
         by_topic.setdefault(record.topic, []).append(record)
-    return [Segment(topic, found) for topic, found in by_topic.items()]
+    return [Segment.of(topic, found) for topic, found in by_topic.items()]
 
 
 def play(pipeline: InventoryPipeline, log: Log, size: int) -> list[Outcome]:

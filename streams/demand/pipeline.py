@@ -6,7 +6,6 @@ Not here: Kafka and its transactions (flow.py), what a click does (kernel.py), t
 """
 
 import time
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,8 @@ from streams.engine.refusals import letter
 from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
 from topics.codec.decode import ClickBatch, decode_clicks
 from topics.codec.demand import encode_demand
+from topics.codec.encode import Messages
+from topics.codec.log import Joined, Record, join
 from topics.reasons import DeadLetter
 from topics.reasons import Outcome as Fate
 
@@ -62,14 +63,12 @@ class ClicksPipeline:
 
     def process(self, segments: list[Segment], locations: list[LocationChange]) -> Outcome:
         """Apply a batch of clicks; `locations` is empty."""
-        records = [record for segment in segments for record in segment.records]
-        if not records:
+        if not segments:
             return Outcome({}, b"", {}, self.sequence)
         times = [time.perf_counter()]
         # 1: decode
-        offsets = np.fromiter((record.offset for record in records), np.int64, len(records))
-        timestamps = np.fromiter((record.timestamp for record in records), np.int64, len(records))
-        batch = decode_clicks([record.value for record in records], offsets, timestamps)
+        records = join([chunk for segment in segments for chunk in segment.records])
+        batch = decode_clicks(records)
         times.append(time.perf_counter())
         # 2: count
         fates = self._count(batch)
@@ -83,14 +82,14 @@ class ClicksPipeline:
         times.append(time.perf_counter())
         numbers = np.bincount(fates).tolist()
         return Outcome(
-            outputs={topic: messages for topic, messages in outputs.items() if messages},
+            outputs={topic: messages for topic, messages in outputs.items() if len(messages)},
             changelog=record,
             offsets=dict(self.next_offsets),
             sequence=self.sequence,
             link=self.link,
             counts={(TOPIC, Fate(fate).wire): number for fate, number in enumerate(numbers) if number},
             stages=dict(zip(("decode", "count", "encode", "record"), np.diff(times).tolist(), strict=True)),
-            timestamps=timestamps,
+            timestamps=records.rows["timestamp"].copy(),
         )
 
     def _count(self, batch: ClickBatch) -> np.ndarray:
@@ -104,29 +103,31 @@ class ClicksPipeline:
         apply_clicks(self.state.t, clicks, buffer, fates)
         return fates
 
-    def _demand(self, records: list[Any]) -> list[dict]:
+    def _demand(self, records: Joined) -> Messages:
         """Encode the rows that changed, each with the trace of the record that changed it last."""
         t, numbers = self.state.t, self.state.changed_rows()
         messages = encode_demand(t.rows, numbers, t.heap, partition=self.partition, **self._window)
-        if any(record.headers for record in records):
-            for message, event in zip(messages, t.row_event[numbers].tolist(), strict=True):
-                _pass_trace(records[event], message)
+        traced = set(records.with_headers())
+        if traced:
+            for number, event in enumerate(t.row_event[numbers].tolist()):
+                if event in traced and (trace := trace_of(records.record(event))):
+                    messages.headers[number] = trace
         return messages
 
-    def _dead_letters(self, records: list[Any], batch: ClickBatch, fates: np.ndarray) -> list[dict]:
+    def _dead_letters(self, records: Joined, batch: ClickBatch, fates: np.ndarray) -> Messages:
         """Encode the records that could not be read, whole, with a reason and a sentence."""
         messages = []
         for row in np.flatnonzero(fates == Fate.DEAD_LETTER).tolist():
-            record = records[row]
+            record = records.record(row)
             reason = DeadLetter(int(batch.clicks["reason"][row]))
             message = letter(TOPIC, self.partition, record, reason, batch.details.get(row, _NO_ROOM))
-            _pass_trace(record, message)
-            messages.append(message)
-        return messages
+            messages.append(message | {"headers": trace_of(record)})
+        return Messages.of(messages)
 
-    def _record(self, records: list[Any]) -> bytes:
+    def _record(self, records: Joined) -> bytes:
         self.sequence += 1
-        first, self.next_offsets[TOPIC] = records[0].offset, records[-1].offset + 1
+        offsets = records.rows["offset"]
+        first, self.next_offsets[TOPIC] = int(offsets[0]), int(offsets[-1]) + 1
         head = {
             "batch": self.sequence,
             "partition": self.partition,
@@ -177,16 +178,4 @@ def warm(settings: Settings) -> None:
     """Compile the kernels, or load what was compiled before, so that no first click waits for it."""
     pipeline = ClicksPipeline(0, 1, settings)
     pipeline.seal()
-    pipeline.process([Segment(TOPIC, [_Unread()])], [])
-
-
-class _Unread:
-    """A record that says nothing."""
-
-    offset, timestamp, key, value, headers = 0, 0, None, None, ()
-
-
-def _pass_trace(record: Any, message: dict) -> None:
-    trace = trace_of(record)
-    if trace:
-        message["headers"] = trace
+    pipeline.process([Segment.of(TOPIC, [Record(0, 0, None, None, [])])], [])

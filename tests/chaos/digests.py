@@ -128,7 +128,7 @@ def _apply(pipeline: InventoryPipeline, taken: list[Taken], chance: random.Rando
         by_topic: dict[str, list[Taken]] = {}
         for record in batch:
             by_topic.setdefault(record.topic, []).append(record)
-        pipeline.process([Segment(topic, records) for topic, records in by_topic.items()], [])
+        pipeline.process([Segment.of(topic, records) for topic, records in by_topic.items()], [])
 
 
 def cuts(taken: Iterable[Taken], chance: random.Random) -> Iterator[list[Taken]]:

@@ -205,7 +205,7 @@ def _play(make: Callable, batches: Batches, found: Found) -> Played | None:
             pipeline.needs_locations(given)
             outcomes.append(pipeline.process(given, changes))
         except Exception as error:
-            shown = [(segment.topic, record.key, record.value) for segment in given for record in segment.records]
+            shown = [(segment.topic, record.key, record.value) for segment in given for record in segment]
             found.stops.append(f"{type(error).__name__}: {error!s:.300} at {shown!r:.2000}")
             return None
     return outcomes, pipeline

@@ -18,6 +18,7 @@ from streams import app
 from streams.flow import Group
 from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
 from streams.transactions import Doubt
+from topics.codec.encode import Messages
 
 TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
 OUTPUT = "allocations.v1"
@@ -60,8 +61,8 @@ class CountingPipeline:
         for change in changes:
             self.locations[change.key.decode()] = [change.partition, change.offset]
         for segment in segments:
-            first[segment.topic] = segment.records[0].offset
-            for record in segment.records:
+            first[segment.topic] = segment.first
+            for record in segment:
                 expected = self.next_offsets.get(segment.topic, 0)
                 assert record.offset >= expected, f"{segment.topic}: {record.offset} again, {expected} expected"
                 assert record.value != WRONG, "told to fail"
@@ -90,12 +91,12 @@ class CountingPipeline:
             "pools": [pool.decode() for pool in self.pools],
             "padding": "x" * 1000 * len(outputs),  # so that some records have to be cut
         }
-        count = {(segment.topic, "applied"): len(segment.records) for segment in segments}
-        timestamps = [record.timestamp for segment in segments for record in segment.records]
+        count = {(segment.topic, "applied"): len(segment) for segment in segments}
+        timestamps = [record.timestamp for segment in segments for record in segment]
         record = json.dumps(state).encode()
         self.link = next_link(self.link, record)
         return Outcome(
-            {OUTPUT: outputs} if outputs else {}, record, moved, self.sequence, count, {}, self.link,
+            {OUTPUT: Messages.of(outputs)} if outputs else {}, record, moved, self.sequence, count, {}, self.link,
             np.array(timestamps, np.int64),
         )  # fmt: skip
 
@@ -107,7 +108,7 @@ class CountingPipeline:
         ]
 
     def needs_locations(self, segments: list[Segment]) -> bool:
-        return any(record.value == b"where" for segment in segments for record in segment.records)
+        return any(record.value == b"where" for segment in segments for record in segment)
 
     def needs_ticks(self) -> list[bytes]:
         return sorted(self.pools)

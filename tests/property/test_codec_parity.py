@@ -268,8 +268,8 @@ def decoded(values: list[bytes | None], topic: int, *, scanned: bool) -> list[di
     scanners = (scan_events, scan_clicks) if scanned else (no_scan, no_scan)
     with patch.multiple(codec, scan_events=scanners[0], scan_clicks=scanners[1]):
         if topic == CLICKS:
-            return rows(codec.decode_clicks(values, numbers, numbers + 7))
-        return rows(codec.decode(values, np.full(len(values), topic, np.uint8), numbers, numbers + 7))
+            return rows(codec.decode_clicks(codec.records_of(values, numbers, numbers + 7)))
+        return rows(codec.decode(codec.records_of(values, numbers, numbers + 7), np.full(len(values), topic, np.uint8)))
 
 
 def no_scan(*arguments) -> int:
@@ -284,7 +284,8 @@ def assert_parity(values: list[bytes | None], topic: int) -> None:
 
 def taken(values: list[bytes], topic: int) -> np.ndarray:
     """Which records the scanner reads without the models' help."""
-    buffer, starts, ends = codec._join(values)
+    records = codec.records_of(values)
+    buffer, starts, ends = records.buffer, records.starts, records.ends
     if topic == CLICKS:
         rows_out = np.zeros(len(values), CLICK)
         scan_clicks(buffer, starts, ends, rows_out, np.empty(0, LINE), *workspace())
@@ -409,7 +410,7 @@ def test_batches_of_mixed_topics_keep_each_record_to_itself():
     topics = [rng.randrange(len(INVENTORY_TOPICS)) for _ in range(3000)]
     values = [record(rng, TOPICS[topic]) for topic in topics]
     numbers = np.arange(len(values))
-    together = rows(codec.decode(values, topics, numbers, numbers + 7))
+    together = rows(codec.decode(codec.records_of(values, numbers, numbers + 7), topics))
     for topic in range(len(INVENTORY_TOPICS)):
         places = [place for place, found in enumerate(topics) if found == topic]
         alone = decoded([values[place] for place in places], topic, scanned=True)

@@ -236,7 +236,7 @@ def _play(pipeline: Pipeline, pending: list[tuple[str, Any]], rng: random.Random
             segments: dict[str, list[Any]] = {}
             for topic, record in wanted:
                 segments.setdefault(topic, []).append(record)
-            batch = [Segment(topic, records) for topic, records in segments.items()]
+            batch = [Segment.of(topic, records) for topic, records in segments.items()]
             if len(batch) == 1 or inventory._merged(batch)[0] == [record for _, record in wanted]:
                 break
             wanted = wanted[: (len(wanted) + 1) // 2]  # another order by timestamps: fewer at once

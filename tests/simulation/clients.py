@@ -15,6 +15,7 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPar
 
 from tests.simulation import scheduler as simulated
 from tests.simulation.kafka import Cluster, Concurrent, Entry, failure
+from topics.codec.encode import Messages
 
 RETRY_S = 0.002
 STUCK = 3.0  # a call that ignores its time-out returns after so many times it, at most
@@ -205,16 +206,6 @@ class Producer:
         if on_delivery is not None:
             self._delivered.append(on_delivery)
 
-    def produce_batch(self, topic: str, messages: list[dict], partition: int = -1) -> int:
-        taken = 0
-        for message in messages:
-            try:
-                self.produce(topic, message.get("value"), message.get("key"), partition)
-                taken += 1
-            except BufferError:
-                message["_error"] = KafkaError(KafkaError._QUEUE_FULL)
-        return taken
-
     def poll(self, timeout: float = 0) -> int:
         return 0
 
@@ -285,6 +276,20 @@ class Producer:
             self._later(_delay(), place)
         if not self._in_flight and self._flusher is not None:
             simulated.current().wake(*self._flusher)
+
+
+def produce_spans(producer: Producer, topic: str, partition: int, buffer: Any, spans: Any) -> None:
+    """As streams/librdkafka.py: all are tried, and what was not accepted is told afterwards."""
+    messages = Messages()
+    messages.add(buffer, spans)
+    refused = False
+    for message in messages:
+        try:
+            producer.produce(topic, message["value"], message["key"], partition)
+        except BufferError:
+            refused = True
+    if refused:
+        raise KafkaException(KafkaError(KafkaError._QUEUE_FULL))
 
 
 class Message:

@@ -22,6 +22,7 @@ from streams.transport import Fetched
 from tests.simulation import clients
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World
+from topics.codec.log import Records
 from topics.events import LocationRecord
 
 MODULES = ("flow", "transactions", "recovery", "locations", "ticks", "app", "snapshots", "standby")
@@ -96,6 +97,8 @@ STAND_INS = {
     "SimpleQueue": simulated.SimpleQueue,
     "Queue": simulated.SimpleQueue,
     "Producer": clients.Producer,
+    "handle_of": lambda producer, _: producer,
+    "produce_spans": clients.produce_spans,
     "Consumer": clients.Consumer,
     "AdminClient": clients.AdminClient,
     "Metrics": Metrics,
@@ -306,7 +309,7 @@ class Worker(simulated.Process):
                 if end > start:
                     idle = False
                     self.positions[tp] = end
-                    self._deliver(Fetched(*tp, start, end, records, partition.end))
+                    self._deliver(Fetched(*tp, start, end, Records.of(records), partition.end))
             if idle:
                 await self._until_moved()
             else:

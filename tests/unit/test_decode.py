@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.unit.test_events import CELL, CLICK, LINE, PICKUP, PLACED, SHIPMENT
-from topics.codec.decode import Batch, decode, decode_clicks
+from topics.codec.decode import Batch, decode, decode_clicks, records_of
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, EVENT, HAS_LINES, URGENT
 from topics.columns import PICKUP as PICKUP_FLAG
 from topics.events import INVENTORY_TOPICS, MAX_LINES, MAX_VALUE_BYTES
@@ -20,7 +20,7 @@ TIME = CELL["event_time"]
 def decoded(*records: tuple[int, object]) -> Batch:
     values = [value if isinstance(value, bytes | None) else json.dumps(value).encode() for _, value in records]
     numbers = np.arange(len(records))
-    return decode(values, [topic for topic, _ in records], 100 + numbers, 1000 + numbers)
+    return decode(records_of(values, 100 + numbers, 1000 + numbers), [topic for topic, _ in records])
 
 
 def said(batch: Batch, row: int = 0) -> dict:
@@ -174,7 +174,7 @@ def test_a_record_of_4_mib_is_read_and_a_larger_one_refused():
 def test_a_batch_beyond_the_offsets_range_is_refused_whole():
     value = b" " * MAX_VALUE_BYTES
     with pytest.raises(ValueError, match="expected less than 1 GiB"):
-        decode([value] * 256, [SALES] * 256, [0] * 256, [0] * 256)
+        records_of([value] * 256)
 
 
 def order_of(ids: list[str]) -> tuple[int, dict]:
@@ -211,7 +211,7 @@ def test_an_empty_batch_is_empty():
 
 
 def click_said(value: dict) -> dict:
-    batch = decode_clicks([json.dumps(value).encode()], [5], [6])
+    batch = decode_clicks(records_of([json.dumps(value).encode()], [5], [6]))
     click = batch.clicks[0]
     names = ("event_id", "visitor", "sku", "pool", "customer", "channel", "campaign")
     texts = {name: text(batch, click[f"{name}_at"], click[f"{name}_size"]) for name in names}
@@ -236,6 +236,6 @@ def test_what_a_click_lacks_is_empty_or_nan(note):
 
 
 def test_a_bad_click_has_a_reason_and_a_sentence():
-    batch = decode_clicks([b"{}", None], [0, 1], [0, 0])
+    batch = decode_clicks(records_of([b"{}", None]))
     assert batch.clicks["reason"].tolist() == [DeadLetter.MISSING_FIELD, DeadLetter.NOT_JSON]
     assert set(batch.details) == {0, 1}

@@ -14,20 +14,16 @@ from streams.metrics import Metrics
 from streams.pipeline import LocationChange, Outcome
 from streams.transactions import Doubt, Fenced, Refused
 from streams.transport import Fetched
+from topics.codec.log import Record, Records
 
 A, B = "a.v1", "b.v1"
 PATIENCE_S = 10
 UNTOLD = Doubt("committed, but nobody was told")
 
 
-class Record:
-    def __init__(self, offset, value=b"12345678"):
-        self.offset, self.value, self.key, self.headers, self.timestamp = offset, value, b"k", (), 0
-
-
 def fetched(topic, start, end, missing=(), value=b"12345678"):
-    records = [Record(offset, value) for offset in range(start, end) if offset not in missing]
-    return Fetched(topic, 0, start, end, records, end)
+    records = [Record(offset, 0, b"k", value, []) for offset in range(start, end) if offset not in missing]
+    return Fetched(topic, 0, start, end, Records.of(records), end)
 
 
 class Ledger:
@@ -84,7 +80,7 @@ class Counting:
         if not segments and not locations:
             return Outcome({}, b"", {}, self.sequence)
         self.sequence += 1
-        batch = [(segment.topic, [record.offset for record in segment.records]) for segment in segments]
+        batch = [(segment.topic, [record.offset for record in segment]) for segment in segments]
         self.batches.append((batch, list(locations)))
         offsets = {topic: found[-1] + 1 for topic, found in batch}
         self.next_offsets |= offsets
@@ -342,7 +338,7 @@ def test_a_committed_record_is_kept_no_longer(bench):
     made = bench()
     flow = made.start()
     batch = fetched(A, 0, 1)
-    record = weakref.ref(batch.records[0])
+    record = weakref.ref(batch.records.buffer)
     flow.offer(batch)
     del batch
     made.await_committed({A: 1})

@@ -13,6 +13,7 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
+from confluent_kafka import Producer
 from faust.types import TP
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -21,12 +22,15 @@ from streams import transactions
 from streams.chain import Chain
 from streams.failpoints import FAIL_POINTS, fail_points
 from streams.flow import _fitting, _Waiting
+from streams.librdkafka import handle_of
 from streams.locations import LocationFeed
 from streams.metrics import Histogram
 from streams.pipeline import ChangelogGap, Outcome
 from streams.recovery import Inconsistent, read_positions
 from streams.scheduler import BatchScheduler
 from streams.transport import Fetched, KeptRecords, read
+from topics.codec.encode import Messages
+from topics.codec.log import Record, Records
 from topics.events import LocationRecord
 
 # Fetching
@@ -92,17 +96,18 @@ def test_aborted_records_are_left_out_and_the_range_goes_over_them():
     assert (found.start, found.end, [record.offset for record in found.records]) == (5, 8, [7])
 
 
-def test_a_header_whose_name_is_no_text_is_left_out_and_stops_nothing():
+def test_a_header_whose_name_is_no_text_stops_nothing():
     committed = log_batch(4, [b"0", b"1"], producer=9, transactional=True)
     aborted = log_batch(6, [b"2", b"3"], producer=9, transactional=True)
-    spoilt = spoil(log_batch(8, [b"4", None], headers=[("name", b"x")]), b"name")
+    spoilt = spoil(log_batch(8, [b"4", None], headers=[("name", b"x"), ("b", b"y")]), b"name")
     whole = log_batch(10, [b"6"], headers=[("name", b"x")])
     source, state = response(5, committed, aborted, spoilt, whole, aborted=[(9, 6)])
     found = read(source, state)
+    unread = [("\ufffd" * 4, b"x"), ("b", b"y")]
     assert [(record.offset, record.timestamp, record.value, list(record.headers)) for record in found.records] == [
         (5, 1_001, b"1", []),
-        (8, 1_000, b"4", []),
-        (9, 1_001, None, []),
+        (8, 1_000, b"4", unread),
+        (9, 1_001, None, unread),
         (10, 1_000, b"6", [("name", b"x")]),
     ]
     assert {record.key for record in found.records} == {b"key"}
@@ -125,7 +130,7 @@ def test_the_scheduler_yields_a_partitions_range_once():
 
 
 def waiting(*sizes):
-    records = [SimpleNamespace(value=b"x" * size) for size in sizes]
+    records = Records.of(Record(offset, 0, None, b"x" * size, []) for offset, size in enumerate(sizes))
     return _Waiting(0.0, "a.v1", records, sum(sizes))
 
 
@@ -255,25 +260,18 @@ def test_records_that_may_be_deleted_unread_may_be_missing():
 
 
 class Sent:
-    """Stands in for librdkafka's producer; takes up to `limit` messages of a list."""
+    """Stands in for librdkafka's producer."""
 
-    def __init__(self, limit=1_000_000):
-        self.limit = limit
+    def __init__(self):
         self.messages = []
 
     def produce(self, topic, partition, **message):
         self.messages.append((topic, partition, message))
 
-    def produce_batch(self, topic, messages, partition):
-        for message in messages[self.limit :]:
-            message["_error"] = transactions.KafkaError(transactions.KafkaError._QUEUE_FULL)
-        self.messages += [(topic, partition, message) for message in messages[: self.limit]]
-        return min(self.limit, len(messages))
-
 
 def producer(sent):
     made = object.__new__(transactions.PartitionProducer)
-    made._producer, made._partition, made._changelog_topic = sent, 2, "log"
+    made._producer, made._handle, made._partition, made._changelog_topic = sent, 0, 2, "log"
     return made
 
 
@@ -292,20 +290,26 @@ def test_messages_with_headers_keep_their_place_among_those_without():
     sent = Sent()
     messages = [
         {"key": b"a", "value": b"1"},
-        {"key": b"a", "value": b"2", "headers": [("h", b"x")]},
-        {"key": b"a", "value": b"3"},
+        {"key": None, "value": b"2", "headers": [("h", b"x")]},
+        {"key": b"", "value": b"3"},
     ]
-    producer(sent)._send("out", messages)
-    assert [(message["value"], message.get("headers")) for _, _, message in sent.messages] == [
-        (b"1", None),
-        (b"2", [("h", b"x")]),
-        (b"3", None),
-    ]
+    producer(sent)._send("out", Messages.of(messages))
+    assert [message for _, _, message in sent.messages] == messages
 
 
 def test_messages_that_librdkafka_does_not_take_are_not_left_out():
-    with pytest.raises(transactions.Refused, match="a message to out was not accepted"):
-        producer(Sent(limit=1))._send("out", [{"value": b"1"}, {"value": b"2"}])
+    real = Producer({"bootstrap.servers": "127.0.0.1:1", "client.id": "me", "queue.buffering.max.messages": 2, "log_level": 0})
+    made = producer(real)
+    made._handle = handle_of(real, "me")
+    with pytest.raises(transactions.Refused, match="a message to out was not accepted: Local: Queue full"):
+        made._send("out", Messages.of([{"value": b"1"}] * 3))
+    real.purge()
+
+
+def test_a_handle_is_proven_to_be_one():
+    real = Producer({"bootstrap.servers": "127.0.0.1:1", "client.id": "me", "log_level": 0})
+    with pytest.raises(ImportError, match=r"expected the handle of 'you'.*found b'me#producer-"):
+        handle_of(real, "you")
 
 
 # Locations

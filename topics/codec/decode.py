@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from topics.codec.fields import TEXTS, TIMES
-from topics.codec.grammar import PADDING
+from topics.codec.log import Joined, Record, Records, join
 from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
-from topics.events import INVENTORY_TOPICS, MAX_VALUE_BYTES, Record, Refusal, judge
+from topics.events import INVENTORY_TOPICS, Refusal, judge
+from topics.events import Record as Event
 from topics.reasons import Kind
 
 _SHORTEST_LINE = 4  # bytes: `"a",` in line_ids
@@ -83,97 +84,70 @@ class _Tail:
         return grown
 
 
-def decode(
-    values: Sequence[bytes | None],
-    topics: np.ndarray | Sequence[int],
-    offsets: np.ndarray | Sequence[int],
-    timestamps: np.ndarray | Sequence[int],
-) -> Batch:
+def decode(records: Joined, topics: np.ndarray | Sequence[int]) -> Batch:
     """Read a batch of inventory events.
 
     Parameters
     ----------
-    values : sequence of n bytes or None
-        The records' values.
+    records : Joined
+        The n records.
     topics : uint8[n]
         Each record's topic as its place in `events.INVENTORY_TOPICS`.
-    offsets, timestamps : int64[n]
-        Each record's offset, and its timestamp in epoch ms.
 
     Returns
     -------
     Batch
 
-    Raises
-    ------
-    ValueError
-        If the batch's texts don't fit into 2 GiB.
-
     Examples
     --------
-    >>> batch = decode([b'{"pool_id":"uk"}', b"?"], [4, 4], [7, 8], [0, 0])
+    >>> records = records_of([b'{"pool_id":"uk"}', b"?"])
+    >>> batch = decode(records, [4, 4])
     >>> batch.events["kind"].tolist(), batch.details[1]
     ([50, 0], 'value: expected a JSON object, found expected value at line 1 column 1')
     """
-    buffer, starts, ends = _join(values)
-    events = np.zeros(len(values), EVENT)
+    events = np.zeros(len(records), EVENT)
     events["topic"] = topics
-    events["offset"] = offsets
-    events["timestamp"] = timestamps
-    lines = np.empty(len(buffer) // _SHORTEST_LINE, LINE)
-    line_count = scan_events(buffer, starts, ends, events, lines, *workspace())
+    events["offset"] = records.rows["offset"]
+    events["timestamp"] = records.rows["timestamp"]
+    lines = np.empty(len(records.buffer) // _SHORTEST_LINE, LINE)
+    line_count = scan_events(records.buffer, records.starts, records.ends, events, lines, *workspace())
     lines = lines[:line_count]
-    tail = _Tail(len(buffer), line_count)
-    details = _judge_rows(events, INVENTORY_TOPICS, values, tail, _fill_event)
+    tail = _Tail(len(records.buffer), line_count)
+    details = _judge_rows(events, INVENTORY_TOPICS, records, tail, _fill_event)
     if tail.lines:
         lines = np.concatenate([lines, np.array(tail.lines, LINE)])
-    return Batch(events, lines, tail.grown(buffer), details)
+    return Batch(events, lines, tail.grown(records.buffer), details)
 
 
-def decode_clicks(
-    values: Sequence[bytes | None],
-    offsets: np.ndarray | Sequence[int],
-    timestamps: np.ndarray | Sequence[int],
-) -> ClickBatch:
-    """Read a batch of `clicks.v1`; parameters and errors as in `decode`, all rows' `topic` 0.
+def decode_clicks(records: Joined) -> ClickBatch:
+    """Read a batch of `clicks.v1`, as `decode` does; all rows' `topic` is 0.
 
     Examples
     --------
     >>> value = b'{"event_id":"e","event_time":5,"visitor_id":"v","kind":"view","channel":"web","sku":"A"}'
-    >>> clicks = decode_clicks([value], [0], [9]).clicks
+    >>> clicks = decode_clicks(records_of([value])).clicks
     >>> clicks["event_time"].tolist(), clicks["sku_size"].tolist(), clicks["latitude"].tolist()
     ([5], [1], [nan])
     """
-    buffer, starts, ends = _join(values)
-    clicks = np.zeros(len(values), CLICK)
-    clicks["offset"] = offsets
-    clicks["timestamp"] = timestamps
-    scan_clicks(buffer, starts, ends, clicks, np.empty(0, LINE), *workspace())
-    tail = _Tail(len(buffer), 0)
-    details = _judge_rows(clicks, ("clicks.v1",), values, tail, _fill_click)
-    return ClickBatch(clicks, tail.grown(buffer), details)
+    clicks = np.zeros(len(records), CLICK)
+    clicks["offset"] = records.rows["offset"]
+    clicks["timestamp"] = records.rows["timestamp"]
+    scan_clicks(records.buffer, records.starts, records.ends, clicks, np.empty(0, LINE), *workspace())
+    tail = _Tail(len(records.buffer), 0)
+    details = _judge_rows(clicks, ("clicks.v1",), records, tail, _fill_click)
+    return ClickBatch(clicks, tail.grown(records.buffer), details)
 
 
-def _join(values: Sequence[bytes | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lay the records into one buffer for the scanner; what can't be good goes in as nothing, for the judge to name."""
-    if None in values:
-        values = [value or b"" for value in values]
-    sizes = np.fromiter(map(len, values), np.int64, len(values))
-    if sizes.max(initial=0) > MAX_VALUE_BYTES:
-        values = [value if len(value) <= MAX_VALUE_BYTES else b"" for value in values]
-        sizes = np.fromiter(map(len, values), np.int64, len(values))
-    ends = np.cumsum(sizes + 1) - 1
-    starts = ends - sizes
-    total = int(sizes.sum()) + len(values) + PADDING
-    if total >= 1 << 30:  # the models' texts may add as much again
-        raise ValueError(f"batch of {total} bytes: expected less than 1 GiB; lower the batch's limit of bytes")
-    joined = b"\0".join((*values, bytes(PADDING)))
-    return np.frombuffer(joined, np.uint8), starts, ends
+def records_of(
+    values: Sequence[bytes | None], offsets: Sequence[int] | None = None, timestamps: Sequence[int] | None = None
+) -> Joined:
+    """Join values to a batch; their offsets, and their timestamps in epoch ms, are counted from 0 unless given."""
+    counted = range(len(values))
+    rows = zip(counted if offsets is None else offsets, counted if timestamps is None else timestamps, values, strict=True)
+    return join([Records.of(Record(offset, timestamp, None, value, []) for offset, timestamp, value in rows)])
 
 
-def _judge_rows(
-    table_inout: np.ndarray, topics: Sequence[str], values: Sequence[bytes | None], tail: _Tail, fill: Callable
-) -> dict[int, str]:
+def _judge_rows(table_inout: np.ndarray, topics: Sequence[str], values: Joined, tail: _Tail, fill: Callable) -> dict[int, str]:
     """Let the models decide on each record that the scanner left: fill its row, or note why not."""
     details = {}
     for number in np.flatnonzero(table_inout["kind"] == Kind.UNDECODED).tolist():
@@ -193,7 +167,7 @@ def _fill_text(row_out: dict, column: str, text: str | None, tail: _Tail) -> Non
     row_out[f"{column}_at"], row_out[f"{column}_size"] = tail.text(text)
 
 
-def _fill_event(event_out: dict, record: Record, tail: _Tail) -> None:
+def _fill_event(event_out: dict, record: Event, tail: _Tail) -> None:
     """Write a model's fields into its EVENT row; the twin of the scanner's `_fill_event`."""
     kind = Kind[getattr(record, "kind", "tick").upper()]
     event_out["kind"] = kind
@@ -219,7 +193,7 @@ def _fill_event(event_out: dict, record: Record, tail: _Tail) -> None:
             tail.line(line.line_id, getattr(line, "sku", None), line.quantity)
 
 
-def _fill_request(event_out: dict, record: Record, tail: _Tail) -> None:
+def _fill_request(event_out: dict, record: Event, tail: _Tail) -> None:
     """Write what only a placed or held order has: flags, and the place its mode asks for."""
     pickup = record.mode == "pickup"
     event_out["flags"] = (
@@ -235,7 +209,7 @@ def _fill_request(event_out: dict, record: Record, tail: _Tail) -> None:
     event_out["longitude"] = record.destination.longitude
 
 
-def _fill_click(click_out: dict, record: Record, tail: _Tail) -> None:
+def _fill_click(click_out: dict, record: Event, tail: _Tail) -> None:
     """Write a click's fields into its CLICK row."""
     click_out["kind"] = Kind[record.kind.upper()]
     click_out["event_time"] = record.event_time
@@ -250,5 +224,5 @@ def _fill_click(click_out: dict, record: Record, tail: _Tail) -> None:
 
 def warm() -> None:
     """Compile the scanner, or load it from numba's cache, before the first batch is waited for."""
-    decode([], [], [], [])
-    decode_clicks([], [], [])
+    decode(records_of([]), [])
+    decode_clicks(records_of([]))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from topics.codec.encode import _put, _put_escaped, _put_integer, _put_raw, _text
+from topics.codec.encode import Messages, _put, _put_escaped, _put_integer, _put_raw, _text
 from topics.kernels import kernel
 
 _SLASH, _CLOSE = b"/}"
@@ -21,7 +21,7 @@ _FIXED_ROOM = 512  # names and integers
 
 def encode_demand(
     rows: np.ndarray, numbers: np.ndarray, heap: np.ndarray, *, partition: int, window_ms: int, step_ms: int
-) -> list[dict]:
+) -> Messages:
     """Write rows as records of `demand.v1`.
 
     Parameters
@@ -39,16 +39,17 @@ def encode_demand(
 
     Returns
     -------
-    list of dict
-        `{"key": pool_id/sku/partition, "value": JSON}` for each row, in order.
+    Messages
+        For each row, in order; key: pool_id/sku/partition.
     """
     spans = np.empty((numbers.size, 3), np.int64)
     # A text stands in the key as it is, and in the value at most doubled by escapes.
     room = _FIXED_ROOM * numbers.size + 3 * int(rows["id_size"][numbers].sum())
     out = np.empty(room, np.uint8)
     size = _demand_kernel(rows, numbers, heap, partition, window_ms, step_ms, out, spans)
-    joined = out[:size].tobytes()
-    return [{"key": joined[key:value], "value": joined[value:end]} for key, value, end in spans.tolist()]
+    messages = Messages()
+    messages.add(out[:size], spans)
+    return messages
 
 
 @kernel

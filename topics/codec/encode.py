@@ -1,14 +1,14 @@
 """Columns to records: decisions, cells and dead letters as the JSON of the contract.
 
-Owner: the pipelines. The kernels write keys and values one after the other into one buffer, without the GIL; Python cuts
-it into the messages that `produce_batch` takes.
+Owner: the pipelines. The kernels write keys and values one after the other into one buffer, without the GIL; `Messages` says
+where each is, and librdkafka takes them from there (streams/librdkafka.py).
 Invariants: every value is what its output model (topics/events.py) reads back; texts are escaped; the same columns give
 the same bytes.
 Not here: where records go (streams/), the tables' schemas (topics/columns.py, state/columns.py).
 """
 
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -344,16 +344,78 @@ def _inventory_kernel(first, at, out, spans_out, cells, rows, skus, locations, h
     return len(rows), at
 
 
-def _messages(write: Callable, count: int, usual_bytes: int, *columns) -> list[dict]:
-    """Let a kernel write `count` records, in a buffer that grows as it asks, and cut that into messages."""
+class Messages:
+    """Records to be produced to one topic, in order.
+
+    Attributes
+    ----------
+    blocks : list of (uint8[], int64[n, 3])
+        Buffers, and where in them each message's key begins (-1: it has none), its value begins, and it ends.
+    headers : dict of int to list
+        Number of a message → its headers, of those that have some.
+    """
+
+    __slots__ = ("_count", "blocks", "headers")
+
+    def __init__(self) -> None:
+        self.blocks: list[tuple[np.ndarray, np.ndarray]] = []
+        self.headers: dict[int, list[tuple[str, bytes]]] = {}
+        self._count = 0
+
+    @classmethod
+    def of(cls, messages: Sequence[dict]) -> "Messages":
+        """Make them of dicts with `key` (or None), `value` and, maybe, `headers`."""
+        made, parts, spans, at = cls(), [], [], 0
+        for number, message in enumerate(messages):
+            key, value = message.get("key"), message["value"]
+            value_at = at + len(key or b"")
+            spans.append((-1 if key is None else at, value_at, value_at + len(value)))
+            parts += [key or b"", value]
+            at = spans[-1][2]
+            if message.get("headers"):
+                made.headers[number] = message["headers"]
+        made.add(np.frombuffer(b"".join(parts), np.uint8), np.array(spans, np.int64).reshape(len(spans), 3))
+        return made
+
+    def add(self, buffer: np.ndarray, spans: np.ndarray) -> None:
+        """Append a block."""
+        if len(spans):
+            self.blocks.append((buffer, spans))
+            self._count += len(spans)
+
+    def extend(self, others: "Messages") -> None:
+        """Append others."""
+        self.headers |= {self._count + number: headers for number, headers in others.headers.items()}
+        self.blocks += others.blocks
+        self._count += len(others)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[dict]:
+        """Give each as `Producer.produce` takes it."""
+        number = 0
+        for buffer, spans in self.blocks:
+            content = buffer.tobytes()
+            for key, value, end in spans.tolist():
+                message = {"key": None if key < 0 else content[key:value], "value": content[value:end]}
+                if number in self.headers:
+                    message["headers"] = self.headers[number]
+                yield message
+                number += 1
+
+
+def _messages(write: Callable, count: int, usual_bytes: int, *columns) -> Messages:
+    """Let a kernel write `count` records, in a buffer that grows as it asks."""
     out = np.empty(usual_bytes * (count + 1), np.uint8)
     spans = np.empty((count, 3), np.int64)
     done, at = write(0, 0, out, spans, *columns)
     while done < count:
         out = np.concatenate([out[:at], np.empty(len(out) + _DECISION_ROOM, np.uint8)])
         done, at = write(done, at, out, spans, *columns)
-    joined = out[:at].tobytes()
-    return [{"key": joined[key:value], "value": joined[value:end]} for key, value, end in spans.tolist()]
+    messages = Messages()
+    messages.add(out[:at], spans)
+    return messages
 
 
 def encode_allocations(
@@ -370,7 +432,7 @@ def encode_allocations(
     topic_names: Sequence[str],
     pool_id: bytes,
     tag: bytes,
-) -> list[dict]:
+) -> Messages:
     """Write decisions as records of `allocations.v1`.
 
     Parameters
@@ -392,8 +454,8 @@ def encode_allocations(
 
     Returns
     -------
-    list of dict
-        `{"key": order id, "value": JSON}` for each decision, in order.
+    Messages
+        For each decision, in order; key: the order's id.
     """
     names = [orjson.dumps(name) for name in topic_names]
     ends = np.cumsum([0, *map(len, names)])
@@ -419,7 +481,7 @@ def encode_allocations(
 
 def encode_inventory(
     cells: np.ndarray, rows: np.ndarray, *, skus: np.ndarray, locations: np.ndarray, heap: np.ndarray, pool_id: bytes
-) -> list[dict]:
+) -> Messages:
     """Write cells as records of `inventory.v1`.
 
     Parameters
@@ -435,8 +497,8 @@ def encode_inventory(
 
     Returns
     -------
-    list of dict
-        `{"key": location_id/sku, "value": JSON}` for each row, in order.
+    Messages
+        For each row, in order; key: location_id/sku.
     """
     pool = np.frombuffer(b'{"pool_id":' + orjson.dumps(pool_id.decode()) + b',"location_id":"', np.uint8)
     return _messages(_inventory_kernel, len(rows), _USUAL_CELL, cells, rows, skus, locations, heap, pool)
