@@ -49,6 +49,11 @@ RETRY_S = 1.0
 # A broker that has just started may not know its partitions yet; one that does not after so long has lost them.
 UNKNOWN = {KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
 UNKNOWN_S = 60.0
+# Said when a restoration is held up for longer than any open transaction may last.
+HELD_UP = (
+    "if the broker answers others, it has completed a transaction without ending it in its partitions (KAFKA-20734): find it "
+    "with `kafka-transactions.sh find-hanging`, end it with `kafka-transactions.sh abort`, __consumer_offsets included"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +426,7 @@ class PartitionFlow:
     def _recover(self) -> None:
         """Fence, restore, check; then put the batches that were not settled back in front of the backlog."""
         cause, started, contradiction, unknown_at = self._rebuild, time.perf_counter(), None, None
+        started_at = time.monotonic()
         while True:
             try:
                 pipeline, positions, restored = self._restore()
@@ -436,7 +442,8 @@ class PartitionFlow:
                 unknown_at = (unknown_at or now) if code in UNKNOWN else None
                 if code in HOPELESS or (unknown_at is not None and now - unknown_at > UNKNOWN_S):
                     raise
-                log.warning("%s can't be restored yet: %s", self.name, failure)
+                held_up = now - started_at > UNKNOWN_S and code == KafkaError._TIMED_OUT
+                log.warning("%s can't be restored yet: %s%s", self.name, failure, f"; {HELD_UP}" if held_up else "")
             with self._condition:
                 if self._condition.wait_for(lambda: self._suspended or self._closing, RETRY_S):
                     raise Interrupted

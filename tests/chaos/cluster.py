@@ -21,6 +21,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from config.broker import Broker, _free_port
 from config.settings import load_settings
 from tests.chaos.proxy import Proxy
+from topics.catalogue import CATALOGUE
 
 TIMEOUT_S = 20.0
 TRANSACTIONS = "__transaction_state"
@@ -173,6 +174,18 @@ class Cluster:
             for name, at_ms in begun.items():
                 found[name].append(Window(name, at_ms, float("inf")))
         return found
+
+    def without_markers(self) -> list[Place]:
+        """Give the partitions in which a transaction hangs that is over, by the coordinator's own log.
+
+        A broker of Kafka 4 does that to itself: one that was unregistered while it was paused takes its own partitions for
+        deleted, and completes a transaction without writing its markers (KAFKA-20734). Nobody can read on then.
+        """
+        if any(window.ended_ms == float("inf") for windows in self.windows().values() for window in windows):
+            return []
+        places = self.places(CATALOGUE)
+        stable, ends = self.ends(places, True), self.ends(places, False)
+        return [place for place in places if stable[place] < ends[place]]
 
 
 def transaction_entry(key: bytes | None, value: bytes | None) -> tuple[str, int] | None:
