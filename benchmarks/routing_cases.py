@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_LINK
+from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_CELL, SKU_LINK
 from streams.routing import Scratch, View, make_scratch, route_order_kernel
 from streams.routing.distance import unit_vector
 from streams.routing.reference import Decision, Stock, route_order_reference
@@ -48,7 +48,10 @@ def make_view(latitudes, longitudes, cells, priority=None, rank=None, flags=None
     links = np.zeros(sku_count or int(table["sku"].max(initial=-1)) + 1, SKU_LINK)
     links["block_count"] = np.bincount(table["sku"], minlength=links.size)
     links["block_at"] = np.cumsum(links["block_count"]) - links["block_count"]
-    return View(table, locations, links, np.argsort(table["sku"], kind="stable").astype(np.int32))
+    blocks = np.zeros(table.size, SKU_CELL)
+    blocks["row"] = np.lexsort((locations["z"][table["location"]], table["sku"]))
+    blocks["location"] = table["location"][blocks["row"]]
+    return View(table, locations, links, blocks)
 
 
 @dataclass(slots=True)

@@ -72,7 +72,8 @@ SKU = np.dtype(
     [("hash_low", "u8"), ("hash_high", "u8"), ("id_at", "i8"), ("id_size", "i4"), ("dirty", "u1")],
     align=True,
 )
-# Derived. A SKU's cells are `sku_cells[block_at : block_at + block_count]`, in order of creation.
+# Derived. A SKU's cells are `sku_cells[block_at : block_at + block_count]`, by their location's z, then by row.
+SKU_CELL = np.dtype([("row", "i4"), ("location", "i4")])
 SKU_LINK = np.dtype(
     [
         ("block_at", "i8"),

@@ -11,6 +11,7 @@ from state.columns import ENABLED, PICKS_UP, SHIPS
 from state.hashing import hash_bytes
 from state.index import find_text, insert
 from state.pool import PoolState
+from state.stock import relink_cells
 from state.tables import LOCATIONS, mark
 from state.text import allocate_text, touch_text
 
@@ -56,7 +57,10 @@ def put_location(
     if row < 0:
         row = _add_location(state, location_id)
     location = state.t.locations[row]
+    former_z = location["z"]
     location["x"], location["y"], location["z"] = unit_vector(latitude, longitude)
+    if location["z"] != former_z:
+        relink_cells(state.t, row)
     location["latitude"], location["longitude"] = latitude, longitude
     location["kind"], location["flags"] = kind, flags
     location["priority"], location["daily_capacity"] = priority, daily_capacity

@@ -14,6 +14,7 @@ from state import columns
 from state.hashing import hash_bytes
 from state.index import index_cells, index_newest, index_rows
 from state.links import link_cells, link_holds, link_waiting
+from state.stock import FIRST_BLOCK
 from state.tables import (
     BLOCKS_TAIL,
     CELLS,
@@ -114,7 +115,7 @@ class PoolState:
             arrays[name] = np.full(2, -1, np.int32)
         arrays["heap"] = np.zeros(0, np.uint8)
         arrays["page_dirty"] = np.zeros(0, np.uint8)
-        arrays["sku_cells"] = np.zeros(0, np.int32)
+        arrays["sku_cells"] = np.zeros(0, columns.SKU_CELL)
         arrays["holds"] = np.zeros(0, columns.TIMED)
         arrays["closed"] = np.zeros(0, columns.TIMED)
         arrays["journal"] = np.zeros(0, np.int64)
@@ -302,7 +303,7 @@ class PoolState:
         for name in _INDEXES:
             self._index(name)
         self._appended = {name: self._span(name)[1] for name in RINGS}
-        self._grow("sku_cells", 8 * self.count("cells") + 8)
+        self._grow("sku_cells", 2 * self.count("cells") + FIRST_BLOCK * self.count("skus"))
         self._grow_closed(2 * max(a["orders"].size, 128))
         self._grow("holds", int(self.row["held_orders"][0]) + 1)
         a["counters"][:] = 0

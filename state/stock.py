@@ -24,7 +24,7 @@ from state.tables import (
 from state.text import allocate_text, copy_text, touch_text
 from topics.kernels import kernel
 
-_FIRST_BLOCK = 4
+FIRST_BLOCK = 4
 
 
 @kernel
@@ -76,17 +76,44 @@ def link_sku(t, row):
 @kernel
 def link_cell(t, row):
     """Enter a cell into its SKU's block; a full block moves to the tail, twice as large."""
-    link = t.sku_links[t.cells[row].sku]
+    cell = t.cells[row]
+    link = t.sku_links[cell.sku]
     if link.block_count == link.block_capacity:
-        capacity = max(_FIRST_BLOCK, 2 * link.block_capacity)
+        capacity = max(FIRST_BLOCK, 2 * link.block_capacity)
         at = t.counters[BLOCKS_TAIL]
         for i in range(link.block_count):
             t.sku_cells[at + i] = t.sku_cells[link.block_at + i]
         link.block_at = at
         link.block_capacity = capacity
         t.counters[BLOCKS_TAIL] += capacity
-    t.sku_cells[link.block_at + link.block_count] = row
+    z = t.locations[cell.location].z
+    at = link.block_at + link.block_count
+    while at > link.block_at:
+        before = t.sku_cells[at - 1]
+        before_z = t.locations[before.location].z
+        if before_z < z or (before_z == z and before.row < row):
+            break
+        t.sku_cells[at] = before
+        at -= 1
+    t.sku_cells[at].row = row
+    t.sku_cells[at].location = cell.location
     link.block_count += 1
+
+
+@kernel
+def relink_cells(t, location):
+    """Put the cells of a location that has moved into their places in the SKUs' blocks."""
+    for row in range(t.pool[0].cell_count):
+        if t.cells[row].location != location:
+            continue
+        link = t.sku_links[t.cells[row].sku]
+        at = link.block_at
+        while t.sku_cells[at].row != row:
+            at += 1
+        link.block_count -= 1
+        for i in range(at, link.block_at + link.block_count):
+            t.sku_cells[i] = t.sku_cells[i + 1]
+        link_cell(t, row)
 
 
 @kernel

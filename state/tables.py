@@ -33,7 +33,7 @@ Tables = namedtuple(
         "supply_index",
         "seen_index",
         "sku_links",
-        "sku_cells",  # int32[]: the SKUs' blocks of cell rows
+        "sku_cells",  # SKU_CELL[]: the SKUs' blocks of cells
         "line_links",
         "holds",  # TIMED[], binary heap by (time, age)
         "closed",  # TIMED[], ring by time

@@ -16,9 +16,7 @@ from streams.routing.distance import squared_chord
 from streams.routing.inner import inner_kernel
 
 View = namedtuple("View", "cells locations sku_links sku_cells")
-View.__doc__ = (
-    """What routing reads of a pool: CELL, LOCATION and SKU_LINK rows, and int32 cell rows by SKU (state/columns.py)."""
-)
+View.__doc__ = """What routing reads of a pool: CELL, LOCATION, SKU_LINK and SKU_CELL rows (state/columns.py)."""
 
 # Up to this many lines an order is routed exactly, over all subsets of its lines.
 EXACT_LINES = 8

@@ -133,8 +133,8 @@ def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_locat
         start = view.sku_links[work.group_sku[group]].block_at
         stop = start + view.sku_links[work.group_sku[group]].block_count
         for at in range(start, stop):
-            row = sku_cells[at]
-            location = np.int64(cells[row].location)
+            row = sku_cells[at].row
+            location = np.int64(sku_cells[at].location)
             entry = candidates[location]
             if entry.stamp != clock:
                 open_candidate(entry, locations[location], location, x, y, z, pickup_location, clock)

@@ -17,7 +17,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
-from state.columns import CELL, LOCATION, SKU_LINK
+from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
 from streams.routing.candidates import EXACT_LINES, View, make_work
 from streams.routing.few import route_few
 from streams.routing.inner import inner_kernel, keep_here
@@ -46,7 +46,7 @@ def route_lines(view, work, line_count, refused_lines, refused_locations, x, y, 
 
 @cache
 def _signature():
-    view = View(np.zeros(1, CELL), np.zeros(1, LOCATION), np.zeros(1, SKU_LINK), np.zeros(1, np.int32))
+    view = View(np.zeros(1, CELL), np.zeros(1, LOCATION), np.zeros(1, SKU_LINK), np.zeros(1, SKU_CELL))
     rows = numba.typeof(np.zeros(1, np.int32))
     return types.int64(
         numba.typeof(view),

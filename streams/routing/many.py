@@ -142,7 +142,7 @@ def _gather(view, order, refused_lines, refused_locations, x, y, z, pickup_locat
             total += quantity[lines[k]]
         block_at, block_end = _block(view, order, group)
         for at in range(block_at, block_end):
-            row = sku_cells[at]
+            row = sku_cells[at].row
             location = np.int64(cells[row].location)
             entry = candidates[location]
             if entry.stamp != clock:
@@ -169,7 +169,7 @@ def _units_at(view, order, group, location):
     """Units of a group's SKU that may be promised at a location."""
     block_at, block_end = _block(view, order, group)
     for at in range(block_at, block_end):
-        cell = view.cells[view.sku_cells[at]]
+        cell = view.cells[view.sku_cells[at].row]
         if cell.location == location:
             return max(np.int64(0), free_units(cell))
     return np.int64(0)
@@ -275,7 +275,7 @@ def _fits_somewhere(view, order, group, count, units, work):
     """Whether one shipper can take all of a group's asked lines."""
     block_at, block_end = _block(view, order, group)
     for at in range(block_at, block_end):
-        cell = view.cells[view.sku_cells[at]]
+        cell = view.cells[view.sku_cells[at].row]
         location = np.int64(cell.location)
         takes = free_units(cell) >= units and work.candidates[location].role == SHIPPER
         for i in range(count):
@@ -294,9 +294,9 @@ def _settle_exactly(view, order, group, count, ask, found_count, work):
         candidates[location].cover = 0
     block_at, block_end = _block(view, order, group)
     for at in range(block_at, block_end):
-        cell = view.cells[view.sku_cells[at]]
+        cell = view.cells[view.sku_cells[at].row]
         location = np.int64(cell.location)
-        work.cell_rows[location * EXACT_LINES] = view.sku_cells[at]
+        work.cell_rows[location * EXACT_LINES] = view.sku_cells[at].row
         for i in range(count):
             if has(order.covers[location], asked[i]):
                 candidates[location].cover |= 1 << i
@@ -322,7 +322,7 @@ def _settle_tightest(view, order, group, count, ask, work):
     block_at, block_end = _block(view, order, group)
     left, size = work.room, block_end - block_at
     for k in range(size):
-        cell = view.cells[view.sku_cells[block_at + k]]
+        cell = view.cells[view.sku_cells[block_at + k].row]
         left[k] = free_units(cell)
         if work.candidates[np.int64(cell.location)].role != SHIPPER:
             left[k] = 0
@@ -333,7 +333,7 @@ def _settle_tightest(view, order, group, count, ask, work):
         for k in range(size):
             if left[k] < units or (best >= 0 and left[k] >= left[best]):
                 continue
-            location = np.int64(view.cells[view.sku_cells[block_at + k]].location)
+            location = np.int64(view.sku_cells[block_at + k].location)
             if has(order.covers[location], line):
                 best = k
         if best >= 0:
@@ -355,7 +355,7 @@ def _single(view, order, ask, found_count, work):
             continue
         block_at, block_end = _block(view, order, group)
         for at in range(block_at, block_end):
-            cell = view.cells[view.sku_cells[at]]
+            cell = view.cells[view.sku_cells[at].row]
             if free_units(cell) < units:
                 candidates[np.int64(cell.location)].whole = 0
     winner, won = pick_single(view.locations, found_count, work)
@@ -469,7 +469,7 @@ def _pose(view, order, line_count, taker_count, found_count, work):
     for g in range(shared):
         block_at, block_end = _block(view, order, np.int64(order.group[asked[lines[start[g]]]]))
         for at in range(block_at, block_end):
-            cell = view.cells[view.sku_cells[at]]
+            cell = view.cells[view.sku_cells[at].row]
             j = candidates[np.int64(cell.location)].taker
             if j >= 0:
                 work.free[g * taker_count + j] = max(np.int64(0), free_units(cell))
@@ -508,7 +508,7 @@ def _list_room(view, order, group, work):
     """
     block_at, block_end = _block(view, order, group)
     for at in range(block_at, block_end):
-        cell = view.cells[view.sku_cells[at]]
+        cell = view.cells[view.sku_cells[at].row]
         work.room[at - block_at] = free_units(cell)
         work.candidates[cell.location].taker = at - block_at
     for k in range(order.start[group], order.start[group + 1]):
@@ -536,7 +536,7 @@ def _complete(view, order, work):
                 continue
             best, nearest = NOBODY, np.inf
             for at in range(block_at, block_end):
-                location = np.int64(view.cells[view.sku_cells[at]].location)
+                location = np.int64(view.sku_cells[at].location)
                 if work.room[at - block_at] < order.quantity[line] or candidates[location].chord2 >= nearest:
                     continue
                 if candidates[location].role == SHIPPER and has(order.covers[location], line):
@@ -555,7 +555,7 @@ def _find_cells(view, order, work):
             wanted += work.line_location[order.lines[k]] >= 0
         at, block_end = _block(view, order, group)
         while wanted > 0 and at < block_end:
-            row = view.sku_cells[at]
+            row = view.sku_cells[at].row
             location = np.int64(view.cells[row].location)
             for k in range(order.start[group], order.start[group + 1]):
                 if work.line_location[order.lines[k]] == location:
@@ -590,7 +590,7 @@ def _write_group_reasons(view, order, group, refused_lines, refused_locations, w
         for at in range(block_at, block_end):
             if work.room[at - block_at] < order.quantity[line]:
                 continue
-            location = np.int64(view.cells[view.sku_cells[at]].location)
+            location = np.int64(view.sku_cells[at].location)
             may = work.candidates[location].role != NONE
             for i in range(refused_lines.size):
                 may = may and not (refused_lines[i] == line and refused_locations[i] == location)

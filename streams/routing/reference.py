@@ -53,7 +53,7 @@ class Stock:
         ]
         free: dict[int, dict[int, int]] = {}
         for sku, link in enumerate(view.sku_links):
-            rows = view.sku_cells[link["block_at"] : link["block_at"] + link["block_count"]]
+            rows = view.sku_cells["row"][link["block_at"] : link["block_at"] + link["block_count"]]
             cells = view.cells[rows]
             units = cells["on_hand"].astype(int) - cells["reserved"] - cells["safety_stock"]
             free[sku] = dict(zip(cells["location"].tolist(), units.tolist(), strict=True))

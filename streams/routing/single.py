@@ -1,7 +1,9 @@
-"""The hot path: one line, delivered; one scan over the SKU's cells, no table of candidates.
+"""The hot path: one line, delivered; no table of candidates.
 
-Most cells are left after one comparison of squared chords: a cell's stock is looked at only if its location is among the
-four nearest so far (an explanation names three besides the winner) or as near as the best that has the stock.
+A SKU's cells lie by their location's z, the sine of its latitude. The search begins at the destination's and goes outwards on
+both sides. It ends where the difference in z alone, which no chord is shorter than, is more than any cell's chord may be: than
+the fourth nearest's (an explanation names three besides the winner) and that of the best with the stock. So of n cells spread
+over an area, it looks at about as many as the square root of n.
 Owner: kernel.py.
 Not here: several lines, pickups (lines.py).
 """
@@ -30,9 +32,23 @@ def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, nea
         stop = start + view.sku_links[sku].block_count
     winner, best, reach, able, tied = np.int64(-1), np.inf, np.inf, 0, False
     near_count, limit = 0, np.inf
-    for at in range(start, stop):
-        row = np.int64(sku_cells[at])
-        location = cells[row].location
+    above = _first_above(locations, sku_cells, start, stop, z)
+    below = above - 1
+    gap_above = _gap(locations, sku_cells, above, start, stop, z)
+    gap_below = _gap(locations, sku_cells, below, start, stop, z)
+    while True:
+        gap = min(gap_above, gap_below)
+        if gap == np.inf or gap * gap > limit:
+            break
+        if gap == gap_above:
+            entry = sku_cells[above]
+            above += 1
+            gap_above = _gap(locations, sku_cells, above, start, stop, z)
+        else:
+            entry = sku_cells[below]
+            below -= 1
+            gap_below = _gap(locations, sku_cells, below, start, stop, z)
+        row, location = np.int64(entry.row), np.int64(entry.location)
         chord2 = squared_chord(locations[location], x, y, z)
         if chord2 > limit:
             continue
@@ -53,20 +69,41 @@ def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, nea
     if winner < 0:
         out.reason[0] = _why_not(view, start, stop, quantity, allow_split)
     else:
-        shortest = metres(best)
+        shortest = distance = metres(best)
         if tied:
             winner, won = _break_tie(view, start, stop, quantity, refused_locations, x, y, z, winner, shortest, reach)
+            distance = metres(squared_chord(locations[cells[winner].location], x, y, z))
         elif able == 1 and not _another(view, start, stop, quantity, refused_locations, winner):
             won = ONLY_CANDIDATE
         location = cells[winner].location
         out.location[0] = location
         out.cell[0] = winner
-        out.distance_m[0] = np.int32(metres(squared_chord(locations[location], x, y, z)) + 0.5)
+        out.distance_m[0] = np.int32(distance + 0.5)
         out.kind[0] = ShipmentKind.SHIP
         out.explanation[1] = won
         out.explanation[3] = 1
     _explain(cells, locations, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out)
     return np.int64(winner >= 0)
+
+
+@kernel
+def _first_above(locations, sku_cells, start, stop, z):
+    """Find the first cell of a block whose location is at `z` or above."""
+    while start < stop:
+        middle = (start + stop) >> 1
+        if locations[sku_cells[middle].location].z < z:
+            start = middle + 1
+        else:
+            stop = middle
+    return start
+
+
+@kernel
+def _gap(locations, sku_cells, at, start, stop, z):
+    """How far a cell's location is from `z`; infinite beyond the block."""
+    if at < start or at >= stop:
+        return np.inf
+    return abs(locations[sku_cells[at].location].z - z)
 
 
 @kernel
@@ -102,7 +139,7 @@ def _eligible(locations, location, refused_locations):
 def _another(view, start, stop, quantity, refused_locations, winner):
     """Whether a cell besides the winner could have served; the scan may have left it unseen as too far."""
     for at in range(start, stop):
-        row = view.sku_cells[at]
+        row = view.sku_cells[at].row
         cell = view.cells[row]
         if row != winner and free_units(cell) >= quantity and _eligible(view.locations, cell.location, refused_locations):
             return True
@@ -114,7 +151,7 @@ def _break_tie(view, start, stop, quantity, refused_locations, x, y, z, nearest,
     """Of the cells that serve within a metre of the nearest: the lowest priority, then the smallest id."""
     winner, won = nearest, NEAREST
     for at in range(start, stop):
-        row = np.int64(view.sku_cells[at])
+        row = np.int64(view.sku_cells[at].row)
         cell = view.cells[row]
         place = view.locations[cell.location]
         chord2 = squared_chord(place, x, y, z)
@@ -139,7 +176,7 @@ def _why_not(view, start, stop, quantity, allow_split):
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
     for at in range(start, stop):
-        if free_units(view.cells[view.sku_cells[at]]) >= quantity:
+        if free_units(view.cells[view.sku_cells[at].row]) >= quantity:
             return Unallocated.NOT_ELIGIBLE
     return Unallocated.NO_STOCK
 

@@ -1,11 +1,15 @@
 """The same log gives the same decisions however it is cut; what the changelog carries gives the same state back."""
 
+import random
+
+import numpy as np
+import orjson
 import pytest
 
 from state.digest import digest
 from streams.inventory import InventoryPipeline
-from streams.pipeline import Outcome
-from tests.inventory_log import POOLS, make_log, play, published, settings
+from streams.pipeline import LocationChange, Outcome
+from tests.inventory_log import POOLS, make_log, play, published, segments, settings
 
 SMALL_WINDOWS = {"dedupe_events": 50, "dedupe_hours": 0, "count_horizon_hours": 1, "closed_order_days": 1}
 
@@ -69,3 +73,36 @@ def test_a_pipeline_restored_in_mid_stream_decides_as_if_it_had_never_stopped(se
     for topic in ("allocations.v1", "inventory.v1", "dead-letter.v1"):
         assert published(again, topic) == published(whole[30:], topic)
     assert [outcome.sequence for outcome in again] == [outcome.sequence for outcome in whole[30:]]
+
+
+@pytest.mark.parametrize("seed", range(300, 306))
+def test_a_skus_cells_lie_by_latitude_though_locations_move_and_after_a_restore(seed):
+    log = make_log(seed, 600)
+    pipeline, rng = _pipeline(), random.Random(seed)
+    outcomes = []
+    for at in range(0, len(log.records), 50):
+        changes = log.locations
+        if at:
+            moved = rng.sample(log.locations, 2)
+            where = {"latitude": rng.choice([50.0, 51.5, rng.uniform(50, 58)]), "longitude": rng.uniform(-5, 1)}
+            changes = [
+                LocationChange(0, 1_000 * at + i, each.timestamp, each.key, orjson.dumps(orjson.loads(each.value) | where))
+                for i, each in enumerate(moved)
+            ]
+        outcomes.append(pipeline.process(segments(log.records[at : at + 50]), changes))
+    found, restored = ({key: _blocks(state) for key, state in each.pools.items()} for each in (pipeline, _restored(outcomes)))
+    assert found == restored
+    for key, state in pipeline.pools.items():
+        z = state.rows("locations")["z"]
+        for sku, block in enumerate(found[key]):
+            rows = np.flatnonzero(state.rows("cells")["sku"] == sku).tolist()
+            places = {row: int(state.rows("cells")["location"][row]) for row in rows}
+            assert block == sorted(places.items(), key=lambda each: (z[each[1]], each[0]))
+
+
+def _blocks(state):
+    links = state.t.sku_links[: state.count("skus")]
+    return [
+        [tuple(each.tolist()) for each in state.t.sku_cells[link["block_at"] : link["block_at"] + link["block_count"]]]
+        for link in links
+    ]
