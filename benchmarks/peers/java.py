@@ -19,6 +19,7 @@ OPTIONS = [
     "-Xmx1g",
     "-XX:+UseParallelGC",  # as the broker: on two cores G1's concurrent threads take time from the stream thread
     "-XX:+ExitOnOutOfMemoryError",
+    "--enable-native-access=ALL-UNNAMED",  # RocksDB
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 ]
 BUILD_TIMEOUT_S = 900  # the first build fetches what it needs
