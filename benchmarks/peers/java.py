@@ -10,10 +10,7 @@ import subprocess
 from pathlib import Path
 
 SOURCES = Path(__file__).with_name("kafka_streams")
-OUT_OF = (
-    "Install Maven and a JDK of version 17 or later (Debian, Ubuntu: apt-get install maven default-jdk-headless), "
-    "or leave this peer out."
-)
+NEEDED = "Maven and a JDK of version 17 or later (Debian, Ubuntu: apt-get install maven default-jdk-headless)"
 OPTIONS = [
     "-Xms1g",
     "-Xmx1g",
@@ -70,9 +67,16 @@ def _is_new(jar: Path) -> bool:
 
 def _build(target: Path) -> None:
     if lacking := missing():
-        raise BuildError(f"the Kafka Streams peer can't be built, {' and '.join(lacking)} not found. {OUT_OF}")
+        raise BuildError(
+            f"the Kafka Streams peer can't be built, {' and '.join(lacking)} not found. "
+            f"Install {NEEDED}, or leave this peer out."
+        )
     command = ["mvn", "-q", "-B", "-f", str(SOURCES / "pom.xml"), f"-Dpeer.target={target}", "package"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise BuildError(f"Maven could not build the Kafka Streams peer:\n{last}\n{OUT_OF}")
+        raise BuildError(
+            f"Maven could not build the Kafka Streams peer:\n{last}\n"
+            f"It takes {NEEDED} and, the first time, Maven Central or a mirror of it that Maven's settings name. "
+            "Or leave this peer out."
+        )

@@ -49,7 +49,8 @@ def environment(directory: Path) -> Path:
             last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-10:])
             raise EnvironmentFailed(
                 f"no environment with {PACKAGES[0]} could be made:\n{last}\n"
-                "It needs Python's venv (Debian, Ubuntu: apt-get install python3-venv) and a package index; or leave this peer out."
+                "It takes Python's venv (Debian, Ubuntu: apt-get install python3-venv) and a package index. "
+                "Or leave this peer out."
             )
     finished.write_text(wanted)
     return python

@@ -12,10 +12,13 @@ import org.apache.kafka.common.serialization.Deserializer;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.common.serialization.StringDeserializer;
 import org.apache.kafka.common.serialization.StringSerializer;
+import org.apache.kafka.common.utils.Bytes;
 import org.apache.kafka.streams.KafkaStreams;
 import org.apache.kafka.streams.StreamsConfig;
 import org.apache.kafka.streams.Topology;
 import org.apache.kafka.streams.state.KeyValueBytesStoreSupplier;
+import org.apache.kafka.streams.state.KeyValueStore;
+import org.apache.kafka.streams.state.StoreBuilder;
 import org.apache.kafka.streams.state.Stores;
 
 /** Stock and orders in, allocations out, exactly once, on one stream thread; runs until it is told to end. */
@@ -47,20 +50,18 @@ public final class Main {
 
     private static Topology topology(Options options, Map<String, Location> network) {
         Deserializer<String> key = new StringDeserializer();
+        StoreBuilder<KeyValueStore<Bytes, Integer>> cells =
+                Stores.keyValueStoreBuilder(store(options, Allocator.CELLS), Serdes.Bytes(), Serdes.Integer());
+        StoreBuilder<KeyValueStore<String, Long>> counters =
+                Stores.keyValueStoreBuilder(store(options, Allocator.COUNTERS), Serdes.String(), Serdes.Long());
         return new Topology()
                 .addSource("stock", key, new EventDeserializer(), options.get("stock"))
                 .addSource("orders", key, new EventDeserializer(), options.get("orders"))
                 .addProcessor("allocator", () -> new Allocator(network), "stock", "orders")
                 .addStateStore(
-                        Stores.keyValueStoreBuilder(
-                                        store(options, Allocator.CELLS), Serdes.Bytes(), Serdes.Integer())
-                                .withCachingEnabled(),
+                        options.number("cache-mb") > 0 ? cells.withCachingEnabled() : cells.withCachingDisabled(),
                         "allocator")
-                .addStateStore(
-                        Stores.keyValueStoreBuilder(
-                                        store(options, Allocator.COUNTERS), Serdes.String(), Serdes.Long())
-                                .withCachingEnabled(),
-                        "allocator")
+                .addStateStore(counters.withCachingEnabled(), "allocator")
                 .addSink(
                         "allocations",
                         options.get("allocations"),
@@ -85,7 +86,7 @@ public final class Main {
         properties.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, StreamsConfig.EXACTLY_ONCE_V2);
         properties.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
         properties.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, options.number("commit-interval-ms"));
-        properties.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, options.number("cache-mb") << 20);
+        properties.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, (options.number("cache-mb") + 1) << 20);
         properties.put(StreamsConfig.BUFFERED_RECORDS_PER_PARTITION_CONFIG, 20_000);
         properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 5_000);
         properties.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_PARTITION_FETCH_BYTES_CONFIG), 8 << 20);
