@@ -21,7 +21,12 @@ import org.apache.kafka.streams.state.KeyValueStore;
 import org.apache.kafka.streams.state.StoreBuilder;
 import org.apache.kafka.streams.state.Stores;
 
-/** Stock and orders in, allocations out, exactly once, on one stream thread; runs until it is told to end. */
+/**
+ * Stock and orders in, allocations out, exactly once, on one stream thread; runs until it is told to end.
+ *
+ * <p>The cells have no cache by default: hardly a cell is asked for twice between two commits, so that it cost more than it
+ * saved, in memory and on RocksDB. The sequence's store has one: of its values only the last before a commit is written.
+ */
 public final class Main {
 
     private static final Duration PATIENCE = Duration.ofSeconds(20);

@@ -10,7 +10,7 @@ record Options(Map<String, String> given, Map<String, String> settings) {
     private static final Set<String> NEEDED = Set.of(
             "bootstrap-servers", "application-id", "stock", "orders", "allocations", "network", "state-directory");
     private static final Map<String, String> DEFAULTS =
-            Map.of("store", "memory", "commit-interval-ms", "100", "cache-mb", "64");
+            Map.of("store", "memory", "commit-interval-ms", "100", "cache-mb", "0");
 
     static Options parse(String[] arguments) {
         Map<String, String> given = new HashMap<>(DEFAULTS);
