@@ -190,6 +190,7 @@ def main() -> None:
         },
         producer_extra_config={
             "linger.ms": 5,
+            "retry.backoff.ms": 1,
             "queue.buffering.max.messages": 500_000,
             **given.get("producer", {}),
         },
