@@ -1,12 +1,15 @@
 """How many orders a second does a worker decide, exactly once, on a real Kafka, and how far is that from what is possible?
 
 Beside it, on the same broker in the same run: the limit (peers/bare_loop.py: the same orders consumed, as many and as large
-records produced, without transactions), and the way Faust's manual shows (peers/faust_manual.py).
+records produced, without transactions), the way Faust's manual shows (peers/faust_manual.py), and at full size the same job
+exactly once on Kafka Streams, in memory and on RocksDB (peers/java.py), and on Quix Streams (peers/quix.py). A peer that can't
+be built here is left out, and named.
 
-A round. The process under test is started, warmed with a tenth of a round's orders and has nothing left to do. A round's
-orders are then appended to its topic inside one open transaction, so nobody can read them yet; its commit releases all at
-once, and that is where time starts. It ends when the last order is done: for the worker, when the offset behind it is
-committed (decision, stock, changelog and offset are one transaction), for the others when their last record can be read.
+A round. The process under test is started, warmed with a round's orders (a Java virtual machine is slow before) and has
+nothing left to do. A round's orders are then appended to its topic inside one open transaction, so nobody can read them yet;
+its commit releases all at once, and that is where time starts. It ends when the last order is done: for those that work in
+transactions, when the offset behind it is committed (decision, changelog and offset are one), for the others when their last
+record can be read.
 CPU time is what the processes used in between. The manual's consumer reads what is not committed, so its orders are simply
 appended at the start. One pool, so one partition, so one thread of decisions.
 
@@ -34,12 +37,12 @@ from typing import Any
 
 import orjson
 import psutil
-import yaml
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import harness
+from benchmarks.peers import java, quix
 from benchmarks.synthetic import Synthetic
 from config.broker import KAFKA_VERSION
 from config.settings import Settings, load_settings
@@ -65,8 +68,20 @@ NOT_YET = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
 """What a broker answers of topics and groups that are just being created."""
-AT_LEAST = {"loop": 0.25, "manual": 25.0}
+AT_LEAST = {"loop": 0.5, "manual": 60.0, "streams": 3.0}
 """The worker's orders/s as a multiple of the peers'."""
+MOST_CPU_S = 8.0
+"""The worker's CPU-seconds per million orders."""
+COMMIT_INTERVAL_MS = 100
+"""The peers' that work in transactions: Kafka Streams' own default for exactly once."""
+NAMES = {
+    "worker": "nearshelf's worker, exactly once",
+    "loop": "bare librdkafka loop, nothing decided",
+    "streams": "Kafka Streams, exactly once, in memory",
+    "streams-rocksdb": "Kafka Streams, exactly once, RocksDB",
+    "quix": "Quix Streams, exactly once, RocksDB",
+    "manual": "Faust's manual's way, at least once",
+}
 AGREEMENT = 0.999
 """Of the manual's decisions with the worker's: two locations within a metre are equal to the worker."""
 
@@ -81,6 +96,8 @@ class Size:
     locations: int
     skus: int
     cells_per_sku: int
+    peers: bool
+    """Whether those take part that have to be built first."""
 
     def work(self) -> Synthetic:
         """The workload of all rounds, warm-up first."""
@@ -96,7 +113,7 @@ class Size:
 
     @property
     def warm_up(self) -> int:
-        return self.orders // 10
+        return self.orders
 
     def manual(self) -> "Size":
         """The manual's way is given fewer orders, the first ones of the same workload."""
@@ -104,8 +121,8 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(orders=5_000, manual_orders=500, rounds=1, locations=50, skus=1_000, cells_per_sku=10),
-    "full": Size(orders=100_000, manual_orders=5_000, rounds=3, locations=500, skus=4_000, cells_per_sku=50),
+    "smoke": Size(orders=5_000, manual_orders=500, rounds=1, locations=50, skus=1_000, cells_per_sku=10, peers=False),
+    "full": Size(orders=100_000, manual_orders=5_000, rounds=3, locations=500, skus=4_000, cells_per_sku=50, peers=True),
 }
 
 
@@ -126,7 +143,7 @@ class Round:
 
 
 def run(size: str) -> dict[str, Any]:
-    """Measure all three on a broker of their own.
+    """Measure all of them on a broker of their own.
 
     Parameters
     ----------
@@ -135,7 +152,7 @@ def run(size: str) -> dict[str, Any]:
     Returns
     -------
     dict
-        `worker`, `loop` and `manual` with their figures, `ratios`, `stages`, `checks`, `correct`.
+        Those measured (the keys of `NAMES`) with their figures, `ratios`, `stages`, `checks`, `left_out`, `correct`.
 
     Raises
     ------
@@ -148,14 +165,21 @@ def run(size: str) -> dict[str, Any]:
         shape = SIZES[size]
         orders = [record.value for chunk in shape.work().order_records() for record in chunk]
         worker, stages, checks, decided = _run_worker(bench, shape, orders)
-        loop = _run_loop(bench, shape, orders, checks)
-        manual = _run_manual(bench, shape, orders, decided, checks)
+        rates = {"worker": worker, "loop": _run_loop(bench, shape, orders, checks)}
+        left_out: dict[str, str] = {}
+        for name, start in _peers(bench).items() if shape.peers else ():
+            try:
+                command, environment = start()
+            except (java.BuildError, quix.EnvironmentFailed) as failure:
+                left_out[name] = str(failure)
+            else:
+                rates[name] = _run_peer(bench, name, command, environment, shape, orders, decided, checks)
+        rates["manual"] = _run_manual(bench, shape, orders, decided, checks)
         report = audit(bench.settings, complete=True)
         checks["audit"] = {"faults": report.fault_count, "events": sum(report.events.values())}
         if not report.clean:
             raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
-    rates = {"worker": worker, "loop": loop, "manual": manual}
-    ratios = {name: rates["worker"]["orders_per_s"] / rates[name]["orders_per_s"] for name in AT_LEAST}
+    ratios = {name: worker["orders_per_s"] / rates[name]["orders_per_s"] for name in AT_LEAST if name in rates}
     return {
         "seed": SEED,
         "kafka": KAFKA_VERSION,
@@ -163,6 +187,7 @@ def run(size: str) -> dict[str, Any]:
         "ratios": ratios,
         "stages": stages,
         "checks": checks,
+        "left_out": left_out,
         "correct": True,
     }
 
@@ -177,14 +202,12 @@ def lines(result: dict[str, Any]) -> list[str]:
         "",
         *harness.table(
             ["", "orders/s", "slowest - fastest round", "of the worker's", "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
-            [
-                _row("worker, exactly once", result["worker"], result),
-                _row("bare librdkafka loop", result["loop"], result),
-                _row("Faust's manual's way", result["manual"], result),
-            ],
+            [_row(title, result[name], result) for name, title in NAMES.items() if name in result],
         ),
         "",
-        *(_verdict(name, result["ratios"][name]) for name in AT_LEAST),
+        *(_verdict(name, ratio) for name, ratio in result["ratios"].items()),
+        _cpu_verdict(result["worker"]["process_cpu_s_per_million"]),
+        *(f"left out: {NAMES[name]}: {why}" for name, why in result["left_out"].items()),
         "",
         "Where the worker's time goes (share of the clock; the two threads run at once, waiting for the broker is in it):",
         *(
@@ -196,7 +219,8 @@ def lines(result: dict[str, Any]) -> list[str]:
         "",
         f"Checked: {checks['decisions']:,} decisions for as many orders, sequence unbroken "
         f"({', '.join(f'{name} {count:,}' for name, count in checks['statuses'].items())}); audit of "
-        f"{checks['audit']['events']:,} events clean; manual's way agrees in {checks['manual_agrees']:.2%}",
+        f"{checks['audit']['events']:,} events clean; the same location chosen as by the worker: "
+        + ", ".join(f"{NAMES[name].partition(',')[0]} {share:.2%}" for name, share in checks["agrees"].items()),
         f"An order's records: allocation {checks['bytes']['allocation']:.0f} bytes, inventory "
         f"{checks['bytes']['inventory']:.0f} in {checks['inventory_share']:.0%} of the cases (both also the loop's), changelog "
         f"{checks['bytes']['changelog']:.0f} (the worker's alone)",
@@ -221,7 +245,12 @@ def _verdict(name: str, ratio: float) -> str:
     return f"worker / {name} = {ratio:.2f}; expected at least {AT_LEAST[name]:g}: {met}"
 
 
-# The three
+def _cpu_verdict(seconds: float) -> str:
+    met = "met" if seconds <= MOST_CPU_S else "MISSED"
+    return f"worker's CPU-seconds a million orders = {seconds:.1f}; expected at most {MOST_CPU_S:g}: {met}"
+
+
+# Those measured
 
 
 def _run_worker(bench: "_Bench", shape: Size, orders: list[bytes]) -> tuple[dict, dict, dict, list[str | None]]:
@@ -233,7 +262,7 @@ def _run_worker(bench: "_Bench", shape: Size, orders: list[bytes]) -> tuple[dict
     command += ["--bootstrap-servers", settings.bootstrap_servers, "--preset", settings.preset]
     for name in ("app_id", "partitions", "click_partitions", "metrics_port", "batch_rows"):
         command += ["--set", f"{name}={getattr(settings, name)}"]
-    with bench.process("worker", command) as process:
+    with bench.process("worker", [sys.executable, *command]) as process:
         process.await_that(lambda: bench.committed("stock.v1") >= bench.end("stock.v1"))
         first_cell = bench.end("inventory.v1")
         first_batch = bench.end("inventory-changelog.v1")
@@ -264,7 +293,7 @@ def _run_loop(bench: "_Bench", shape: Size, orders: list[bytes], checks: dict[st
         command += ["--allocations" if option == "allocation" else "--inventory", topics[topic], *sizes]
     done = cells = 0
     rounds = []
-    with bench.process("loop", command) as process:
+    with bench.process("loop", [sys.executable, *command]) as process:
         for part in _parts(orders, shape, warm_up=True):
             done += len(part)
             cells = int(done * share)
@@ -279,6 +308,75 @@ def _run_loop(bench: "_Bench", shape: Size, orders: list[bytes], checks: dict[st
     if (found := bench.end(topics["allocations.v1"])) != done:
         raise WrongAnswer(f"the bare loop produced {found} allocations for {done} orders")
     return _figures(rounds[1:])
+
+
+def _peers(bench: "_Bench") -> dict[str, Callable[[], tuple[list[str], dict[str, str]]]]:
+    """Name → what gives the peer's command line and environment, but for its topics; it may have to be built first."""
+
+    def streams(store: str) -> Callable[[], tuple[list[str], dict[str, str]]]:
+        def start() -> tuple[list[str], dict[str, str]]:
+            return [*java.build(bench.directory / "java"), "--store", store], {}
+
+        return start
+
+    def quix_streams() -> tuple[list[str], dict[str, str]]:
+        return [str(quix.environment(bench.directory / "quix")), "-m", "benchmarks.peers.quix"], {}
+
+    return {"streams": streams("memory"), "streams-rocksdb": streams("rocksdb"), "quix": quix_streams}
+
+
+def _run_peer(
+    bench: "_Bench",
+    name: str,
+    command: list[str],
+    environment: dict[str, str],
+    shape: Size,
+    orders: list[bytes],
+    decided: list[str | None],
+    checks: dict[str, Any],
+) -> dict[str, Any]:
+    """Measure a peer that works in transactions, and compare its decisions with the worker's."""
+    models = {"stock": "stock.v1", "orders": "orders.v1", "allocations": "allocations.v1"}
+    topics = bench.create(name, *models.values())
+    given = {
+        "bootstrap_servers": bench.settings.bootstrap_servers,
+        "application_id": f"peer-{name}",
+        "network": str(bench.write_network(shape.work())),
+        "state_directory": str(bench.directory / f"{name}-state"),
+        "commit_interval_ms": COMMIT_INTERVAL_MS,
+        **{option: topics[model] for option, model in models.items()},
+    }
+    if name == "quix":
+        environment = environment | {"PEER": json.dumps(given)}
+    else:
+        command = [*command, *(part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value)))]
+    for chunk in shape.work().opening():
+        bench.append(topics["stock.v1"], [record.value for record in chunk])
+    rounds = []
+    with bench.group(given["application_id"]) as committed, bench.process(name, command, environment) as process:
+        process.await_that(lambda: committed(topics["stock.v1"]) >= bench.end(topics["stock.v1"]))
+        for part in _parts(orders, shape, warm_up=True):
+            target, release = bench.load(topics["orders.v1"], part)
+            rounds.append(
+                bench.measure(process, len(part), release, lambda target=target: committed(topics["orders.v1"]) >= target)
+            )
+        time.sleep(SETTLE_S)
+    found = {}
+    for message in bench.read(topics["allocations.v1"]):
+        allocation = orjson.loads(message.value())
+        found[allocation["order_id"]] = next((each["location_id"] for each in allocation["shipments"]), None)
+    _compare(name, found, decided, len(orders), checks)
+    return _figures(rounds[1:])
+
+
+def _compare(name: str, found: dict[str, str | None], decided: list[str | None], count: int, checks: dict[str, Any]) -> None:
+    """Compare a peer's locations, by order id, with the worker's."""
+    if len(found) != count:
+        raise WrongAnswer(f"{NAMES[name]} decided {len(found)} of {count} orders")
+    agreed = sum(found[_order_id(number)] == decided[number] for number in range(count))
+    checks.setdefault("agrees", {})[name] = agreed / count
+    if agreed / count < AGREEMENT:
+        raise WrongAnswer(f"{NAMES[name]} agrees with the worker in {agreed} of {count} orders only")
 
 
 def _run_manual(
@@ -296,7 +394,7 @@ def _run_manual(
     command = ["-m", "benchmarks.peers.faust_manual", "worker", "--without-web", "--loglevel", "warn"]
     done = 0
     rounds = []
-    with bench.process("manual", command, {"PEER": json.dumps(given)}) as process:
+    with bench.process("manual", [sys.executable, *command], {"PEER": json.dumps(given)}) as process:
         for part in _parts(orders, shape.manual(), warm_up=True):
             done += len(part)
 
@@ -312,13 +410,8 @@ def _run_manual(
     for message in bench.read(topics["allocations.v1"]):
         allocation = orjson.loads(message.value())
         found[allocation["order_id"]] = allocation["location_id"]
-    if len(found) != done:
-        raise WrongAnswer(f"the manual's way decided {len(found)} of {done} orders")
-    agreed = sum(found[_order_id(number)] == decided[number] for number in range(done))
-    checks["manual_agrees"] = agreed / done
+    _compare("manual", found, decided, done, checks)
     checks["manual_waiting"] = sum(location is None for location in found.values())
-    if checks["manual_agrees"] < AGREEMENT:
-        raise WrongAnswer(f"the manual's way agrees with the worker in {agreed} of {done} orders only")
     return _figures(rounds[1:])
 
 
@@ -416,12 +509,12 @@ def _check_worker(bench: "_Bench", orders: int, first_cell: int, first_batch: in
 class _Process:
     """A process under test; its output goes to a file."""
 
-    def __init__(self, name: str, arguments: list[str], log: Path, environment: dict[str, str]):
+    def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]):
         self.name, self._log = name, log
         path = os.pathsep.join([str(harness.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, *arguments],
+                command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
@@ -458,7 +551,7 @@ class _Bench:
     """The broker of a run, and what loads and observes it. Every topic has one partition."""
 
     def __init__(self, settings: Settings, broker_pid: int, directory: Path):
-        self.settings, self._broker_pid, self._directory = settings, broker_pid, directory
+        self.settings, self._broker_pid, self.directory = settings, broker_pid, directory
         # Without log lines of their own: these clients outlive the broker by a moment.
         clients = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
         self._admin = AdminClient(clients)
@@ -486,10 +579,10 @@ class _Bench:
         return names
 
     def write_network(self, work: Synthetic) -> Path:
-        """Write the workload's locations as a network file."""
-        path = self._directory / "network.yaml"
+        """Write the workload's locations as a network file, in JSON, which is YAML too."""
+        path = self.directory / "network.json"
         locations = [place.model_dump(mode="json", exclude_none=True) for place in work.network()]
-        path.write_text(yaml.safe_dump({"version": 1, "pools": [{"id": POOL}], "locations": locations}))
+        path.write_text(json.dumps({"version": 1, "pools": [{"id": POOL}], "locations": locations}))
         return path
 
     def append(self, topic: str, values: list[bytes]) -> None:
@@ -528,9 +621,18 @@ class _Bench:
             consumer.close()
 
     @contextmanager
-    def process(self, name: str, arguments: list[str], environment: dict[str, str] | None = None) -> Iterator[_Process]:
-        """Run a Python process, and stop it."""
-        process = _Process(name, arguments, self._directory / f"{name}.log", environment or {})
+    def group(self, name: str) -> Iterator[Callable[[str], int]]:
+        """Give what tells the offset up to which a consumer group has committed a topic."""
+        consumer = Consumer(self._reader | {"group.id": name, "isolation.level": "read_uncommitted"})
+        try:
+            yield lambda topic: consumer.committed([TopicPartition(topic, 0)], 30)[0].offset
+        finally:
+            consumer.close()
+
+    @contextmanager
+    def process(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> Iterator[_Process]:
+        """Run a process, and stop it."""
+        process = _Process(name, command, self.directory / f"{name}.log", environment or {})
         try:
             yield process
         finally:

@@ -142,6 +142,7 @@ class Flows:
             metrics=self.metrics,
             passed=passed,
             throttle=self._throttle,
+            fetch_again=lambda *given: self._loop.call_soon_threadsafe(self._seek_soon, *given),
             failed=self.fail,
         )
         self.metrics.lag.ask = self._lags
@@ -185,10 +186,13 @@ class Flows:
         group = self._group_of[fetched.topic]
         flow = self._flows.get((group.name, fetched.partition))
         if flow is not None and not flow.offer(fetched):
-            tp = TP(fetched.topic, fetched.partition)
-            if tp not in self._seeking:
-                self._seeking.add(tp)
-                self._loop.create_task(self._seek_back(flow, tp, fetched.start))
+            self._seek_soon(flow, fetched.topic, fetched.start)
+
+    def _seek_soon(self, flow: PartitionFlow, topic: str, found: int) -> None:
+        tp = TP(topic, flow.partition)
+        if tp not in self._seeking:
+            self._seeking.add(tp)
+            self._loop.create_task(self._seek_back(flow, tp, found))
 
     async def _seek_back(self, flow: PartitionFlow, tp: TP, found: int) -> None:
         """Fetch again what was lost between a fetch and its flow, however often it takes: in a quiet topic no fetch follows."""

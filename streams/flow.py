@@ -49,6 +49,7 @@ RETRY_S = 1.0
 # A broker that has just started may not know its partitions yet; one that does not after so long has lost them.
 UNKNOWN = {KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
 UNKNOWN_S = 60.0
+NEVER = 1 << 62  # an offset that no record reaches
 # Said when a restoration is held up for longer than any open transaction may last.
 HELD_UP = (
     "if the broker answers others, it has completed a transaction without ending it in its partitions (KAFKA-20734): find it "
@@ -90,6 +91,8 @@ class Shared:
     """Told each fail point as it is passed."""
     throttle: Callable[[Iterable[tuple[str, int]], bool], None]
     """Stops or restarts the fetching of (topic, partition)s."""
+    fetch_again: Callable[["PartitionFlow", str, int], None]
+    """Has a topic fetched from the flow's position on again; also told the offset from which it would be fetched otherwise."""
     failed: Callable[[BaseException], None]
     """Told an error after which the worker must not go on."""
 
@@ -456,6 +459,8 @@ class PartitionFlow:
             if self._inbox is not None:
                 self._shared.locations.unsubscribe(self._inbox)
             self._inbox = self._shared.locations.subscribe(self._wake)
+        # A broker may lose what it confirmed (KAFKA-20734): then it has to be fetched again, for it is kept here no longer.
+        lost = {topic: at for topic, at in self.committed.items() if positions[topic] < at}
         with self._condition:
             self._pipeline, self._rebuild = pipeline, None
             self.committed = dict(positions)
@@ -466,8 +471,14 @@ class PartitionFlow:
             else:
                 # Another owner may have gone further than what was fetched here.
                 self._positions = {topic: max(at, positions[topic]) for topic, at in self._positions.items()}
-                self._put_back(positions)
+                self._positions |= {topic: positions[topic] for topic in lost}
+                self._put_back({topic: at for topic, at in positions.items() if topic not in lost})
             self._unsettled.clear()
+        for topic, at in lost.items():
+            log.error(
+                "%s: %s was committed up to %d, Kafka now says %d: fetching again", self.name, topic, at, positions[topic]
+            )
+            self._shared.fetch_again(self, topic, at)
 
     def _restore(self) -> tuple[Pipeline, dict[str, int], str]:
         group = self.group
@@ -511,7 +522,7 @@ class PartitionFlow:
             self._committer = None
 
     def _put_back(self, positions: dict[str, int]) -> None:
-        """Queue the unsettled batches again, less what is committed after all."""
+        """Queue the unsettled batches again, less what is committed after all; topics without a position are dropped."""
         now = time.monotonic()
         queued = [
             _Waiting(now, topic, records, 0)
@@ -523,7 +534,7 @@ class PartitionFlow:
         self._backlog.clear()
         self._rows = self._bytes = 0
         for waiting in queued:
-            records = waiting.records.at_least(positions[waiting.topic])
+            records = waiting.records.at_least(positions.get(waiting.topic, NEVER))
             if len(records):
                 self._append(_Waiting(waiting.arrived, waiting.topic, records, records.value_bytes))
 

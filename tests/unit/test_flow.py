@@ -140,6 +140,7 @@ class Bench:
             "digest_at_stop": False,
         }  # fmt: skip
         self.ledger, self.feed, self.throttled, self.failures, self.ticks = Ledger(), FakeFeed(), [], [], []
+        self.sought = []
         monkeypatch.setattr(flow_module, "PartitionProducer", lambda *_: FakeProducer(self.ledger))
         monkeypatch.setattr(flow_module, "LogReader", lambda _: FakeReader(self.ledger))
         monkeypatch.setattr(flow_module.recovery, "restore", lambda *_: len(self.ledger.committed))
@@ -153,6 +154,7 @@ class Bench:
             metrics=Metrics(),
             passed=lambda name: None,
             throttle=lambda tps, held: self.throttled.append((sorted(tps), held)),
+            fetch_again=lambda flow, topic, found: self.sought.append((topic, found)),
             failed=self.failures.append,
         )
         group = Group("g", (A, B), "changelog", lambda *given: Counting(self.ledger, *given))
@@ -322,6 +324,25 @@ def test_what_another_owner_committed_meanwhile_is_not_taken_when_it_is_fetched(
     flow.offer(fetched(A, 4, 20))
     made.await_committed({A: 20, B: 3})
     assert [offsets for batch in made.batches for _, offsets in batch] == [[16, 17, 18, 19]]
+    assert not made.failures
+
+
+def test_what_a_broker_confirmed_and_lost_is_fetched_again(bench):
+    made = bench()
+    flow = made.start()
+    flow.offer(fetched(A, 0, 4))
+    flow.offer(fetched(B, 0, 2))
+    made.await_committed({A: 4, B: 2})
+    made.ledger.committed[:] = [Outcome({}, b"x", {A: 1, B: 2}, 1)]
+    made.ledger.fates = [Doubt("not committed")]
+    flow.offer(fetched(A, 4, 6))
+    await_that(lambda: made.sought)
+    assert made.sought == [(A, 4)]
+    assert flow.positions() == {A: 1, B: 2}
+    assert flow.offer(fetched(A, 6, 8)) is False
+    flow.offer(fetched(A, 1, 8))
+    made.await_committed({A: 8, B: 2})
+    assert [offsets for batch in made.batches for _, offsets in batch] == [[1, 2, 3, 4, 5, 6, 7]]
     assert not made.failures
 
 
