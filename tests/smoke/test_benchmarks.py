@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -81,7 +82,8 @@ def test_end_to_end_refuses_wrong_answers(topics, found):
 
 
 def test_a_process_that_ends_is_told_with_its_last_words(tmp_path):
-    process = end_to_end._Process("peer", ["-c", "print('no such topic'); raise SystemExit(3)"], tmp_path / "log", {})
+    command = [sys.executable, "-c", "print('no such topic'); raise SystemExit(3)"]
+    process = end_to_end._Process("peer", command, tmp_path / "log", {})
     with pytest.raises(end_to_end.WrongAnswer, match=r"peer ended with 3.*\n.*no such topic"):
         process.await_that(lambda: False)
 
