@@ -121,7 +121,7 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(orders=5_000, manual_orders=500, rounds=1, locations=50, skus=1_000, cells_per_sku=10, peers=False),
+    "smoke": Size(orders=5_000, manual_orders=500, rounds=1, locations=50, skus=2_000, cells_per_sku=10, peers=False),
     "full": Size(orders=100_000, manual_orders=5_000, rounds=3, locations=500, skus=4_000, cells_per_sku=50, peers=True),
 }
 

@@ -24,6 +24,7 @@ TESTS = [
     "tests/unit/test_store.py",
     "tests/unit/test_limits.py",
     "tests/property/test_inventory_log.py",
+    "tests/property/test_log.py",
     "tests/complaints",
 ]
 SEEDS = 1_000
@@ -69,14 +70,26 @@ GUARDS = {
     "put back": Guard(
         "batches that were not settled go through again",
         "streams/flow.py",
-        "[_Waiting(now, topic, records, 0) for batch in self._unsettled for",
-        "[_Waiting(now, topic, records, 0) for batch in () for",
+        "            for batch in self._unsettled\n            for topic, chunks",
+        "            for batch in ()\n            for topic, chunks",
     ),
     "put back, less what is committed": Guard(
         "a batch that was committed after all does not go through again",
         "streams/flow.py",
-        "            records = waiting.records[bisect_left(waiting.records, positions[waiting.topic], key=_offset) :]\n",
+        "            records = waiting.records.at_least(positions.get(waiting.topic, NEVER))\n",
         "            records = waiting.records\n",
+    ),
+    "another owner's progress": Guard(
+        "what another owner committed meanwhile is not taken when it is fetched",
+        "streams/flow.py",
+        "                self._positions = {topic: max(at, positions[topic]) for topic, at in self._positions.items()}\n",
+        "",
+    ),
+    "confirmed and lost": Guard(
+        "what a broker confirmed and lost is fetched again",
+        "streams/flow.py",
+        "        lost = {topic: at for topic, at in self.committed.items() if positions[topic] < at}\n",
+        "        lost = {}\n",
     ),
     "settle before the next": Guard(
         "a batch is committed only when the one before is settled",
@@ -143,6 +156,12 @@ GUARDS = {
         "state/store.py",
         '        if found != table["pages"]:\n',
         "        if False:\n",
+    ),
+    "aborted": Guard(
+        "what an aborted transaction wrote is not taken",
+        "topics/codec/log.py",
+        "        elif not (attributes & _TRANSACTIONAL and producer in dead):\n",
+        "        else:\n",
     ),
     "a location change once": Guard(
         "a record of locations.v1 that a batch has applied is not applied again",
