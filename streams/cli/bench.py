@@ -10,6 +10,7 @@ MODULES = {
     "kernel": "benchmarks.kernel",
     "exactness": "benchmarks.exactness",
     "end-to-end": "benchmarks.end_to_end",
+    "latency": "benchmarks.latency",
     "restart": "benchmarks.restart",
 }
 

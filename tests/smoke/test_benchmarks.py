@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import end_to_end, harness, restart
+from benchmarks import cluster, end_to_end, harness, latency, restart
 from streams.cli import build_app
 from streams.cli.bench import MODULES
 
@@ -77,14 +77,14 @@ class _Topics:
     ],
 )
 def test_end_to_end_refuses_wrong_answers(topics, found):
-    with pytest.raises(end_to_end.WrongAnswer, match=found):
+    with pytest.raises(cluster.WrongAnswer, match=found):
         end_to_end._check_worker(topics, 3, 0, 0)
 
 
 def test_a_process_that_ends_is_told_with_its_last_words(tmp_path):
     command = [sys.executable, "-c", "print('no such topic'); raise SystemExit(3)"]
-    process = end_to_end._Process("peer", command, tmp_path / "log", {})
-    with pytest.raises(end_to_end.WrongAnswer, match=r"peer ended with 3.*\n.*no such topic"):
+    process = cluster.Process("peer", command, tmp_path / "log", {})
+    with pytest.raises(cluster.WrongAnswer, match=r"peer ended with 3.*\n.*no such topic"):
         process.await_that(lambda: False)
 
 
@@ -138,3 +138,12 @@ def test_a_restart_gives_back_every_table_from_snapshot_and_from_changelog():
     assert result["correct"] is True
     assert [case["cells"] for case in result["results"]] == [20_000]
     assert "20,000" in restart.lines(result)[-1]
+
+
+def test_latency_counts_every_sale_and_every_order_once():
+    result = latency.run("smoke")
+    (row,) = result["rows"]
+    assert row["complete"]
+    for kind in ("sale", "order"):
+        assert 0 < row[kind][0] <= row[kind][-1]
+    assert "committed, order" in "\n".join(latency.lines(result))
