@@ -1,8 +1,8 @@
 """Takes each guard of the product away, one at a time, and shows that the tests fail: `python -m tests.guards`.
 
 A guard is a few lines without which everything works until something goes wrong. Each is removed in a copy of this tree, by
-replacing its text. Then the simulation runs until a seed finds something, and if none does, the tests below until one fails; where the simulation
-can't see what is missing, the tests named with the guard come first.
+replacing its text. Then the simulation runs until a seed finds something, and if none does, the tests below until one fails;
+where the simulation can't see what is missing, the tests named with the guard come first.
 The answer is a table: which guard, and which seed or test missed it. Exit status 1 if none missed one.
 
 Not part of `make test`: a guard inside a kernel takes minutes to compile.
