@@ -8,6 +8,7 @@ import contextlib
 import os
 import signal
 import struct
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tests.chaos.proxy import Proxy
 from topics.catalogue import CATALOGUE
 
 TIMEOUT_S = 20.0
+OPEN_S = 5.0  # longer than a worker leaves a transaction open
 TRANSACTIONS = "__transaction_state"
 # The coordinator's names of a transaction's states; those in which one is open, or decided and not yet carried out.
 OPEN = {1: "Ongoing", 2: "PrepareCommit", 3: "PrepareAbort", 7: "PrepareEpochFence"}
@@ -181,11 +183,12 @@ class Cluster:
         A broker of Kafka 4 does that to itself: one that was unregistered while it was paused takes its own partitions for
         deleted, and completes a transaction without writing its markers (KAFKA-20734). Nobody can read on then.
         """
-        if any(window.ended_ms == float("inf") for windows in self.windows().values() for window in windows):
-            return []
         places = self.places(CATALOGUE)
-        stable, ends = self.ends(places, True), self.ends(places, False)
-        return [place for place in places if stable[place] < ends[place]]
+        ends, stable = self.ends(places, False), self.ends(places, True)
+        time.sleep(OPEN_S)
+        held_up = [place for place, at in self.ends(places, True).items() if at == stable[place] < ends[place]]
+        is_open = any(window.ended_ms == float("inf") for windows in self.windows().values() for window in windows)
+        return [] if is_open else held_up
 
 
 def transaction_entry(key: bytes | None, value: bytes | None) -> tuple[str, int] | None:

@@ -411,7 +411,7 @@ class Round:
         if self.reader.failure:
             self._violate(self.reader.failure)
         self.cluster.close()
-        if self.result.violations or self.options.keep:
+        if self.result.violations or self.result.without_markers or self.options.keep:
             self.result.kept = self.directory
         else:
             shutil.rmtree(self.directory, ignore_errors=True)
