@@ -2,6 +2,8 @@
 
 import pytest
 
+from streams.audit.chain import Batch, BrokenChain
+from streams.audit.rows import cells_of
 from tests.hand_log import clean, parts_of, sha256
 
 CHANGELOG = "inventory-changelog.v1"
@@ -144,3 +146,14 @@ def test_parts_that_differ_in_their_link_are_named():
 def test_the_report_says_where_each_chain_ends():
     hand = clean()
     assert hand.audit().links == {f"{CHANGELOG}[0]": f"batch {hand.batches}, link {hand.link.hex()}"}
+
+
+@pytest.mark.parametrize(
+    "spoilt", [{"formats": ["(04,)<i8"]}, {"formats": ["?!"]}, {"offsets": [1 << 70]}, {"names": 5}, {"itemsize": -1}]
+)
+def test_a_batch_whose_rows_are_described_wrongly_is_a_broken_chain(spoilt):
+    columns = {"names": ["now"], "formats": ["<i8"], "offsets": [0], "itemsize": 8} | spoilt
+    tables = {"pool": {"count": 0, "rows_at": 0, "at": 0, "columns": columns}}
+    batch = Batch(number=1, offset=7, inputs={}, order=[], locations=[], pools={"uk": tables}, blobs=memoryview(b""))
+    with pytest.raises(BrokenChain, match="readable batch 1"):
+        cells_of(batch, {})
