@@ -215,7 +215,7 @@ def _check_batch(
     given: list[Segment], own: list[LocationChange], changes: list[LocationChange], outcome: Outcome, found: Found
 ) -> int:
     """Each record has one outcome, and what was refused is in the dead letters, whole and once. Returns how many were."""
-    records: dict[tuple[str, int], Any] = {(one.topic, record.offset): record for one in given for record in one.records}
+    records: dict[tuple[str, int], Any] = {(one.topic, record.offset): record for one in given for record in one}
     letters = [(orjson.loads(message["value"]), message) for message in outcome.outputs.get("dead-letter.v1", [])]
     places = [(letter["topic"], letter["offset"]) for letter, _ in letters]
     if sum(outcome.counts.values()) != len(records):

@@ -16,6 +16,7 @@ from tests.simulation import kafka
 from tests.simulation.many import Total, run_seeds
 from tests.simulation.run import Result
 from tests.simulation.worker import installed
+from topics.codec.log import Records
 
 SEEDS = 400
 ENOUGH = 400
@@ -108,7 +109,7 @@ def _doubt_is_failure(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _overlaps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies below the next offset is processed again."""
-    monkeypatch.setattr(flow, "bisect_left", lambda *_, **__: 0)
+    monkeypatch.setattr(Records, "at_least", lambda self, _: self)
 
 
 def _gaps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
