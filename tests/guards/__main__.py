@@ -107,12 +107,6 @@ GUARDS = {
         "                self._clear()\n                self._positions = dict(self._taken)\n",
         "",
     ),
-    "abort": Guard(
-        "a transaction that can't be completed is aborted before it is tried again",
-        "streams/transactions.py",
-        "            self._producer.abort_transaction(self._timeout_s)\n",
-        "            pass\n",
-    ),
     "all acknowledged": Guard(
         "a batch whose messages are not all acknowledged is not committed",
         "streams/transactions.py",
