@@ -3,11 +3,13 @@
 The long runs are `make chaos-short` and `make chaos`.
 """
 
+import contextlib
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from tests.chaos import report
 from tests.chaos.nursery import Nursery
@@ -59,7 +61,11 @@ class Tampered(Round):
         self.never_ended.produce("inventory.v1", b"{}", b"a/b", 0)
         self.never_ended.flush(10)
         group = Consumer(config | {"group.id": self.settings.app_id})
-        group.commit(offsets=[TopicPartition("orders.v1", partition, 1)], asynchronous=False)
+        for _ in range(20):  # until the last worker is no member any more
+            with contextlib.suppress(KafkaException):
+                group.commit(offsets=[TopicPartition("orders.v1", partition, 1)], asynchronous=False)
+                break
+            time.sleep(0.5)
         group.close()
         worker = next(worker for worker in self.crew.workers if worker.digests())
         with open(worker.log, "a") as log:
