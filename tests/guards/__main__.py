@@ -107,12 +107,6 @@ GUARDS = {
         "                self._clear()\n                self._positions = dict(self._taken)\n",
         "",
     ),
-    "all acknowledged": Guard(
-        "a batch whose messages are not all acknowledged is not committed",
-        "streams/transactions.py",
-        "        if left := producer.flush(self._timeout_s):\n",
-        "        if (left := producer.flush(self._timeout_s)) < 0:\n",
-    ),
     "batch chain": Guard(
         "the changelog's batches follow each other without a gap",
         "streams/chain.py",
