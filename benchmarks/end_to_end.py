@@ -273,12 +273,12 @@ def _peers(bench: Bench) -> dict[str, Callable[[], tuple[list[str], dict[str, st
 
     def streams(store: str) -> Callable[[], tuple[list[str], dict[str, str]]]:
         def start() -> tuple[list[str], dict[str, str]]:
-            return [*java.build(bench.directory / "java"), "--store", store], {}
+            return [*java.build(bench.settings.cache_directory / "kafka-streams-peer"), "--store", store], {}
 
         return start
 
     def quix_streams() -> tuple[list[str], dict[str, str]]:
-        return [str(quix.environment(bench.directory / "quix")), "-m", "benchmarks.peers.quix"], {}
+        return [str(quix.environment(bench.settings.cache_directory / "quix-streams-peer")), "-m", "benchmarks.peers.quix"], {}
 
     return {"streams": streams("memory"), "streams-rocksdb": streams("rocksdb"), "quix": quix_streams}
 

@@ -13,7 +13,6 @@ The first `WARM_S` of each rate are left out.
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -167,7 +166,7 @@ def _streams(cluster: Bench, shape: Size, rate: int, interval_ms: int) -> dict[s
     work = _work(shape, count)
     name = f"Kafka Streams, commit {interval_ms} ms"
     topics = cluster.create("streams", "stock.v1", "orders.v1", "allocations.v1")
-    command = [*java.build(Path(os.environ.get("TMPDIR", "/tmp"), "nearshelf-peer"))]
+    command = [*java.build(cluster.settings.cache_directory / "kafka-streams-peer")]
     given = {
         "bootstrap-servers": cluster.settings.bootstrap_servers,
         "application-id": "peer",

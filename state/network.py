@@ -54,12 +54,13 @@ def put_location(
     row = location_row(state, location_id)
     if row >= 0 and int(state.t.locations[row]["source_offset"]) >= source[1]:
         return False
-    if row < 0:
+    known = row >= 0
+    if not known:
         row = _add_location(state, location_id)
     location = state.t.locations[row]
     former_z = location["z"]
     location["x"], location["y"], location["z"] = unit_vector(latitude, longitude)
-    if location["z"] != former_z:
+    if known and location["z"] != former_z:
         relink_cells(state.t, row)
     location["latitude"], location["longitude"] = latitude, longitude
     location["kind"], location["flags"] = kind, flags

@@ -72,7 +72,7 @@ def handle_of(producer: Producer, client_id: str) -> int:
         Something else stands where the handle is expected: another confluent-kafka than this was written for.
     """
     handle = ctypes.c_void_p.from_address(id(producer) + object.__basicsize__).value
-    name = _library().rd_kafka_name(handle) or b""
+    name = (handle and _library().rd_kafka_name(handle)) or b""
     if not name.startswith(client_id.encode() + b"#producer-"):
         raise ImportError(
             f"expected the handle of {client_id!r} in the Producer of confluent-kafka {confluent_kafka.__version__}, "

@@ -97,10 +97,7 @@ class ClicksPipeline:
         clicks, fates = batch.clicks, np.empty(len(batch.clicks), np.uint8)
         forget_seen(self.state.t)
         self.state.make_room(clicks.size, int(clicks["pool_size"].sum() + clicks["sku_size"].sum()))
-        # The scanner's buffer is read-only, one with the models' texts is not; the kernel is to be compiled for one of them.
-        buffer = batch.buffer.view()
-        buffer.flags.writeable = False
-        apply_clicks(self.state.t, clicks, buffer, fates)
+        apply_clicks(self.state.t, clicks, batch.buffer, fates)
         return fates
 
     def _demand(self, records: Joined) -> Messages:
