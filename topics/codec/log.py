@@ -274,6 +274,15 @@ def _read_varint(buffer, at, end):
     return np.int64(0), np.int64(-1)
 
 
+@forced_inline
+def _read_span(buffer, at, end):
+    """Read a size and skip so many bytes: (size, their place, the place after them), or -1 as the last if they do not fit."""
+    size, at = _read_varint(buffer, at, end)
+    if at < 0 or size < NONE or size > end - at:
+        return np.int64(0), np.int64(0), np.int64(-1)
+    return size, at, at + max(size, 0)
+
+
 @kernel
 def _scan(buffer, batches, lowest, rows_out):
     """Fill rows from all batches; returns their number, or -1 - i where batch i is no such."""
@@ -295,18 +304,12 @@ def _scan(buffer, batches, lowest, rows_out):
             if at < 0:
                 return -1 - i
             row.offset = batch.offset + delta
-            size, at = _read_varint(buffer, at, end)
-            if at < 0 or size < NONE or size > end - at:
+            row.key_size, row.key_at, at = _read_span(buffer, at, end)
+            if at < 0:
                 return -1 - i
-            row.key_at = at
-            row.key_size = size
-            at += max(size, 0)
-            size, at = _read_varint(buffer, at, end)
-            if at < 0 or size < NONE or size > end - at:
+            row.value_size, row.value_at, at = _read_span(buffer, at, end)
+            if at < 0:
                 return -1 - i
-            row.value_at = at
-            row.value_size = size
-            at += max(size, 0)
             headers_at = at
             count, at = _read_varint(buffer, at, end)
             if at < 0:
