@@ -104,7 +104,7 @@ def _case(cells: int, address: str, directory: Path) -> dict[str, Any]:
         "events_per_s": events_s,
         "changelog_bytes": changelog_bytes,
         "snapshot_bytes": disk,
-        "state_bytes": sum(array.nbytes for array in live.pools[b"bench"].t),
+        "state_bytes": sum(array.nbytes for array in live.pools[b"bench"].t.arrays().values()),
         "same": same,
     }
 

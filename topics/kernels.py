@@ -18,11 +18,11 @@ import numba
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KEPT_S = 86_400
-_SCHEMA = ("columns.py", "reasons.py", "kernels.py", "events.py", "fields.py")  # frozen into kernels
+_SCHEMA = ("bundle.py", "columns.py", "reasons.py", "kernels.py", "events.py", "fields.py")  # frozen into kernels
 # What a package's kernels may call: `topics` above this file is schema, the codec below is its own.
 _SOURCES = {
     "topics": ["topics/*.py", "topics/codec/*.py"],
-    "state": ["topics/columns.py", "topics/reasons.py", "topics/kernels.py", "state/*.py"],
+    "state": ["topics/bundle.py", "topics/columns.py", "topics/reasons.py", "topics/kernels.py", "state/*.py"],
 }
 _SOURCES["streams"] = [*_SOURCES["state"], "streams/engine/*.py", "streams/routing/*.py"]
 

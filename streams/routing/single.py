@@ -21,11 +21,10 @@ PRIORITY, LOCATION_ID = int(Won.PRIORITY), int(Won.LOCATION_ID)
 
 
 @kernel
-def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, near, near_chord2, out):
-    """Route an order of one delivered line; arguments and result as for `route_order_kernel`.
-
-    `near` (int32[4]) and `near_chord2` (float64[4]) are working memory.
-    """
+def route_line(view, scratch, refused_locations, x, y, z, allow_split):
+    """Route an order of one delivered line; arguments and answer as for `route_order_kernel`, which has cleared the answer."""
+    sku, quantity, out = scratch.line_sku[0], scratch.line_quantity[0], scratch.out
+    near, near_chord2 = scratch.near, scratch.near_chord2
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
     start = stop = np.int64(0)
     if sku >= 0:
@@ -66,7 +65,7 @@ def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, nea
         out.kind[0] = ShipmentKind.SHIP
         out.explanation[1] = won
         out.explanation[3] = 1
-    _explain(view, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out)
+    _explain(view, scratch, near_count, winner, shortest, refused_locations)
     return np.int64(winner >= 0)
 
 
@@ -211,20 +210,20 @@ def _why_not(view, start, stop, quantity, allow_split):
 
 
 @kernel
-def _explain(view, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out):
+def _explain(view, scratch, near_count, winner, shortest, refused_locations):
     """Name the nearest three besides the winner, and why they lost."""
-    cells, locations = view.cells, view.locations
+    cells, locations, out = view.cells, view.locations, scratch.out
     losers = 0
     for i in range(near_count):
-        entry = view.sku_cells[near[i]]
+        entry = view.sku_cells[scratch.near[i]]
         row, location = entry.row, entry.location
         if row == winner or losers == LOSERS:
             continue
-        distance = metres(near_chord2[i])
+        distance = metres(scratch.near_chord2[i])
         reason = Lost.FARTHER
         if role_of(locations[location], location, -1) != SHIPPER:
             reason = Lost.NOT_ELIGIBLE
-        elif free_units(cells[row]) < quantity:
+        elif free_units(cells[row]) < scratch.line_quantity[0]:
             reason = Lost.NO_STOCK
         elif not _eligible(locations, location, refused_locations):
             reason = Lost.NOT_ELIGIBLE
