@@ -1,8 +1,10 @@
 """How long until a worker has its state again: from the snapshot on its disk, and from the changelog alone?
 
 A pool's cells are stocked by receipts over ten days of the log's time, so that what it remembers of movements and event ids is
-what a pool in use does. Their changelog is in a real Kafka. Timed is what a restart does between its fence and its first batch:
-read, check and fold, then build the indexes. The snapshot is written as a worker does, from the changelog.
+what a pool in use does. Their changelog is written to a real Kafka by the worker's own producer, in transactions: one that
+only is idempotent may lose its order in a partition so new that the broker refuses its first request and takes the second.
+Timed is what a restart does between its fence and its first batch: read, check and fold, then build the indexes. The snapshot
+is written as a worker does, from the changelog.
 
 Answers are checked outside the timer: all tables of the restored states are, byte for byte, those of the state that was
 changed event by event. Not here: the fence, the group's rebalance and the process's own start (tests/chaos/takeover.py).
@@ -14,12 +16,12 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.harness import main, table
@@ -29,9 +31,10 @@ from state.tables import ROW_TABLES
 from streams import recovery
 from streams.app import inventory_group
 from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Outcome, Segment
+from streams.pipeline import LocationChange, Segment
 from streams.recovery import LogReader
 from streams.snapshots import Snapshot, Snapshots
+from streams.transactions import PartitionProducer
 from streams.warm import warm_kernels
 from topics.catalogue import create_topics
 
@@ -41,7 +44,6 @@ LOCATIONS = 500
 BATCH = 20_000  # receipts
 TEN_DAYS_MS = 10 * 86_400_000
 TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
-PART_BYTES = 700_000
 GOALS_S = {"snapshot": 5.0, "changelog": 60.0}
 """For 10 M cells."""
 
@@ -116,10 +118,7 @@ def _exists(admin: AdminClient) -> bool:
 def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, float]:
     """Stock every cell by a receipt; returns the state, the changelog's bytes, events a second."""
     pipeline = InventoryPipeline(0, 1, settings)
-    producer = Producer(
-        {"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 5, "enable.idempotence": True, "log_level": 2,
-         "queue.buffering.max.kbytes": 256_000, "message.max.bytes": 8 << 20}
-    )  # fmt: skip
+    producer = PartitionProducer(settings, settings.app_id, 0, pipeline.changelog_topic, None, lambda point: None)
     size, started = 0, time.perf_counter()
     changes = [LocationChange(0, number, TIME_MS, record.key, record.value) for number, record in enumerate(_locations())]
     for first in range(0, cells, BATCH):
@@ -129,8 +128,8 @@ def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, floa
         outcome = pipeline.process([Segment.of("stock.v1", records)], changes)
         changes = []
         size += len(outcome.changelog)
-        _publish(producer, outcome)
-    producer.flush()
+        producer.commit(replace(outcome, outputs={}, offsets={}))  # the changelog alone; raises if it is not taken
+    producer.close()
     return pipeline, size, cells / (time.perf_counter() - started)
 
 
@@ -154,25 +153,6 @@ def _receipts(first: int, count: int) -> Iterator[bytes]:
             f'{{"event_id":"r{number:09}","event_time":{TIME_MS},"kind":"receipt","location_id":"L{location:05}",'
             f'"sku":"SKU-{sku:06}","quantity":{1 + number % 7}}}'
         ).encode()
-
-
-def _publish(producer: Producer, outcome: Outcome) -> None:
-    record = outcome.changelog
-    count = -(-len(record) // PART_BYTES)
-    for part in range(count):
-        headers = {
-            "batch": str(outcome.sequence).encode(),
-            "part": f"{part + 1}/{count}".encode(),
-            "link": outcome.link.hex().encode(),
-        }
-        value = record[part * PART_BYTES : (part + 1) * PART_BYTES]
-        while True:
-            try:
-                producer.produce("inventory-changelog.v1", value, b"batch", partition=0, headers=headers)
-                break
-            except BufferError:
-                producer.poll(0.1)
-    producer.poll(0)
 
 
 @contextmanager
