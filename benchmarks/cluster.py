@@ -5,7 +5,6 @@ Not here: what is measured (end_to_end.py, latency.py).
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -63,14 +62,13 @@ class Process:
 
     def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]):
         self.name, self._log = name, log
-        path = os.pathsep.join([str(harness.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
-                env=os.environ | environment | {"PYTHONPATH": path},
+                env=harness.environment() | environment,
                 start_new_session=True,
             )
         self.pid = self._process.pid
