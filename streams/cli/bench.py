@@ -14,6 +14,7 @@ MODULES = {
     "kernel": "benchmarks.kernel",
     "exactness": "benchmarks.exactness",
     "end-to-end": "benchmarks.end_to_end",
+    "mixes": "benchmarks.mixes",
     "latency": "benchmarks.latency",
     "restart": "benchmarks.restart",
     "state": "benchmarks.state",
