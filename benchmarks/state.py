@@ -3,7 +3,8 @@
 One pool, every SKU at every location, stocked by receipts or by counts (stocked.py). Without Kafka; each case is a process of
 its own, so that its memory is its own.
 Bytes: each array of the pool, as rows and slots in use, as allocated (tables grow by doubling), and what the process has grown
-by (resident: pages of a new array nobody wrote to yet are not; below a million cells it says little).
+by (resident: with what the allocator keeps of arrays that were outgrown, some tens of MB, so that it says little below a
+million cells; without pages of new arrays that nobody wrote to yet).
 On the pool stocked by counts then: cells found by SKU and location; receipts and sales through the pipeline; orders of one
 line through the pipeline (decode, route and apply, encode, record), their SKUs each as likely or by Zipf's law, to any place.
 All in random order; the median of several batches. Cells have units enough for all that is sold and ordered, so what grows is
