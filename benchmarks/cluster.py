@@ -5,7 +5,6 @@ Not here: what is measured (end_to_end.py, latency.py).
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -50,7 +49,7 @@ class WrongAnswer(Exception):
 class Round:
     """What one round took, by the clock and of each process's CPU."""
 
-    orders: int
+    events: int
     seconds: float
     process_cpu_s: float
     broker_cpu_s: float
@@ -63,14 +62,13 @@ class Process:
 
     def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]):
         self.name, self._log = name, log
-        path = os.pathsep.join([str(harness.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
-                env=os.environ | environment | {"PYTHONPATH": path},
+                env=harness.environment() | environment,
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -160,10 +158,17 @@ class Bench:
 
     def load(self, topic: str, values: list[bytes]) -> tuple[int, Callable[[], None]]:
         """Append records that nobody can read yet; gives the offset behind the last, and what releases them."""
+        ends, release = self.load_all([(topic, values)])
+        return ends[topic], release
+
+    def load_all(self, parts: list[tuple[str, list[bytes]]]) -> tuple[dict[str, int], Callable[[], None]]:
+        """Append parts to topics, one after the other, all released at once; gives each topic's offset behind the last."""
         self._loader.begin_transaction()
-        _send(self._loader, topic, values)
+        for topic, values in parts:
+            _send(self._loader, topic, values)
         time.sleep(SETTLE_S)
-        return self._offsets.get_watermark_offsets(TopicPartition(topic, 0), 30)[1], self._loader.commit_transaction
+        ends = {topic: self._offsets.get_watermark_offsets(TopicPartition(topic, 0), 30)[1] for topic, _ in parts}
+        return ends, self._loader.commit_transaction
 
     def end(self, topic: str) -> int:
         """The offset behind the last record that can be read."""
@@ -207,7 +212,7 @@ class Bench:
         finally:
             process.stop()
 
-    def measure(self, process: Process, orders: int, release: Callable[[], Any], done: Callable[[], bool]) -> Round:
+    def measure(self, process: Process, events: int, release: Callable[[], Any], done: Callable[[], bool]) -> Round:
         """Time what follows a release until all of it is done."""
         pids = process.pid, self._broker_pid
         before, idle_s, started = [_cpu_s(pid) for pid in pids], psutil.cpu_times().idle, time.perf_counter()
@@ -216,7 +221,7 @@ class Bench:
         seconds = time.perf_counter() - started
         used = [_cpu_s(pid) - cpu_s for pid, cpu_s in zip(pids, before, strict=True)]
         busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * psutil.cpu_count())
-        return Round(orders, seconds, *used, busy)
+        return Round(events, seconds, *used, busy)
 
 
 def _holds(condition: Callable[[], bool]) -> bool:

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +42,13 @@ def facts(packages: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def answer(benchmark: ModuleType, size: str, as_json: bool) -> bool:
+def environment() -> dict[str, str]:
+    """The environment of a process that imports what this one does."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path}
+
+
+def answer(benchmark: ModuleType, size: str, as_json: bool, out: Path | None = None) -> bool:
     """Run a benchmark, print its facts and its answer, and return whether its answers were right.
 
     Parameters
@@ -51,12 +58,32 @@ def answer(benchmark: ModuleType, size: str, as_json: bool) -> bool:
     size : "smoke" or "full"
     as_json : bool
         One JSON object instead of text.
+    out : Path, optional
+        Directory for both: the benchmark's name with .txt and .json. If it raises, the text tells that instead.
     """
-    command = f"python -m {benchmark.__spec__.name} --size {size}"
-    known = {"command": command, "size": size} | facts(benchmark.PACKAGES)
-    result = known | benchmark.run(size)
-    print(json.dumps(result, default=asdict) if as_json else "\n".join([*_heading(known), "", *benchmark.lines(result)]))
+    name = benchmark.__spec__.name
+    known = {"command": f"python -m {name} --size {size}", "size": size} | facts(benchmark.PACKAGES)
+    try:
+        result = known | benchmark.run(size)
+    except Exception:
+        _write(out, name, [*_heading(known), "", traceback.format_exc()], None)
+        raise
+    as_text = [*_heading(known), "", *benchmark.lines(result)]
+    _write(out, name, as_text, result)
+    print(json.dumps(result, default=asdict) if as_json else "\n".join(as_text))
     return bool(result["correct"])
+
+
+def _write(out: Path | None, name: str, text: list[str], result: dict[str, Any] | None) -> None:
+    """Put an answer into a directory; one that is not there takes an older one's file away."""
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / name.rpartition(".")[2]
+    path.with_suffix(".txt").write_text("\n".join([*text, ""]))
+    path.with_suffix(".json").unlink(missing_ok=True)
+    if result is not None:
+        path.with_suffix(".json").write_text(json.dumps(result, default=asdict) + "\n")
 
 
 def main(benchmark: ModuleType) -> None:
@@ -64,9 +91,10 @@ def main(benchmark: ModuleType) -> None:
     parser = argparse.ArgumentParser(description=(benchmark.__doc__ or "").split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default="smoke")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
+    parser.add_argument("--out", type=Path, help="directory to write text and JSON into as well")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
-    sys.exit(0 if answer(benchmark, given.size, given.json) else 1)
+    sys.exit(0 if answer(benchmark, given.size, given.json, given.out) else 1)
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

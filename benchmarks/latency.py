@@ -22,9 +22,8 @@ from typing import Any
 
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import harness
+from benchmarks import account, harness
 from benchmarks.cluster import POOL, Bench, Process, bench
 from benchmarks.peers import java
 from benchmarks.synthetic import TIME_MS, Synthetic
@@ -154,10 +153,10 @@ def _worker(cluster: Bench, shape: Size, rate: int) -> dict[str, Any]:
     cluster.append("stock.v1", [_opening_of_sales(cell, work) for cell in range(SALE_CELLS)])
     with cluster.process("worker", cluster.worker_command(work)) as process:
         process.await_that(lambda: cluster.committed("stock.v1") >= cluster.end("stock.v1"))
-        before = _stages(process.metrics())
+        before = account.stages(process.metrics())
         parts = {"sale": ("sales.v1", "inventory.v1"), "order": ("orders.v1", "allocations.v1")}
         found = _measure(cluster, process, shape, per_s, count, parts)
-        stages = _per_batch(before, _stages(process.metrics()))
+        stages = _per_batch(before, account.stages(process.metrics()))
     return {"who": "nearshelf", "rate": rate, "stages": stages, **found}
 
 
@@ -231,18 +230,6 @@ def _measure(
         third = len(kept) // 3
         answer["saturated"] |= bool(np.nanmedian(kept[-third:]) > 3 * np.nanmedian(kept[:third]) + 50)
     return answer | {"complete": answer["missing"] == 0, "saturated": answer["saturated"] or answer["missing"] > 0}
-
-
-def _stages(text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.labels.get("group") == "inventory":
-                if sample.name == "nearshelf_stage_seconds_sum":
-                    found[sample.labels["stage"]] = sample.value
-                elif sample.name in ("nearshelf_batch_events_sum", "nearshelf_batch_events_count"):
-                    found[sample.name.rpartition("_")[2]] = sample.value
-    return found
 
 
 def _per_batch(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

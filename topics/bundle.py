@@ -1,8 +1,9 @@
 """`bundle`: arrays under names, that kernels take as one pointer.
 
 numba passes an array as seven words, so a pool's tables, given to a function as a named tuple, are two hundred words written
-and read again at every call that is not inlined, and the compiler carries them through every function. A bundle is one word: the
-address of its arrays' addresses and shapes, read when an array is used. A kernel reads `t.cells` as it would of a named tuple.
+and read again at every call that is not inlined (a quarter of an order's time), and the compiler carries them through every
+function. A bundle is one word: the address of its arrays' addresses and shapes, read when an array is used. A kernel reads
+`t.cells` as it would of a named tuple.
 Owner: whoever made the bundle keeps it while a kernel runs; its arrays can't be replaced: a table that has grown is another
 bundle. Fields may be C-contiguous arrays, bundles and whole numbers.
 """

@@ -60,8 +60,6 @@ def _decorator(**options: object) -> Callable:
 # Arrays come in and are never made: without reference counting, which saves a third of the compilation and some of the run.
 kernel = _decorator(_nrt=False)
 allocating_kernel = _decorator(_nrt=True)
-# Put into its callers before they are compiled: a step between two large kernels would compile the lower one once more.
-inlined = _decorator(inline="always")
-# The same, by LLVM, for what runs once a key or value: left to itself it passes some twenty words of array headers a call,
-# and the scanner is 30 % slower.
+# Put into its callers by LLVM, for what runs once a key or value: left to itself it passes some twenty words of array headers
+# a call, and the scanner is 30 % slower.
 forced_inline = _decorator(_nrt=False, forceinline=True)

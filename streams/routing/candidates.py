@@ -53,8 +53,8 @@ Scratch = bundle(
     "group_sku group_head group_start shared_start shared_line lines asked at placed picks serves price left "
     "ask left_lines once twice done "
     "out route_lines",
-    """One routing thread's working memory: the lines of the order in hand (`line_sku`, `line_quantity`), the answer (`out`), and
-    the address of the compiled function for several lines (lines.py).""",
+    """One routing thread's working memory: the lines of the order in hand (`line_sku`, `line_quantity`), the answer (`out`),
+    and the address of the compiled function for several lines (lines.py).""",
 )
 # Locations that few.py may have to combine: all sets of 8 lines keep 9 - size takers.
 MOST_STEPS = 1271

@@ -44,8 +44,8 @@ def route_order_kernel(
     -------
     int
         Lines promised. The lines of one location are one shipment. In `scratch.out` are
-        `location`, `cell`, `distance_m` : int32[n], per line: location and cell row, -1 = it waits; metres from the destination,
-        rounded;
+        `location`, `cell`, `distance_m` : int32[n], per line: location and cell row, -1 = it waits; metres from the
+        destination, rounded;
         `kind`, `reason` : uint8[n], per line: reasons.ShipmentKind if promised, reasons.Unallocated if it waits; else 0;
         `explanation` : int64[4], locations considered, reasons.Won, losers named, shipments;
         `loser_location`, `loser_distance_m` : int32[3], `loser_reason` : uint8[3], the nearest considered locations besides the
