@@ -44,6 +44,8 @@ class Synthetic:
         Pool id, and key of all records.
     seed : int
         Of everything.
+    first_location, first_order : int
+        Numbers of the first of each: several pools need locations and orders of different names.
 
     Examples
     --------
@@ -60,13 +62,19 @@ class Synthetic:
     mix: Literal["single", "retail"] = "single"
     pool: str = "bench"
     seed: int = 1
+    first_location: int = 0
+    first_order: int = 0
 
     def network(self) -> list[LocationRecord]:
         """The locations: stores anywhere in the box, all of which ship."""
         latitudes, longitudes = _points(self._random(0), self.locations)
         return [
             LocationRecord(
-                id=f"L{number:05}", kind="store", pool=self.pool, latitude=float(latitude), longitude=float(longitude)
+                id=f"L{self.first_location + number:05}",
+                kind="store",
+                pool=self.pool,
+                latitude=float(latitude),
+                longitude=float(longitude),
             )
             for number, (latitude, longitude) in enumerate(zip(latitudes, longitudes, strict=True))
         ]
@@ -82,7 +90,7 @@ class Synthetic:
             for location in np.argsort(random.random(self.locations), kind="stable")[:cells].tolist():
                 value = (
                     f'{{"event_id":"r{sku:06}-{location:05}","event_time":{time},"kind":"receipt",'
-                    f'"location_id":"L{location:05}","sku":"SKU-{sku:06}","quantity":{units[sku]}}}'
+                    f'"location_id":"L{self.first_location + location:05}","sku":"SKU-{sku:06}","quantity":{units[sku]}}}'
                 )
                 chunk.append(Record("stock.v1", key, value.encode()))
             if len(chunk) >= CHUNK:
@@ -110,7 +118,7 @@ class Synthetic:
                 for line in range(size)
             )
             at += size
-            order = first + i
+            order = self.first_order + first + i
             yield (
                 f'{{"event_id":"e{order:09}","event_time":{TIME_MS + order},"kind":"placed","order_id":"o{order:09}",'
                 f'"lines":[{lines}],"destination":{{"latitude":{latitudes[i]:.5f},"longitude":{longitudes[i]:.5f}}}}}'

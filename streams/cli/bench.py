@@ -12,6 +12,7 @@ MODULES = {
     "end-to-end": "benchmarks.end_to_end",
     "latency": "benchmarks.latency",
     "restart": "benchmarks.restart",
+    "scale-out": "benchmarks.scale_out",
 }
 
 
