@@ -309,6 +309,13 @@ class Bench:
         finally:
             process.stop()
 
+    @contextmanager
+    def settled(self, name: str, command: list[str]) -> Iterator[Process]:
+        """Run a worker, and give it when it has read all stock there is."""
+        with self.process(name, command) as process:
+            process.await_that(lambda: self.committed("stock.v1") >= self.end("stock.v1"))
+            yield process
+
     def measure(
         self,
         process: Process,

@@ -1,7 +1,8 @@
 """What all benchmarks share: their sizes, the facts printed beside their numbers, and how one is started.
 
 A benchmark is a module of this package with `run(size) -> dict`, whose answer has `correct`, and `lines(result)`, which puts
-it into words. Numbers without machine, versions, commit and command cannot be compared, so `answer` adds these.
+it into words; `OPTIONS`, if it has them, are numbers that `run` takes by name: name → what it is. Numbers without machine,
+versions, commit and command cannot be compared, so `answer` adds these.
 Not here: timing, which differs from question to question; workloads (synthetic.py, retail/).
 """
 
@@ -41,7 +42,7 @@ def facts(packages: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def answer(benchmark: ModuleType, size: str, as_json: bool) -> bool:
+def answer(benchmark: ModuleType, size: str, as_json: bool, **options: float) -> bool:
     """Run a benchmark, print its facts and its answer, and return whether its answers were right.
 
     Parameters
@@ -51,10 +52,13 @@ def answer(benchmark: ModuleType, size: str, as_json: bool) -> bool:
     size : "smoke" or "full"
     as_json : bool
         One JSON object instead of text.
+    **options
+        Of the benchmark's `OPTIONS`.
     """
-    command = f"python -m {benchmark.__spec__.name} --size {size}"
+    asked = "".join(f" --{name} {value:g}" for name, value in options.items())
+    command = f"python -m {benchmark.__spec__.name} --size {size}{asked}"
     known = {"command": command, "size": size} | facts(benchmark.PACKAGES)
-    result = known | benchmark.run(size)
+    result = known | benchmark.run(size, **options)
     print(json.dumps(result, default=asdict) if as_json else "\n".join([*_heading(known), "", *benchmark.lines(result)]))
     return bool(result["correct"])
 
@@ -64,9 +68,13 @@ def main(benchmark: ModuleType) -> None:
     parser = argparse.ArgumentParser(description=(benchmark.__doc__ or "").split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default="smoke")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
+    options = getattr(benchmark, "OPTIONS", {})
+    for name, meaning in options.items():
+        parser.add_argument(f"--{name}", type=float, help=meaning)
     given = parser.parse_args()
+    asked = {name: value for name in options if (value := getattr(given, name)) is not None}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
-    sys.exit(0 if answer(benchmark, given.size, given.json) else 1)
+    sys.exit(0 if answer(benchmark, given.size, given.json, **asked) else 1)
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

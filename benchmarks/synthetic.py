@@ -83,7 +83,7 @@ class Synthetic:
         """Receipts of the opening stock, in chunks: a SKU's units evenly over its locations."""
         key, time = self.pool.encode(), TIME_MS - 1
         cells = min(self.cells_per_sku, self.locations)
-        units = np.ceil(np.diff(self._until, prepend=0) * self._ordered_units() * self.fill / cells).astype(np.int64)
+        units = np.ceil(np.diff(self.popularity, prepend=0) * self._ordered_units() * self.fill / cells).astype(np.int64)
         chunk: list[Record] = []
         random = self._random(1)
         for sku in range(self.skus):
@@ -109,7 +109,7 @@ class Synthetic:
     def _order_values(self, first: int, count: int, random: np.random.Generator) -> Iterator[str]:
         sizes = self._sizes[(random.random(count) * len(self._sizes)).astype(np.int64)]
         latitudes, longitudes = (degrees.tolist() for degrees in _points(random, count))
-        skus = np.searchsorted(self._until, random.random(sizes.sum()), side="right").tolist()
+        skus = np.searchsorted(self.popularity, random.random(sizes.sum()), side="right").tolist()
         units = (1 + random.random(sizes.sum()) * MOST_UNITS).astype(np.int64).tolist()
         at = 0
         for i, size in enumerate(sizes.tolist()):
@@ -125,7 +125,7 @@ class Synthetic:
             )
 
     @cached_property
-    def _until(self) -> np.ndarray:
+    def popularity(self) -> np.ndarray:
         """float64[skus]: share of the lines that ask for this SKU or a more popular one."""
         weights = 1 / np.arange(1, self.skus + 1) ** ZIPF_EXPONENT
         until = np.cumsum(weights / weights.sum())

@@ -13,6 +13,8 @@ MODULES = {
     "latency": "benchmarks.latency",
     "restart": "benchmarks.restart",
     "scale-out": "benchmarks.scale_out",
+    "day": "benchmarks.day",
+    "soak": "benchmarks.soak",
 }
 
 
