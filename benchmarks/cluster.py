@@ -35,8 +35,6 @@ POOL = "bench"
 PATIENCE_S = 900  # the first worker on a machine compiles its kernels
 SETTLE_S = 1.0  # between loading and the start of time: the broker has nothing left to do
 POLL_S = 0.005
-LOADER = "bench-loader"
-"""Client id, and transactional id, of the producer whose records are released at once."""
 NOT_YET = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -177,13 +175,7 @@ class Bench:
         self._admin = AdminClient(clients)
         queue = {"linger.ms": 5, "queue.buffering.max.messages": 0, "queue.buffering.max.kbytes": 2_000_000}
         self._producer = Producer(clients | queue)
-        loader = {
-            "transactional.id": LOADER,
-            "client.id": LOADER,
-            "partitioner": "murmur2_random",
-            "transaction.timeout.ms": 900_000,
-        }
-        self._loader = Producer(clients | queue | loader)
+        self._loader = Producer(clients | queue | {"transactional.id": "bench-loader", "transaction.timeout.ms": 600_000})
         self._loader.init_transactions()
         self._reader = {
             "group.id": settings.app_id,
@@ -229,25 +221,20 @@ class Bench:
         ends, release = self.load_parts([(topic, POOL, values)])
         return ends[topic, 0], release
 
-    def load_parts(
-        self, parts: Iterable[tuple[str, str, list[bytes]]], fill: Callable[[Producer], Iterable[tuple[str, int]]] | None = None
-    ) -> tuple[Ends, Callable[[], None]]:
-        """Append (topic, pool, values) in order, as `load` does, all of which are released at once.
-
-        `fill` is given the producer, of which `LOADER` is the client id, and appends what it likes besides; it answers with the
-        topics and partitions it has written to.
-        """
+    def load_parts(self, parts: Iterable[tuple[str, str, list[bytes]]]) -> tuple[Ends, Callable[[], None]]:
+        """Append (topic, pool, values) in order, as `load` does, all of which are released at once."""
         self._loader.begin_transaction()
-        places = {}
+        places = set()
         for topic, pool, values in parts:
-            place = topic, self._partition_of(pool)
-            places[place] = True
-            _send(self._loader, topic, values, pool, place[1])
-        if fill is not None:
-            places |= dict.fromkeys(fill(self._loader), True)
+            partition = self._partition_of(pool)
+            places.add((topic, partition))
+            _send(self._loader, topic, values, pool, partition)
         time.sleep(SETTLE_S)
-        ends = {place: self._offsets.get_watermark_offsets(TopicPartition(*place), 30)[1] for place in places}
-        return ends, self._loader.commit_transaction
+        return {place: self.written(*place) for place in places}, self._loader.commit_transaction
+
+    def written(self, topic: str, partition: int = 0) -> int:
+        """The offset behind the last record, be it that nobody can read it yet."""
+        return self._offsets.get_watermark_offsets(TopicPartition(topic, partition), 30)[1]
 
     def _partition_of(self, pool: str) -> int:
         return partition_of(pool, self.settings.partitions)
