@@ -66,6 +66,8 @@ MOST_QUEUED = 1_000_000
 SAMPLE_S = 0.1
 TENTHS = 10
 PER_ORDER = 1 + 1 / SALE_EVERY + 1 / STOCK_EVERY  # events
+LATER = "later, when stock came"
+"""Said of a decision on an order that waited."""
 NAMES = {"alone": "orders, sales, stock", "clicks": "the same with clicks", "lines": "as many lines in larger orders"}
 
 
@@ -308,7 +310,7 @@ def _check(cluster: Bench, orders: int) -> Counter[str]:
         if allocation["sequence"] != number:
             raise WrongAnswer(f"decision {number} has sequence {allocation['sequence']}")
         if allocation["source"]["topic"] != "orders.v1":
-            statuses["later, when stock came"] += 1  # of an order that waited: the audit judges it
+            statuses[LATER] += 1  # of an order that waited: the audit judges it
             continue
         if allocation["order_id"] != f"o{decided:09}":
             raise WrongAnswer(f"decision {number}: expected order o{decided:09}, found {allocation['order_id']}")
