@@ -33,7 +33,6 @@ from streams.audit import audit
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1
 FILL = 8.0
-WORKERS = (1, 2, 4)
 WANTED_PER_S = 1_000_000
 USE = 0.7
 """Share of its cores that a machine is planned to use."""
@@ -77,7 +76,7 @@ class Size:
 
 SIZES = {
     "smoke": Size((1, 2), pools=4, orders=500, warm_up=100, locations=20, skus=100, cells_per_sku=5),
-    "full": Size(WORKERS, pools=8, orders=50_000, warm_up=10_000, locations=100, skus=1_000, cells_per_sku=20),
+    "full": Size((1, 2, 4), pools=8, orders=50_000, warm_up=10_000, locations=100, skus=1_000, cells_per_sku=20),
 }
 
 
@@ -96,7 +95,7 @@ def run(size: str) -> dict[str, Any]:
         "pools": shape.pools,
         "orders": shape.pools * shape.orders,
         "rows": rows,
-        "model": paper_model(rows, shape.pools),
+        "model": paper_model(rows),
         "correct": True,
     }
 
@@ -196,15 +195,13 @@ def _bytes_since(cluster: Bench, topic: str, since: dict[tuple[str, int], int]) 
     )
 
 
-def paper_model(rows: list[dict[str, Any]], pools: int) -> dict[str, float]:
+def paper_model(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Work out what `WANTED_PER_S` orders a second take, from what was measured.
 
     Parameters
     ----------
     rows : list of dict
         Of `run`; the first is one worker's, the last has the most workers, and gives the costs.
-    pools : int
-        Partitions that the orders were spread over.
 
     Returns
     -------
@@ -219,17 +216,22 @@ def paper_model(rows: list[dict[str, Any]], pools: int) -> dict[str, float]:
     sizes = costs["bytes"]
     written = sum(sizes.values())
     return {
-        "worker_cores": ceil(costs["process_cpu_s_per_million"] * millions / USE),
-        "broker_cores": ceil(costs["broker_cpu_s_per_million"] * millions / USE),
-        "broker_cores_with_copies": ceil(costs["broker_cpu_s_per_million"] * millions * COPIES / USE),
+        "worker_cores": _whole(costs["process_cpu_s_per_million"] * millions / USE),
+        "broker_cores": _whole(costs["broker_cpu_s_per_million"] * millions / USE),
+        "broker_cores_with_copies": _whole(costs["broker_cpu_s_per_million"] * millions * COPIES / USE),
         "orders_per_s_of_one": alone["orders_per_s"],
-        "partitions": ceil(WANTED_PER_S / (alone["orders_per_s"] * USE)),
+        "partitions": _whole(WANTED_PER_S / (alone["orders_per_s"] * USE)),
         "bytes_an_order": written,
         "in_bytes_per_s": written * WANTED_PER_S,
         "disk_bytes_per_s": written * COPIES * WANTED_PER_S,
         "between_brokers_bytes_per_s": written * (COPIES - 1) * WANTED_PER_S,
         "out_bytes_per_s": written * WANTED_PER_S,
     }
+
+
+def _whole(number: float) -> int:
+    """Round up what is not whole but for floating point."""
+    return ceil(round(number, 6))
 
 
 def lines(result: dict[str, Any]) -> list[str]:

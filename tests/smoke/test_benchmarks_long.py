@@ -37,7 +37,7 @@ def test_scale_out_decides_every_order_once_with_any_number_of_workers():
 def test_the_paper_model_multiplies_what_was_measured():
     sizes = {"orders.v1": 200.0, "allocations.v1": 700.0, "inventory.v1": 0.0, "inventory-changelog.v1": 100.0}
     row = {"orders_per_s": 100_000, "process_cpu_s_per_million": 7.0, "broker_cpu_s_per_million": 3.5, "bytes": sizes}
-    model = scale_out.paper_model([row], 8)
+    model = scale_out.paper_model([row])
     assert (model["worker_cores"], model["broker_cores"], model["partitions"]) == (10, 5, 15)
     assert (model["broker_cores_with_copies"], model["disk_bytes_per_s"]) == (15, 3e9)
 
