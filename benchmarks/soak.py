@@ -11,6 +11,9 @@ ids are kept whatever their age, and the log's time runs fast: ticks with timest
 seconds, which for the worker is a day. All that it keeps is bounded by then. For that `ticks.v1` takes its sender's time here;
 all other topics take the log's, as always. Topics keep 1 GB each, or half an hour would fill a disk.
 
+Memory may rise in a saw's teeth all the same: a worker looks for garbage in cycles only after a million new objects
+(streams/app.py), so a run must be long enough to hold several teeth before its slope means anything.
+
 Reported, from samples of the worker: memory and the size of its snapshots, with their slope by least squares after `settle_s`;
 latency per slice of time, and the first tenth of the rest against its last; files, sockets and threads, first and last.
 Checked: every sale and every order event came back, each order event once, none refused; at smoke size the audit is clean
