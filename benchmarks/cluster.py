@@ -6,7 +6,6 @@ Not here: what is measured (end_to_end.py, latency.py, ...).
 """
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -45,6 +44,8 @@ NOT_YET = {
 """What a broker answers of topics and groups that are just being created."""
 Ends = dict[tuple[str, int], int]
 """Topic and partition → offset behind the last record."""
+Part = tuple[str, str, list[bytes]]
+"""Topic, pool, and values of records that follow each other."""
 
 
 class WrongAnswer(Exception):
@@ -55,9 +56,10 @@ class WrongAnswer(Exception):
 class Round:
     """What one round took, by the clock and of each process's CPU."""
 
-    orders: int
+    events: int
     seconds: float
     process_cpu_s: float
+    """Of the process under test, or of all of them."""
     broker_cpu_s: float
     busy: float
     """Share of all cores' time that was used, by anybody."""
@@ -68,14 +70,13 @@ class Process:
 
     def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]):
         self.name, self._log = name, log
-        path = os.pathsep.join([str(harness.ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             self._process = subprocess.Popen(
                 command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 cwd=log.parent,
-                env=os.environ | environment | {"PYTHONPATH": path},
+                env=harness.environment() | environment,
                 start_new_session=True,
             )
         self.pid = self._process.pid
@@ -221,8 +222,8 @@ class Bench:
         ends, release = self.load_parts([(topic, POOL, values)])
         return ends[topic, 0], release
 
-    def load_parts(self, parts: Iterable[tuple[str, str, list[bytes]]]) -> tuple[Ends, Callable[[], None]]:
-        """Append (topic, pool, values) in order, as `load` does, all of which are released at once."""
+    def load_parts(self, parts: Iterable[Part]) -> tuple[Ends, Callable[[], None]]:
+        """Append parts in order, as `load` does, all of which are released at once."""
         self._loader.begin_transaction()
         places = set()
         for topic, pool, values in parts:
@@ -306,20 +307,20 @@ class Bench:
     def measure(
         self,
         process: Process,
-        orders: int,
+        events: int,
         release: Callable[[], Any],
         done: Callable[[], bool],
         others: Sequence[Process] = (),
     ) -> Round:
         """Time what follows a release until all of it is done; `process_cpu_s` is the process's and the others'."""
         pids = self._broker_pid, process.pid, *(other.pid for other in others)
-        before, idle_s, started = [_cpu_s(pid) for pid in pids], psutil.cpu_times().idle, time.perf_counter()
+        before, idle_s, started = [cpu_s(pid) for pid in pids], psutil.cpu_times().idle, time.perf_counter()
         release()
         process.await_that(done)
         seconds = time.perf_counter() - started
-        used = [_cpu_s(pid) - cpu_s for pid, cpu_s in zip(pids, before, strict=True)]
+        used = [cpu_s(pid) - cpu_s for pid, cpu_s in zip(pids, before, strict=True)]
         busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * psutil.cpu_count())
-        return Round(orders, seconds, sum(used[1:]), used[0], busy)
+        return Round(events, seconds, sum(used[1:]), used[0], busy)
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
@@ -354,7 +355,8 @@ def _send(producer: Producer, topic: str, values: list[bytes], pool: str, partit
         raise WrongAnswer(f"{topic} does not take the benchmark's {len(values)} records")
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has used since its start."""
     used = psutil.Process(pid).cpu_times()
     return used.user + used.system
 

@@ -33,11 +33,10 @@ from typing import Any, Literal
 
 import numpy as np
 import orjson
-import psutil
 from confluent_kafka import Producer
 
 from benchmarks import harness
-from benchmarks.cluster import POOL, SETTLE_S, Bench, Ends, Sampler, WrongAnswer, bench
+from benchmarks.cluster import POOL, SETTLE_S, Bench, Ends, Part, Sampler, WrongAnswer, bench, cpu_s
 from benchmarks.stencil import Records, Stencil, mixed
 from benchmarks.synthetic import CHUNK, TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
@@ -136,15 +135,14 @@ def _day(cluster: Bench, shape: Size, variant: str) -> dict[str, Any]:
             if clicks:
                 clicks.release()
 
-        worker = psutil.Process(process.pid)
-        cpu_s, began = _cpu_s(worker), time.monotonic()
+        used_s, began = cpu_s(process.pid), time.monotonic()
         with Sampler([process], SAMPLE_S) as sampler:
             round_ = cluster.measure(process, count, release_all, lambda: cluster.reached(placed))
             process.await_that(lambda: cluster.reached(others))
             if clicked:
                 process.await_that(lambda: cluster.reached(clicked))
             whole_s = time.monotonic() - began
-        whole_cpu_s = _cpu_s(worker) - cpu_s
+        whole_cpu_s = cpu_s(process.pid) - used_s
         time.sleep(SETTLE_S)
     disk_bytes = _size(cluster.directory, "clicks.v1-*")
     statuses = _check(cluster, len(orders))
@@ -174,11 +172,6 @@ def _day(cluster: Bench, shape: Size, variant: str) -> dict[str, Any]:
     }
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    used = process.cpu_times()
-    return used.user + used.system
-
-
 def _size(directory: Path, partitions: str) -> int:
     """Bytes on the broker's disk."""
     return sum(path.stat().st_blocks * 512 for path in directory.glob(f"broker/**/{partitions}/*.log"))
@@ -187,7 +180,7 @@ def _size(directory: Path, partitions: str) -> int:
 # What happens in a day
 
 
-def _in_time(work: Synthetic, orders: list[bytes]) -> Iterator[tuple[str, str, list[bytes]]]:
+def _in_time(work: Synthetic, orders: list[bytes]) -> Iterator[Part]:
     """The day's records, by time: a chunk of orders, then what happened at tills and in stock meanwhile."""
     random = np.random.Generator(np.random.PCG64([SEED, 1]))
     for first in range(0, len(orders), CHUNK):
@@ -199,7 +192,7 @@ def _in_time(work: Synthetic, orders: list[bytes]) -> Iterator[tuple[str, str, l
 
 def _cells(work: Synthetic, random: np.random.Generator, count: int) -> Iterator[tuple[int, str]]:
     """Number and cell of events of a kind, SKUs by their popularity, anywhere."""
-    skus = np.searchsorted(work.popularity, random.random(count), side="right").tolist()
+    skus = work.draw_skus(random, count).tolist()
     places = random.integers(0, work.locations, count).tolist()
     for number, (sku, place) in enumerate(zip(skus, places, strict=True)):
         yield number, f'"location_id":"L{place:05}","sku":"SKU-{sku:06}"'
@@ -228,9 +221,8 @@ class Clicks:
     """The day's clicks. `count` of them, appended in `seconds`, their values `bytes` long in all."""
 
     def __init__(self, shape: Size, orders: int):
-        self._partitions, self._skus = shape.click_partitions, shape.skus
+        self._partitions, self._work = shape.click_partitions, Synthetic(1, skus=shape.skus)
         self.count, self.seconds, self.bytes = orders * CLICKS_AN_ORDER, 0.0, 0
-        self._popularity = Synthetic(1, skus=shape.skus).popularity
         self._stencils = [_click(kind) for kind in CLICKS]
         self._kinds = np.repeat(np.arange(len(CLICKS)), list(CLICKS.values()))
         self._visitors = max(1, self.count // VISITS)
@@ -275,7 +267,7 @@ class Clicks:
             "number": number,
             "time": TIME_MS + number // CLICKS_AN_ORDER,
             "visitor": random.integers(0, self._visitors, count),
-            "sku": np.searchsorted(self._popularity, random.random(count), side="right"),
+            "sku": self._work.draw_skus(random, count),
             "north": random.integers(0, 860_000, count),  # 10⁻⁵ degrees
             "west": random.integers(10_000, 550_000, count),
         }

@@ -15,7 +15,7 @@ appended at the start. One pool, so one partition, so one thread of decisions.
 
 Answers are checked outside the timer: each order decided once, in an unbroken sequence, none refused, the audit clean; the
 peers' records counted; the manual's decisions compared with the worker's.
-Not here: latency at a given rate, several partitions, workloads other than orders of one line.
+Not here: latency at a given rate, several partitions, workloads other than orders of one line (mixes.py).
 """
 
 import json
@@ -24,13 +24,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from statistics import median
 from typing import Any
 
 import orjson
-from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import harness
+from benchmarks import account, harness
 from benchmarks.cluster import POOL, SETTLE_S, Bench, Round, WrongAnswer
 from benchmarks.cluster import bench as on_a_broker
 from benchmarks.peers import java, quix
@@ -43,8 +41,6 @@ SEED = 1
 FILL = 8.0
 """Opening stock as a share of what is ordered. At full size every order finds its units; at smoke size, where the rarest SKUs
 have a unit a location, a few wait, so that the comparison of decisions has such cases."""
-COMMIT_STAGES = ("produce", "flush", "offsets", "commit")
-"""Stages of the commit thread; the others are the flow thread's."""
 AT_LEAST = {"loop": 0.5, "manual": 60.0, "streams": 3.0}
 """The worker's orders/s as a multiple of the peers'."""
 MOST_CPU_S = 8.0
@@ -140,7 +136,7 @@ def run(size: str) -> dict[str, Any]:
         checks["audit"] = {"faults": report.fault_count, "events": sum(report.events.values())}
         if not report.clean:
             raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
-    ratios = {name: worker["orders_per_s"] / rates[name]["orders_per_s"] for name in AT_LEAST if name in rates}
+    ratios = {name: worker["events_per_s"] / rates[name]["events_per_s"] for name in AT_LEAST if name in rates}
     return {
         "seed": SEED,
         "kafka": KAFKA_VERSION,
@@ -158,8 +154,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     checks, stages = result["checks"], result["stages"]
     return [
         f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; median of "
-        f"{len(result['worker']['rounds'])} rounds of {result['worker']['orders']:,} orders "
-        f"({result['manual']['orders']:,} for the manual's way)",
+        f"{len(result['worker']['rounds'])} rounds of {result['worker']['events']:,} orders "
+        f"({result['manual']['events']:,} for the manual's way)",
         "",
         *harness.table(
             ["", "orders/s", "slowest - fastest round", "of the worker's", "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
@@ -171,12 +167,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         *(f"left out: {NAMES[name]}: {why}" for name, why in result["left_out"].items()),
         "",
         "Where the worker's time goes (share of the clock; the two threads run at once, waiting for the broker is in it):",
-        *(
-            f"  {thread}: {sum(stages[thread].values()):.0%} = "
-            + ", ".join(f"{stage} {share:.0%}" for stage, share in stages[thread].items())
-            for thread in ("flow thread", "commit thread")
-        ),
-        f"  a batch: {stages['orders_a_batch']:,.0f} orders, {stages['commit_ms']:.1f} ms to commit",
+        *account.stage_lines(stages),
         "",
         f"Checked: {checks['decisions']:,} decisions for as many orders, sequence unbroken "
         f"({', '.join(f'{name} {count:,}' for name, count in checks['statuses'].items())}); audit of "
@@ -189,16 +180,8 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, figures: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    rates = [round_["orders"] / round_["seconds"] for round_ in figures["rounds"]]
-    return [
-        name,
-        f"{figures['orders_per_s']:,.0f}",
-        f"{min(rates):,.0f} - {max(rates):,.0f}",
-        f"{figures['orders_per_s'] / result['worker']['orders_per_s']:.3g}",
-        f"{figures['process_cpu_s_per_million']:.1f}",
-        f"{figures['broker_cpu_s_per_million']:.1f}",
-        f"{figures['busy']:.0%}",
-    ]
+    rate, spread, *others = account.cells(figures)
+    return [name, rate, spread, f"{figures['events_per_s'] / result['worker']['events_per_s']:.3g}", *others]
 
 
 def _verdict(name: str, ratio: float) -> str:
@@ -219,9 +202,7 @@ def _run_worker(bench: Bench, shape: Size, orders: list[bytes]) -> tuple[dict, d
     work = shape.work()
     for chunk in work.opening():
         bench.append("stock.v1", [record.value for record in chunk])
-    command = bench.worker_command(work)
-    with bench.process("worker", command) as process:
-        process.await_that(lambda: bench.committed("stock.v1") >= bench.end("stock.v1"))
+    with bench.settled("worker", bench.worker_command(work)) as process:
         first_cell = bench.end("inventory.v1")
         first_batch = bench.end("inventory-changelog.v1")
 
@@ -231,13 +212,13 @@ def _run_worker(bench: Bench, shape: Size, orders: list[bytes]) -> tuple[dict, d
 
         release_and_await(shape.warm_up, orders[: shape.warm_up])
         time.sleep(SETTLE_S)
-        before = _stages(process.metrics())
+        before = account.stages(process.metrics())
         rounds = [release_and_await(len(part), part) for part in _parts(orders, shape)]
         time.sleep(SETTLE_S)
-        after = _stages(process.metrics())
-    stages = _shares(before, after, rounds)
+        after = account.stages(process.metrics())
+    stages = account.shares(before, after, rounds)
     checks, decided = _check_worker(bench, len(orders), first_cell, first_batch)
-    return _figures(rounds), stages, checks, decided
+    return account.figures(rounds), stages, checks, decided
 
 
 def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +246,7 @@ def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, 
         time.sleep(SETTLE_S)
     if (found := bench.end(topics["allocations.v1"])) != done:
         raise WrongAnswer(f"the bare loop produced {found} allocations for {done} orders")
-    return _figures(rounds[1:])
+    return account.figures(rounds[1:])
 
 
 def _peers(bench: Bench) -> dict[str, Callable[[], tuple[list[str], dict[str, str]]]]:
@@ -324,7 +305,7 @@ def _run_peer(
         allocation = orjson.loads(message.value())
         found[allocation["order_id"]] = next((each["location_id"] for each in allocation["shipments"]), None)
     _compare(name, found, decided, len(orders), checks)
-    return _figures(rounds[1:])
+    return account.figures(rounds[1:])
 
 
 def _compare(name: str, found: dict[str, str | None], decided: list[str | None], count: int, checks: dict[str, Any]) -> None:
@@ -370,7 +351,7 @@ def _run_manual(
         found[allocation["order_id"]] = allocation["location_id"]
     _compare("manual", found, decided, done, checks)
     checks["manual_waiting"] = sum(location is None for location in found.values())
-    return _figures(rounds[1:])
+    return account.figures(rounds[1:])
 
 
 def _parts(orders: list[bytes], shape: Size, warm_up: bool = False) -> Iterator[list[bytes]]:
@@ -382,43 +363,7 @@ def _parts(orders: list[bytes], shape: Size, warm_up: bool = False) -> Iterator[
         yield orders[start : start + shape.orders]
 
 
-def _figures(rounds: list[Round]) -> dict[str, Any]:
-    return {
-        "orders": rounds[0].orders,
-        "orders_per_s": median(each.orders / each.seconds for each in rounds),
-        "process_cpu_s_per_million": median(each.process_cpu_s / each.orders * 1e6 for each in rounds),
-        "broker_cpu_s_per_million": median(each.broker_cpu_s / each.orders * 1e6 for each in rounds),
-        "busy": median(each.busy for each in rounds),
-        "rounds": [vars(each) for each in rounds],
-    }
-
-
-# The worker's own account
-
-
-def _stages(text: str) -> dict[str, float]:
-    """Seconds per stage, and batches and their events, since the worker's start."""
-    found = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == "nearshelf_stage_seconds_sum":
-                found[sample.labels["stage"]] = sample.value
-            elif sample.name in ("nearshelf_batch_events_sum", "nearshelf_batch_events_count"):
-                found[sample.name.rpartition("_")[2]] = sample.value
-    return found
-
-
-def _shares(before: dict[str, float], after: dict[str, float], rounds: list[Round]) -> dict[str, Any]:
-    """Give each stage's share of the rounds' time, by the thread it is in."""
-    spent = {name: after[name] - before.get(name, 0.0) for name in after}
-    events, batches = spent.pop("sum"), spent.pop("count")
-    seconds = sum(each.seconds for each in rounds)
-    return {
-        "flow thread": {name: spent[name] / seconds for name in spent if name not in COMMIT_STAGES},
-        "commit thread": {name: spent[name] / seconds for name in COMMIT_STAGES},
-        "orders_a_batch": events / batches,
-        "commit_ms": sum(spent[name] for name in COMMIT_STAGES) / batches * 1000,
-    }
+# Its answer
 
 
 def _order_id(number: int) -> str:

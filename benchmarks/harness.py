@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -42,7 +43,13 @@ def facts(packages: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def answer(benchmark: ModuleType, size: str, as_json: bool, **options: float) -> bool:
+def environment() -> dict[str, str]:
+    """The environment of a process that imports what this one does."""
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {"PYTHONPATH": path}
+
+
+def answer(benchmark: ModuleType, size: str, as_json: bool, out: Path | None = None, **options: float) -> bool:
     """Run a benchmark, print its facts and its answer, and return whether its answers were right.
 
     Parameters
@@ -52,15 +59,35 @@ def answer(benchmark: ModuleType, size: str, as_json: bool, **options: float) ->
     size : "smoke" or "full"
     as_json : bool
         One JSON object instead of text.
+    out : Path, optional
+        Directory for both: the benchmark's name with .txt and .json. If it raises, the text tells that instead.
     **options
         Of the benchmark's `OPTIONS`.
     """
-    asked = "".join(f" --{name} {value:g}" for name, value in options.items())
-    command = f"python -m {benchmark.__spec__.name} --size {size}{asked}"
-    known = {"command": command, "size": size} | facts(benchmark.PACKAGES)
-    result = known | benchmark.run(size, **options)
-    print(json.dumps(result, default=asdict) if as_json else "\n".join([*_heading(known), "", *benchmark.lines(result)]))
+    name = benchmark.__spec__.name
+    asked = "".join(f" --{option} {value:g}" for option, value in options.items())
+    known = {"command": f"python -m {name} --size {size}{asked}", "size": size} | facts(benchmark.PACKAGES)
+    try:
+        result = known | benchmark.run(size, **options)
+    except Exception:
+        _write(out, name, [*_heading(known), "", traceback.format_exc()], None)
+        raise
+    as_text = [*_heading(known), "", *benchmark.lines(result)]
+    _write(out, name, as_text, result)
+    print(json.dumps(result, default=asdict) if as_json else "\n".join(as_text))
     return bool(result["correct"])
+
+
+def _write(out: Path | None, name: str, text: list[str], result: dict[str, Any] | None) -> None:
+    """Put an answer into a directory; one that is not there takes an older one's file away."""
+    if out is None:
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / name.rpartition(".")[2]
+    path.with_suffix(".txt").write_text("\n".join([*text, ""]))
+    path.with_suffix(".json").unlink(missing_ok=True)
+    if result is not None:
+        path.with_suffix(".json").write_text(json.dumps(result, default=asdict) + "\n")
 
 
 def main(benchmark: ModuleType) -> None:
@@ -68,13 +95,14 @@ def main(benchmark: ModuleType) -> None:
     parser = argparse.ArgumentParser(description=(benchmark.__doc__ or "").split("\n")[0])
     parser.add_argument("--size", choices=SIZES, default="smoke")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
+    parser.add_argument("--out", type=Path, help="directory to write text and JSON into as well")
     options = getattr(benchmark, "OPTIONS", {})
     for name, meaning in options.items():
         parser.add_argument(f"--{name}", type=float, help=meaning)
     given = parser.parse_args()
     asked = {name: value for name in options if (value := getattr(given, name)) is not None}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
-    sys.exit(0 if answer(benchmark, given.size, given.json, **asked) else 1)
+    sys.exit(0 if answer(benchmark, given.size, given.json, given.out, **asked) else 1)
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -8,7 +8,7 @@ so half of the events.
 
 Checked: every sale and every order came back, each order once. A rate at which they did not within 30 s of the last
 send, or at which the worker fell behind for good, is named as beyond saturation, its figures are those of the queue.
-The first `WARM_S` of each rate are left out.
+The first `Size.warm_s` of each rate are left out: the broker's Java compiles itself for half a minute.
 """
 
 import sys
@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from prometheus_client.parser import text_string_to_metric_families
 
-from benchmarks import harness, open_loop
+from benchmarks import account, harness, open_loop
 from benchmarks.cluster import POOL, Bench, bench
 from benchmarks.open_loop import SALE_CELLS, Flow, Note, Take
 from benchmarks.peers import java
@@ -28,7 +27,6 @@ from config.broker import KAFKA_VERSION
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1
 PRESET = "latency"
-WARM_S = 5.0
 PERCENTILES = (50, 90, 99, 99.9, 100)
 GOALS = {"sale": (6.0, 20.0), "order": (10.0, 35.0)}
 """ms at p50 and p99, at `GOAL_RATE` events a second."""
@@ -37,21 +35,29 @@ GOAL_RATE = 10_000
 
 @dataclass(frozen=True)
 class Size:
-    """Events a second, and seconds each of them lasts, the warm-up included."""
+    """Events a second, and for how long each of these rates is kept up."""
 
     rates: tuple[int, ...]
+    warm_s: float
+    """Not measured yet."""
     seconds: float
+    """Measured."""
     locations: int
     skus: int
     cells_per_sku: int
     streams_intervals_ms: tuple[int, ...]
 
+    def count(self, per_s: int) -> int:
+        """Events of a kind, of which so many a second are sent."""
+        return int(per_s * (self.warm_s + self.seconds))
+
 
 SIZES = {
-    "smoke": Size((1_000,), WARM_S + 3, locations=50, skus=500, cells_per_sku=10, streams_intervals_ms=()),
+    "smoke": Size((1_000,), 5, 3, locations=50, skus=500, cells_per_sku=10, streams_intervals_ms=()),
     "full": Size(
         (1_000, 5_000, 10_000, 20_000, 50_000),
-        WARM_S + 60,
+        warm_s=30,
+        seconds=60,
         locations=500,
         skus=4_000,
         cells_per_sku=50,
@@ -77,7 +83,8 @@ def run(size: str) -> dict[str, Any]:
         "seed": SEED,
         "kafka": KAFKA_VERSION,
         "preset": PRESET,
-        "seconds": shape.seconds - WARM_S,
+        "warm_s": shape.warm_s,
+        "seconds": shape.seconds,
         "rows": rows,
         "left_out": left_out,
         "correct": all(row["complete"] or row["saturated"] for row in rows),
@@ -106,7 +113,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     ]
     return [
         f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; preset {result['preset']}; "
-        f"{result['seconds']:.0f} s each after {WARM_S:.0f} s of warm-up",
+        f"{result['seconds']:.0f} s each after {result['warm_s']:.0f} s of warm-up",
         "",
         *harness.table(head, rows),
         "",
@@ -137,23 +144,22 @@ def _verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _worker(cluster: Bench, shape: Size, rate: int) -> dict[str, Any]:
-    per_s, count = rate // 2, int(rate // 2 * shape.seconds)
-    work = _work(shape, count)
+    per_s = rate // 2
+    work = _work(shape, shape.count(per_s))
     for chunk in work.opening():
         cluster.append("stock.v1", [record.value for record in chunk])
     cluster.append("stock.v1", open_loop.opening_of_sales(work.locations))
-    with cluster.process("worker", cluster.worker_command(work)) as process:
-        process.await_that(lambda: cluster.committed("stock.v1") >= cluster.end("stock.v1"))
-        before = _stages(process.metrics())
+    with cluster.settled("worker", cluster.worker_command(work)) as process:
+        before = account.stages(process.metrics())
         parts = {"sale": ("sales.v1", "inventory.v1"), "order": ("orders.v1", "allocations.v1")}
-        found = _measure(cluster, shape, per_s, count, parts)
-        stages = _per_batch(before, _stages(process.metrics()))
+        found = _measure(cluster, shape, per_s, parts)
+        stages = _per_batch(before, account.stages(process.metrics()))
     return {"who": "nearshelf", "rate": rate, "stages": stages, **found}
 
 
 def _streams(cluster: Bench, shape: Size, rate: int, interval_ms: int) -> dict[str, Any]:
-    per_s, count = rate // 2, int(rate // 2 * shape.seconds)
-    work = _work(shape, count)
+    per_s = rate // 2
+    work = _work(shape, shape.count(per_s))
     name = f"Kafka Streams, commit {interval_ms} ms"
     topics = cluster.create("streams", "stock.v1", "orders.v1", "allocations.v1")
     command = [*java.build(cluster.settings.cache_directory / "kafka-streams-peer")]
@@ -173,14 +179,14 @@ def _streams(cluster: Bench, shape: Size, rate: int, interval_ms: int) -> dict[s
     with cluster.group("peer") as committed, cluster.process("streams", command) as process:
         process.await_that(lambda: committed(topics["stock.v1"]) >= cluster.end(topics["stock.v1"]))
         parts = {"order": (topics["orders.v1"], topics["allocations.v1"])}
-        return {"who": name, "rate": rate, **_measure(cluster, shape, per_s, count, parts)}
+        return {"who": name, "rate": rate, **_measure(cluster, shape, per_s, parts)}
 
 
 def _work(shape: Size, orders: int) -> Synthetic:
     return Synthetic(orders, shape.locations, shape.skus, shape.cells_per_sku, fill=2.0, pool=POOL, seed=SEED)
 
 
-def _measure(cluster: Bench, shape: Size, per_s: int, count: int, parts: dict[str, tuple[str, str]]) -> dict[str, Any]:
+def _measure(cluster: Bench, shape: Size, per_s: int, parts: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """Send and read each kind of event; give their latencies in ms, by percentile."""
     made = {"sale": {"locations": shape.locations}, "order": {"shape": vars(shape)}}
     flows = {
@@ -194,26 +200,14 @@ def _measure(cluster: Bench, shape: Size, per_s: int, count: int, parts: dict[st
         )
         for kind, (source, target) in parts.items()
     }
-    seen = open_loop.run(cluster, flows, per_s, count)
+    seen = open_loop.run(cluster, flows, per_s, shape.count(per_s))
     answer: dict[str, Any] = {"missing": seen.missing, "saturated": False}
     for kind in flows:
-        kept = seen.latency_ms(kind)[seen.planned >= seen.planned[0] + WARM_S]
+        kept = seen.latency_ms(kind)[seen.planned >= seen.planned[0] + shape.warm_s]
         answer[kind] = np.nanpercentile(kept, PERCENTILES).tolist()
         third = len(kept) // 3
         answer["saturated"] |= bool(np.nanmedian(kept[-third:]) > 3 * np.nanmedian(kept[:third]) + 50)
     return answer | {"complete": answer["missing"] == 0, "saturated": answer["saturated"] or answer["missing"] > 0}
-
-
-def _stages(text: str) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.labels.get("group") == "inventory":
-                if sample.name == "nearshelf_stage_seconds_sum":
-                    found[sample.labels["stage"]] = sample.value
-                elif sample.name in ("nearshelf_batch_events_sum", "nearshelf_batch_events_count"):
-                    found[sample.name.rpartition("_")[2]] = sample.value
-    return found
 
 
 def _per_batch(before: dict[str, float], after: dict[str, float]) -> dict[str, float]:

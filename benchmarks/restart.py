@@ -1,8 +1,9 @@
 """How long until a worker has its state again: from the snapshot on its disk, and from the changelog alone?
 
-A pool's cells are stocked by receipts over ten days of the log's time, so that what it remembers of movements and event ids is
-what a pool in use does. Their changelog is in a real Kafka. Timed is what a restart does between its fence and its first batch:
-read, check and fold, then build the indexes. The snapshot is written as a worker does, from the changelog.
+A pool's cells are stocked by receipts (stocked.py). Their changelog is written to a real Kafka by the worker's own producer,
+in transactions: one that only is idempotent may lose its order in a partition so new that the broker refuses its first request
+and takes the second. Timed is what a restart does between its fence and its first batch: read, check and fold, then build the
+indexes. The snapshot is written as a worker does, from the changelog.
 
 Answers are checked outside the timer: all tables of the restored states are, byte for byte, those of the state that was
 changed event by event. Not here: the fence, the group's rebalance and the process's own start (tests/chaos/takeover.py).
@@ -14,45 +15,30 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
-from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
 
 from benchmarks.harness import main, table
-from benchmarks.record import Record
+from benchmarks.stocked import POOL, stock
 from config.settings import Settings, load_settings
 from state.tables import ROW_TABLES
 from streams import recovery
 from streams.app import inventory_group
 from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Outcome, Segment
 from streams.recovery import LogReader
 from streams.snapshots import Snapshot, Snapshots
+from streams.transactions import PartitionProducer
 from streams.warm import warm_kernels
 from topics.catalogue import create_topics
 
 PACKAGES = ("rocksdict", "confluent-kafka", "numba", "numpy")
 CELLS = {"smoke": (20_000,), "full": (1_000_000, 10_000_000)}
-LOCATIONS = 500
-BATCH = 20_000  # receipts
-TEN_DAYS_MS = 10 * 86_400_000
-TIME_MS = 1_767_225_600_000  # 2026-01-01T00:00:00Z
-PART_BYTES = 700_000
 GOALS_S = {"snapshot": 5.0, "changelog": 60.0}
 """For 10 M cells."""
-
-
-class _Received:
-    """A record as the flow hands it over."""
-
-    __slots__ = ("headers", "key", "offset", "timestamp", "value")
-
-    def __init__(self, offset: int, timestamp: int, value: bytes):
-        self.offset, self.timestamp, self.value, self.key, self.headers = offset, timestamp, value, b"bench", ()
 
 
 def run(size: str) -> dict[str, Any]:
@@ -104,7 +90,7 @@ def _case(cells: int, address: str, directory: Path) -> dict[str, Any]:
         "events_per_s": events_s,
         "changelog_bytes": changelog_bytes,
         "snapshot_bytes": disk,
-        "state_bytes": sum(array.nbytes for array in live.pools[b"bench"].t),
+        "state_bytes": sum(array.nbytes for array in live.pools[POOL].t.arrays().values()),
         "same": same,
     }
 
@@ -116,63 +102,13 @@ def _exists(admin: AdminClient) -> bool:
 def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, float]:
     """Stock every cell by a receipt; returns the state, the changelog's bytes, events a second."""
     pipeline = InventoryPipeline(0, 1, settings)
-    producer = Producer(
-        {"bootstrap.servers": settings.bootstrap_servers, "linger.ms": 5, "enable.idempotence": True, "log_level": 2,
-         "queue.buffering.max.kbytes": 256_000, "message.max.bytes": 8 << 20}
-    )  # fmt: skip
+    producer = PartitionProducer(settings, settings.app_id, 0, pipeline.changelog_topic, None, lambda point: None)
     size, started = 0, time.perf_counter()
-    changes = [LocationChange(0, number, TIME_MS, record.key, record.value) for number, record in enumerate(_locations())]
-    for first in range(0, cells, BATCH):
-        timestamp = TIME_MS + TEN_DAYS_MS * first // cells
-        values = _receipts(first, min(BATCH, cells - first))
-        records = [_Received(number, timestamp, value) for number, value in enumerate(values, first)]
-        outcome = pipeline.process([Segment.of("stock.v1", records)], changes)
-        changes = []
+    for outcome in stock(pipeline, cells):
         size += len(outcome.changelog)
-        _publish(producer, outcome)
-    producer.flush()
+        producer.commit(replace(outcome, outputs={}, offsets={}))  # the changelog alone; raises if it is not taken
+    producer.close()
     return pipeline, size, cells / (time.perf_counter() - started)
-
-
-def _locations() -> Iterator[Record]:
-    for number in range(LOCATIONS):
-        value = {
-            "id": f"L{number:05}",
-            "pool": "bench",
-            "kind": "store",
-            "latitude": 50 + number % 25 / 3,
-            "longitude": -5 + number / 100,
-        }
-        yield Record("locations.v1", value["id"].encode(), orjson.dumps(value))
-
-
-def _receipts(first: int, count: int) -> Iterator[bytes]:
-    """SKU by SKU, over all locations."""
-    for number in range(first, first + count):
-        sku, location = divmod(number, LOCATIONS)
-        yield (
-            f'{{"event_id":"r{number:09}","event_time":{TIME_MS},"kind":"receipt","location_id":"L{location:05}",'
-            f'"sku":"SKU-{sku:06}","quantity":{1 + number % 7}}}'
-        ).encode()
-
-
-def _publish(producer: Producer, outcome: Outcome) -> None:
-    record = outcome.changelog
-    count = -(-len(record) // PART_BYTES)
-    for part in range(count):
-        headers = {
-            "batch": str(outcome.sequence).encode(),
-            "part": f"{part + 1}/{count}".encode(),
-            "link": outcome.link.hex().encode(),
-        }
-        value = record[part * PART_BYTES : (part + 1) * PART_BYTES]
-        while True:
-            try:
-                producer.produce("inventory-changelog.v1", value, b"batch", partition=0, headers=headers)
-                break
-            except BufferError:
-                producer.poll(0.1)
-    producer.poll(0)
 
 
 @contextmanager
@@ -184,7 +120,7 @@ def _timed(times: dict[str, float], name: str) -> Iterator[None]:
 
 def _same(one: InventoryPipeline, other: InventoryPipeline) -> bool:
     """Tell whether all persistent tables are the same, byte for byte."""
-    a, b = one.pools[b"bench"], other.pools[b"bench"]
+    a, b = one.pools[POOL], other.pools[POOL]
     tables = all(np.array_equal(a.rows(name), b.rows(name)) for name in ROW_TABLES)
     rings = all(np.array_equal(a.ring(name)[1], b.ring(name)[1]) for name in ("movements", "seen"))
     heap = int(a.row["heap_size"][0])

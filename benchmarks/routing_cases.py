@@ -70,33 +70,28 @@ class Order:
 def route_by_kernel(view: View, order: Order, scratch: Scratch | None = None) -> tuple[Decision, list[int]]:
     """Route an order with the kernel; the decision (distances as rounded by it) and each line's cell row."""
     count = len(order.skus)
-    out = (
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-        np.empty(count, np.int32),
-        np.empty(count, np.uint8),
-        np.empty(count, np.uint8),
-        np.empty(4, np.int64),
-        np.empty(3, np.int32),
-        np.empty(3, np.int32),
-        np.empty(3, np.uint8),
-    )
+    scratch = scratch or _scratch(max(64, view.locations.size))
+    if count < scratch.line_sku.size:
+        scratch.line_sku[:count], scratch.line_quantity[:count] = order.skus, order.quantities
     refused = np.array(sorted(order.refused), np.int32).reshape(-1, 2)
     promised = route_order_kernel(
         view,
-        np.array(order.skus, np.int32),
-        np.array(order.quantities, np.int32),
+        scratch,
+        count,
         np.ascontiguousarray(refused[:, 0]),
         np.ascontiguousarray(refused[:, 1]),
         *order.destination,
         order.pickup_location,
         order.allow_split,
         order.allow_partial,
-        scratch or _scratch(max(64, view.locations.size)),
-        *out,
     )
-    location, cell, distance_m, kind, reason, explanation, loser_location, loser_distance_m, loser_reason = (
-        array.tolist() for array in out
+    out = scratch.out
+    location, cell, distance_m, kind, reason = (
+        array[:count].tolist() for array in (out.location, out.cell, out.distance_m, out.kind, out.reason)
+    )
+    explanation = out.explanation.tolist()
+    loser_location, loser_distance_m, loser_reason = (
+        array.tolist() for array in (out.loser_location, out.loser_distance_m, out.loser_reason)
     )
     losers = list(zip(loser_location, loser_distance_m, loser_reason, strict=True))[: explanation[2]]
     decision = Decision(location, distance_m, kind, reason, explanation[0], explanation[1], losers)

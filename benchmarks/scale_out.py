@@ -25,7 +25,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import harness
-from benchmarks.cluster import SETTLE_S, Bench, Process, WrongAnswer, bench, partition_of, pools_for
+from benchmarks.cluster import SETTLE_S, Bench, Part, Process, WrongAnswer, bench, partition_of, pools_for
 from benchmarks.synthetic import Synthetic
 from config.broker import KAFKA_VERSION
 from streams.audit import audit
@@ -114,7 +114,7 @@ def _run_workers(
         first = processes[0]
         first.await_that(lambda: cluster.reached(opened) and _is_shared(processes, shape.pools))
 
-        def part(begin: int, end: int) -> list[tuple[str, str, list[bytes]]]:
+        def part(begin: int, end: int) -> list[Part]:
             return [("orders.v1", work.pool, values[begin:end]) for work, values in zip(works, orders, strict=True)]
 
         ends, release = cluster.load_parts(part(0, shape.warm_up))

@@ -214,7 +214,7 @@ def make_order_events(count: int, skus: int, lag: int) -> Take:
         '"longitude":-<west:1>.<west_part:5>}}',
     )
     cancelled = Stencil(POOL, '{"event_id":"e<number:9>","event_time":<time:13>,"kind":"cancelled","order_id":"o<order:9>"}')
-    popularity = Synthetic(1, skus=skus).popularity
+    work = Synthetic(1, skus=skus)
 
     def make(first: int, until: int) -> Records:
         random = np.random.Generator(np.random.PCG64([SEED, first]))
@@ -227,7 +227,7 @@ def make_order_events(count: int, skus: int, lag: int) -> Take:
                 len(new),
                 number=new,
                 time=TIME_MS + new,
-                sku=np.searchsorted(popularity, random.random(len(new)), side="right"),
+                sku=work.draw_skus(random, len(new)),
                 units=random.integers(1, 4, len(new)),
                 north=north // 100_000,
                 north_part=north,

@@ -82,12 +82,9 @@ class Synthetic:
     def opening(self) -> Iterator[list[Record]]:
         """Receipts of the opening stock, in chunks: a SKU's units evenly over its locations."""
         key, time = self.pool.encode(), TIME_MS - 1
-        cells = min(self.cells_per_sku, self.locations)
-        units = np.ceil(np.diff(self.popularity, prepend=0) * self._ordered_units() * self.fill / cells).astype(np.int64)
         chunk: list[Record] = []
-        random = self._random(1)
-        for sku in range(self.skus):
-            for location in np.argsort(random.random(self.locations), kind="stable")[:cells].tolist():
+        for sku, (locations, units) in enumerate(zip(self.stocked.tolist(), self.units.tolist(), strict=True)):
+            for location in locations:
                 value = (
                     f'{{"event_id":"r{sku:06}-{location:05}","event_time":{time},"kind":"receipt",'
                     f'"location_id":"L{self.first_location + location:05}","sku":"SKU-{sku:06}","quantity":{units[sku]}}}'
@@ -99,6 +96,23 @@ class Synthetic:
         if chunk:
             yield chunk
 
+    @cached_property
+    def stocked(self) -> np.ndarray:
+        """int64[skus, cells]: numbers of the locations that stock each SKU."""
+        random, cells = self._random(1), min(self.cells_per_sku, self.locations)
+        drawn = (np.argsort(random.random(self.locations), kind="stable")[:cells] for _ in range(self.skus))
+        return np.stack(list(drawn))
+
+    @cached_property
+    def units(self) -> np.ndarray:
+        """int64[skus]: units of a SKU's opening stock in each of its cells."""
+        ordered = np.diff(self.popularity, prepend=0) * self._ordered_units()
+        return np.ceil(ordered * self.fill / self.stocked.shape[1]).astype(np.int64)
+
+    def draw_skus(self, random: np.random.Generator, count: int) -> np.ndarray:
+        """Draw SKUs as they sell: int64[count] of their numbers."""
+        return np.searchsorted(self.popularity, random.random(count), side="right")
+
     def order_records(self) -> Iterator[list[Record]]:
         """The orders, in chunks."""
         key = self.pool.encode()
@@ -109,7 +123,7 @@ class Synthetic:
     def _order_values(self, first: int, count: int, random: np.random.Generator) -> Iterator[str]:
         sizes = self._sizes[(random.random(count) * len(self._sizes)).astype(np.int64)]
         latitudes, longitudes = (degrees.tolist() for degrees in _points(random, count))
-        skus = np.searchsorted(self.popularity, random.random(sizes.sum()), side="right").tolist()
+        skus = self.draw_skus(random, sizes.sum()).tolist()
         units = (1 + random.random(sizes.sum()) * MOST_UNITS).astype(np.int64).tolist()
         at = 0
         for i, size in enumerate(sizes.tolist()):

@@ -10,8 +10,6 @@ partition's count of changes at the row's last one, so it grows even if the row 
 Not here: whether a click counts (streams/demand/kernel.py), the dedupe window's rule (seen.py), Kafka.
 """
 
-from collections import namedtuple
-
 import numpy as np
 
 from state import columns
@@ -20,6 +18,7 @@ from state.index import find_text, index_newest, index_rows, insert, remove
 from state.pool import Delta
 from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, PAGE_BYTES, PAGES, mark
 from state.text import SMALLEST_BYTES, allocate_text, copy_text, free_text_block, touch_text
+from topics.bundle import bundle
 from topics.events import MAX_ID
 from topics.kernels import kernel
 from topics.reasons import Kind
@@ -77,7 +76,7 @@ STEP = np.dtype(
     align=True,
 )
 
-Tables = namedtuple(
+Tables = bundle(
     "Tables",
     [
         "pool",  # CLOCK[1]

@@ -28,6 +28,7 @@ from state.tables import (
     ROW_TABLES,
     TO_ROUTE,
     Tables,
+    View,
 )
 
 RINGS = ("movements", "seen")
@@ -163,7 +164,8 @@ class PoolState:
         self._grow("journal", sum(self._arrays[name].size for name in (*ROW_TABLES, "page_dirty")) + 1)
         # In one event each line of the orders it touches frees a cell at most once.
         self._grow("freed", self._arrays["lines"].size + self._arrays["orders"].size + 16)
-        self.t = Tables(**self._arrays)
+        view = View(**{name: self._arrays[name] for name in View._fields})
+        self.t = Tables(**self._arrays, routing_view=view)
 
     def _grow(self, name: str, needed: int, companion: str | None = None, per: int = 1) -> bool:
         array = self._arrays[name]

@@ -1,17 +1,22 @@
-"""All arrays of one pool as one namedtuple, which the kernels take, and the marking of changed rows.
+"""All arrays of one pool as one bundle, which the kernels take, and the marking of changed rows.
 
 Persistent rows are changed only by the functions of stock.py, orders.py, seen.py and text.py, each of which marks what it
 changes: the journal of marks becomes the batch's delta (pool.py).
 """
 
-from collections import namedtuple
-
 import numpy as np
 
+from topics.bundle import bundle
 from topics.kernels import kernel
 
+View = bundle(
+    "View",
+    "cells locations sku_links sku_cells",
+    """What routing reads of a pool: CELL, LOCATION, SKU_LINK and SKU_CELL rows (columns.py).""",
+)
+
 # The arrays' dtypes are those of state/columns.py; indexes are int32 (index.py).
-Tables = namedtuple(
+Tables = bundle(
     "Tables",
     [
         "pool",
@@ -44,6 +49,7 @@ Tables = namedtuple(
         "freed",  # int32[]: cells whose available rose in the event in hand
         "counters",  # int64[]: see below
         "limits",  # int64[]: see below
+        "routing_view",  # View of the tables above
     ],
 )
 

@@ -466,7 +466,7 @@ def _put(state: PoolState, location: LocationRecord, change: LocationChange) -> 
 
 
 def _fits(work: Work, t: Any) -> bool:
-    return work.route.places.size >= t.locations.size
+    return work.route.candidates.size >= t.locations.size
 
 
 def _larger(out: Any, decisions: int, lines: int) -> Any:

@@ -18,11 +18,11 @@ import numba
 
 _ROOT = Path(__file__).resolve().parent.parent
 _KEPT_S = 86_400
-_SCHEMA = ("columns.py", "reasons.py", "kernels.py", "events.py", "fields.py")  # frozen into kernels
+_SCHEMA = ("bundle.py", "columns.py", "reasons.py", "kernels.py", "events.py", "fields.py")  # frozen into kernels
 # What a package's kernels may call: `topics` above this file is schema, the codec below is its own.
 _SOURCES = {
     "topics": ["topics/*.py", "topics/codec/*.py"],
-    "state": ["topics/columns.py", "topics/reasons.py", "topics/kernels.py", "state/*.py"],
+    "state": ["topics/bundle.py", "topics/columns.py", "topics/reasons.py", "topics/kernels.py", "state/*.py"],
 }
 _SOURCES["streams"] = [*_SOURCES["state"], "streams/engine/*.py", "streams/routing/*.py"]
 
@@ -60,8 +60,6 @@ def _decorator(**options: object) -> Callable:
 # Arrays come in and are never made: without reference counting, which saves a third of the compilation and some of the run.
 kernel = _decorator(_nrt=False)
 allocating_kernel = _decorator(_nrt=True)
-# Put into its callers before they are compiled: a step between two large kernels would compile the lower one once more.
-inlined = _decorator(inline="always")
-# The same, by LLVM, for what runs once a key or value: left to itself it passes some twenty words of array headers a call,
-# and the scanner is 30 % slower.
+# Put into its callers by LLVM, for what runs once a key or value: left to itself it passes some twenty words of array headers
+# a call, and the scanner is 30 % slower.
 forced_inline = _decorator(_nrt=False, forceinline=True)

@@ -23,7 +23,7 @@ from streams.engine.events import (
     find_location,
     place_order,
 )
-from topics.kernels import inlined, kernel
+from topics.kernels import kernel
 from topics.reasons import Kind, Outcome
 
 UNDECODED = int(Kind.UNDECODED)
@@ -67,13 +67,13 @@ def _has_room(t, out, work, line_count):
         and t.counters[HOLD_COUNT] + 1 <= t.holds.size
         and 2 * n <= work.rows.size
         and t.orders.size <= work.stamps.size
-        and t.locations.size <= work.route.places.size
+        and t.locations.size <= work.route.candidates.size
         and out.counts[N_DECISIONS] + decisions <= out.decisions.size
         and out.counts[N_LINES] + pool.open_lines + 2 * n <= out.lines.size
     )
 
 
-@inlined
+@kernel
 def _expire_due(t, out, event, work):
     order_row = pop_due_hold(t)
     while order_row >= 0:
@@ -82,7 +82,7 @@ def _expire_due(t, out, event, work):
         order_row = pop_due_hold(t)
 
 
-@inlined
+@kernel
 def _apply_one(t, out, e, event, lines, buffer, work, tag):
     if e.kind < FIRST_ORDER_KIND:
         return apply_stock(t, e, buffer)

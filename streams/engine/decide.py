@@ -4,18 +4,17 @@ Routing and reservation are one step: nothing else touches the pool's cells in b
 Owner: the engine's kernel. Not here: which location wins (streams/routing), what an event asks for (events.py).
 """
 
-from collections import namedtuple
-
 import numpy as np
 
 from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
 from state.orders import promise_line, wait_line
 from state.stock import available
 from state.tables import FREED_COUNT, MAX_UNITS, TO_ROUTE
-from streams.routing.candidates import View, make_scratch
+from streams.routing.candidates import make_scratch
 from streams.routing.kernel import route_order_kernel
 from topics import columns as c
-from topics.kernels import allocating_kernel, inlined, kernel
+from topics.bundle import bundle
+from topics.kernels import allocating_kernel, kernel
 from topics.reasons import Status
 
 # Statuses as plain numbers, for the kernels.
@@ -28,31 +27,20 @@ EXPIRED_STATUS = int(Status.EXPIRED)
 REJECTED = int(Status.REJECTED)
 
 # The batch's decisions (topics/columns.py) and how many rows of each are in use.
-Decisions = namedtuple("Decisions", ["decisions", "shipments", "lines", "losers", "counts"])
+Decisions = bundle("Decisions", "decisions shipments lines losers counts")
 N_DECISIONS, N_SHIPMENTS, N_LINES, N_LOSERS = range(4)
 
 # Scratch of one order. Arrays of the order's lines are as long as the longest order may be.
-Work = namedtuple(
+Work = bundle(
     "Work",
     [
         "rows",  # int32[]: the lines to route, or to act on
-        "skus",
-        "quantities",
-        "locations",  # what routing answers, line by line
-        "cells",
-        "distances_m",
-        "kinds",
-        "reasons",
         "shipments",  # int32[]: shipment of each reserved line
         "units",  # int32[]: units a fulfilment takes of each line
-        "explanation",  # int64[4]: considered, won, losers, shipments
-        "loser_locations",
-        "loser_distances_m",
-        "loser_reasons",
         "stamps",  # int64[]: per order, the last sweep that chose it
         "chosen",  # int32[]: orders a sweep will try
         "sweeps",  # int64[1]
-        "route",
+        "route",  # Scratch of streams/routing: the lines to route, and the answer
     ],
 )
 
@@ -60,24 +48,13 @@ Work = namedtuple(
 def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -> Work:
     """Allocate scratch for orders of so many lines, among so many orders and locations."""
 
-    def lines(dtype: type = np.int32) -> np.ndarray:
-        return np.zeros(line_capacity, dtype)
+    def lines() -> np.ndarray:
+        return np.zeros(line_capacity, np.int32)
 
     return Work(
         rows=lines(),
-        skus=lines(),
-        quantities=lines(),
-        locations=lines(),
-        cells=lines(),
-        distances_m=lines(),
-        kinds=lines(np.uint8),
-        reasons=lines(np.uint8),
         shipments=lines(),
         units=lines(),
-        explanation=np.zeros(4, np.int64),
-        loser_locations=np.zeros(3, np.int32),
-        loser_distances_m=np.zeros(3, np.int32),
-        loser_reasons=np.zeros(3, np.uint8),
         stamps=np.zeros(order_capacity, np.int64),
         chosen=np.zeros(order_capacity, np.int32),
         sweeps=np.zeros(1, np.int64),
@@ -117,7 +94,7 @@ def _refusals(t, order_row, work, n):
     return which, where
 
 
-@inlined
+@kernel
 def _route(t, order_row, n, work):
     order = t.orders[order_row]
     if order.refusal >= 0:
@@ -125,9 +102,9 @@ def _route(t, order_row, n, work):
     else:
         refused_lines, refused_locations = work.rows[:0], work.rows[:0]
     return route_order_kernel(
-        View(t.cells, t.locations, t.sku_links, t.sku_cells),
-        work.skus[:n],
-        work.quantities[:n],
+        t.routing_view,
+        work.route,
+        n,
         refused_lines,
         refused_locations,
         order.x,
@@ -136,20 +113,10 @@ def _route(t, order_row, n, work):
         order.pickup_location,
         (order.flags & c.ALLOW_SPLIT) != 0,
         (order.flags & c.ALLOW_PARTIAL) != 0,
-        work.route,
-        work.locations[:n],
-        work.cells[:n],
-        work.distances_m[:n],
-        work.kinds[:n],
-        work.reasons[:n],
-        work.explanation,
-        work.loser_locations,
-        work.loser_distances_m,
-        work.loser_reasons,
     )
 
 
-@inlined
+@kernel
 def try_order(t, order_row, work):
     """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
 
@@ -161,27 +128,28 @@ def try_order(t, order_row, work):
         line = t.lines[row]
         if line.state == WAITING or line.state == ADDED:
             work.rows[n] = row
-            work.skus[n] = line.sku
-            work.quantities[n] = line.quantity
+            work.route.line_sku[n] = line.sku
+            work.route.line_quantity[n] = line.quantity
             n += 1
         row = line.next
     if n == 0:
-        work.explanation[:] = 0
+        work.route.out.explanation[:] = 0
         return 0
     promised = _route(t, order_row, n, work)
+    answer = work.route.out
     sequence = t.pool[0].sequence + 1
     shipments = 0
     for i in range(n):
-        if work.locations[i] < 0:
-            wait_line(t, work.rows[i], work.reasons[i])
+        if answer.location[i] < 0:
+            wait_line(t, work.rows[i], answer.reason[i])
             continue
         number = 0
-        while number < shipments and work.shipments[number] != work.locations[i]:
+        while number < shipments and work.shipments[number] != answer.location[i]:
             number += 1
         if number == shipments:
-            work.shipments[number] = work.locations[i]
+            work.shipments[number] = answer.location[i]
             shipments += 1
-        promise_line(t, work.rows[i], work.cells[i], sequence, number + 1, work.kinds[i], work.distances_m[i])
+        promise_line(t, work.rows[i], answer.cell[i], sequence, number + 1, answer.kind[i], answer.distance_m[i])
     return promised
 
 
@@ -309,14 +277,15 @@ def write_decision(t, out, order_row, status, event, work, routed):
     decision.considered = 0
     decision.won = 0
     if routed:
-        decision.considered = work.explanation[0]
-        decision.won = work.explanation[1]
-        decision.loser_count = work.explanation[2]
-        for i in range(work.explanation[2]):
+        answer = work.route.out
+        decision.considered = answer.explanation[0]
+        decision.won = answer.explanation[1]
+        decision.loser_count = answer.explanation[2]
+        for i in range(answer.explanation[2]):
             loser = out.losers[out.counts[N_LOSERS]]
-            loser.location = work.loser_locations[i]
-            loser.distance_m = work.loser_distances_m[i]
-            loser.reason = work.loser_reasons[i]
+            loser.location = answer.loser_location[i]
+            loser.distance_m = answer.loser_distance_m[i]
+            loser.reason = answer.loser_reason[i]
             out.counts[N_LOSERS] += 1
 
 

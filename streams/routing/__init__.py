@@ -1,6 +1,7 @@
 """Routing: which location each line of an order comes from (policy `nearest`)."""
 
-from streams.routing.candidates import Scratch, View, make_scratch
+from state.tables import View
+from streams.routing.candidates import Scratch, make_scratch
 from streams.routing.kernel import reserve, route_order_kernel, route_orders_kernel
 
 __all__ = ["Scratch", "View", "make_scratch", "reserve", "route_order_kernel", "route_orders_kernel"]

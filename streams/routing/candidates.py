@@ -7,16 +7,12 @@ Owner: the thread that routes; a Scratch serves one order at a time.
 Not here: choosing among candidates (single.py, few.py, many.py).
 """
 
-from collections import namedtuple
-
 import numpy as np
 
 from state.columns import ENABLED, PICKS_UP, SHIPS
 from streams.routing.distance import squared_chord
 from streams.routing.inner import inner_kernel
-
-View = namedtuple("View", "cells locations sku_links sku_cells")
-View.__doc__ = """What routing reads of a pool: CELL, LOCATION, SKU_LINK and SKU_CELL rows (state/columns.py)."""
+from topics.bundle import bundle
 
 # Up to this many lines an order is routed exactly, over all subsets of its lines.
 EXACT_LINES = 8
@@ -41,30 +37,32 @@ CANDIDATE = np.dtype(
 )
 NONE, SHIPPER, OWN = range(3)
 
-Answer = namedtuple("Answer", "location cell distance_m kind reason explanation loser_location loser_distance_m loser_reason")
-Answer.__doc__ = """The output arrays of `route_order_kernel`, bundled for the functions that fill them."""
-
-# The working memory, by length: one, per location, per location and line, per subset of few lines, per line, per word.
-Work = namedtuple(
-    "Work",
+Answer = bundle(
+    "Answer",
+    "location cell distance_m kind reason explanation loser_location loser_distance_m loser_reason",
+    """What was decided on the order in hand; its arrays are those of `route_order_kernel`.""",
+)
+Scratch = bundle(
+    "Scratch",
+    # by length: one, per location, per location and line, per subset of few lines, per line, per word
     "clock near near_chord2 group_mask "
     "candidates found takers taker_key chosen trial room price_m "
     "cell_rows covers bits free "
     "sums nearest nearest_location cost taken before wanted parts used "
     "line_sku line_quantity line_group line_next line_location line_cell line_key line_number line_taker quantity nearest_m "
     "group_sku group_head group_start shared_start shared_line lines asked at placed picks serves price left "
-    "ask left_lines once twice done out",
+    "ask left_lines once twice done "
+    "out route_lines",
+    """One routing thread's working memory: the lines of the order in hand (`line_sku`, `line_quantity`), the answer (`out`),
+    and the address of the compiled function for several lines (lines.py).""",
 )
 # Locations that few.py may have to combine: all sets of 8 lines keep 9 - size takers.
 MOST_STEPS = 1271
 # Units of shared SKUs at takers that many.py can hold; orders that need more use the nearest takers only.
 MOST_FREE = 1 << 22
-Scratch = namedtuple("Scratch", "places work route_lines")
-Scratch.__doc__ = """One routing thread's working memory, of which `places` has a row per location it has room for, and the
-address of the compiled function for several lines (lines.py)."""
 
 
-def make_work(location_count, line_capacity):
+def allocate_scratch(location_count, line_capacity, route_lines=0):
     """Allocate the working memory; see `make_scratch`."""
     words = (line_capacity + 63) >> 6
 
@@ -83,7 +81,7 @@ def make_work(location_count, line_capacity):
         np.zeros(LOSERS, np.int32),
         np.zeros(LOSERS, np.uint8),
     )
-    return Work(
+    return Scratch(
         clock=np.zeros(1, np.int64),
         near=np.zeros(NEAR, np.int32),
         near_chord2=np.zeros(NEAR, np.float64),
@@ -139,6 +137,7 @@ def make_work(location_count, line_capacity):
         twice=np.zeros(words, np.uint64),
         done=np.zeros(1, np.int64),
         out=out,
+        route_lines=route_lines,
     )
 
 
@@ -160,8 +159,7 @@ def make_scratch(location_count, line_capacity=1000):
     """
     from streams.routing.lines import compile_route_lines  # which is made of modules that import this one
 
-    work = make_work(location_count, line_capacity)
-    return Scratch(work.candidates, work, compile_route_lines().address)
+    return allocate_scratch(location_count, line_capacity, compile_route_lines().address)
 
 
 @inner_kernel

@@ -14,7 +14,7 @@ import numba
 from topics.kernels import kernel
 
 _HERE = Path(__file__).resolve().parent
-_SCHEMA = ("state/columns.py", "topics/reasons.py", "topics/kernels.py")
+_SCHEMA = ("state/columns.py", "state/tables.py", "topics/bundle.py", "topics/reasons.py", "topics/kernels.py")
 
 
 @cache

@@ -2,7 +2,7 @@
 
 What numba compiles into a caller, it optimises again with that caller, and with each caller's caller: the routing of several
 lines, linked into the engine, made its compilation minutes long. Called at an address it is compiled once; the call
-costs some 20 ns. So it takes nothing but the pool, the working memory and numbers, and leaves its answer there.
+costs some 20 ns.
 The address is a plain number in the Scratch: numba looks up the type of a function object at each call from Python, and
 with it that of all arrays beside it, for half a millisecond.
 Owner: kernel.py calls it; `make_scratch` compiles it.
@@ -18,29 +18,24 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
-from streams.routing.candidates import EXACT_LINES, View, make_work
+from state.tables import View
+from streams.routing.candidates import EXACT_LINES, allocate_scratch
 from streams.routing.few import route_few
 from streams.routing.inner import inner_kernel, keep_here
 from streams.routing.many import route_many
 
 
 @inner_kernel
-def route_lines(view, work, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial):
-    """Route the order whose lines are in `work.line_sku` and `work.line_quantity`; the answer is in `work.out`.
-
-    Arguments and answer as for `route_order_kernel`, into which the answer is copied.
-    """
-    out = work.out
-    for i in range(line_count):
-        out.location[i] = out.cell[i] = -1
-        out.distance_m[i] = 0
-        out.kind[i] = out.reason[i] = 0
+def route_lines(
+    view, scratch, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial
+):
+    """Route the order in hand; arguments and answer as for `route_order_kernel`, which has cleared the answer."""
     if line_count <= EXACT_LINES:
         return route_few(
-            view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, work
+            view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, scratch
         )
     return route_many(
-        view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, work
+        view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, scratch
     )
 
 
@@ -50,7 +45,7 @@ def _signature():
     rows = numba.typeof(np.zeros(1, np.int32))
     return types.int64(
         numba.typeof(view),
-        numba.typeof(make_work(1, 1)),
+        numba.typeof(allocate_scratch(1, 1)),
         types.int64,
         rows,
         rows,
@@ -73,7 +68,7 @@ def call_route_lines(
     _context,
     address,
     view,
-    work,
+    scratch,
     line_count,
     refused_lines,
     refused_locations,
@@ -87,7 +82,7 @@ def call_route_lines(
     """Call `route_lines` at its address."""
     given = (
         view,
-        work,
+        scratch,
         line_count,
         refused_lines,
         refused_locations,

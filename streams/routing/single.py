@@ -1,9 +1,10 @@
 """The hot path: one line, delivered; no table of candidates.
 
-A SKU's cells lie by their location's z, the sine of its latitude. The search begins at the destination's and goes outwards on
-both sides. It ends where the difference in z alone, which no chord is shorter than, is more than any cell's chord may be: than
-the fourth nearest's (an explanation names three besides the winner) and that of the best with the stock. So of n cells spread
-over an area, it looks at about as many as the square root of n.
+A SKU's cells lie by their location's z, the sine of its latitude. A search begins at the destination's and goes outwards, first
+up, then down. A direction ends where the difference in z alone, which no chord is shorter than, is more than what is looked for
+may be away. So of n cells spread over an area, it looks at about as many as the square root of n.
+First the four nearest cells are found, with stock or without (an explanation names three besides the winner): mostly the winner
+is among them. Only if not, a second search looks for the nearest with the stock.
 Owner: kernel.py.
 Not here: several lines, pickups (lines.py).
 """
@@ -20,49 +21,32 @@ PRIORITY, LOCATION_ID = int(Won.PRIORITY), int(Won.LOCATION_ID)
 
 
 @kernel
-def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, near, near_chord2, out):
-    """Route an order of one delivered line; arguments and result as for `route_order_kernel`.
-
-    `near` (int32[4]) and `near_chord2` (float64[4]) are working memory.
-    """
+def route_line(view, scratch, refused_locations, x, y, z, allow_split):
+    """Route an order of one delivered line; arguments and answer as for `route_order_kernel`, which has cleared the answer."""
+    sku, quantity, out = scratch.line_sku[0], scratch.line_quantity[0], scratch.out
+    near, near_chord2 = scratch.near, scratch.near_chord2
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
     start = stop = np.int64(0)
     if sku >= 0:
         start = view.sku_links[sku].block_at
         stop = start + view.sku_links[sku].block_count
-    winner, best, reach, able, tied = np.int64(-1), np.inf, np.inf, 0, False
-    near_count, limit = 0, np.inf
-    above = _first_above(locations, sku_cells, start, stop, z)
-    below = above - 1
-    gap_above = _gap(locations, sku_cells, above, start, stop, z)
-    gap_below = _gap(locations, sku_cells, below, start, stop, z)
-    while True:
-        gap = min(gap_above, gap_below)
-        if gap == np.inf or gap * gap > limit:
-            break
-        if gap == gap_above:
-            entry = sku_cells[above]
-            above += 1
-            gap_above = _gap(locations, sku_cells, above, start, stop, z)
-        else:
-            entry = sku_cells[below]
-            below -= 1
-            gap_below = _gap(locations, sku_cells, below, start, stop, z)
-        row, location = np.int64(entry.row), np.int64(entry.location)
-        chord2 = squared_chord(locations[location], x, y, z)
-        if chord2 > limit:
-            continue
-        near_count = _keep_near(near, near_chord2, near_count, row, chord2, cells, locations)
-        if free_units(cells[row]) >= quantity and _eligible(locations, location, refused_locations):
+    middle = _first_above(locations, sku_cells, start, stop, z)
+    near_count = _nearest(locations, sku_cells, start, middle, stop, x, y, z, near, near_chord2)
+    able, first = 0, NEAR
+    for i in range(near_count):
+        entry = sku_cells[near[i]]
+        if free_units(cells[entry.row]) >= quantity and _eligible(locations, entry.location, refused_locations):
             able += 1
-            if chord2 < best:
-                farther = window(chord2)
-                tied = best <= farther
-                winner, best, reach = row, chord2, farther
-            elif chord2 <= reach:
-                tied = True
-        if near_count == NEAR:
-            limit = max(reach, near_chord2[NEAR - 1])
+            first = min(first, i)
+    winner, best, reach, tied = np.int64(-1), np.inf, np.inf, False
+    if able > 0:
+        winner, best = np.int64(sku_cells[near[first]].row), near_chord2[first]
+        reach = window(best)
+        # Whoever is as near as the winner is among the near, unless all of those are.
+        tied = near_count == NEAR and near_chord2[NEAR - 1] <= reach
+        tied |= able > 1 and first + 1 < near_count and near_chord2[first + 1] <= reach
+    elif near_count == NEAR:
+        winner, best, reach, tied = _nearest_able(view, start, middle, stop, quantity, refused_locations, x, y, z)
 
     out.explanation[0] = stop - start
     shortest, won = 0.0, NEAREST
@@ -73,16 +57,15 @@ def route_line(view, sku, quantity, refused_locations, x, y, z, allow_split, nea
         if tied:
             winner, won = _break_tie(view, start, stop, quantity, refused_locations, x, y, z, winner, shortest, reach)
             distance = metres(squared_chord(locations[cells[winner].location], x, y, z))
-        elif able == 1 and not _another(view, start, stop, quantity, refused_locations, winner):
+        if won == NEAREST and able <= 1 and not _another(view, start, stop, quantity, refused_locations, winner):
             won = ONLY_CANDIDATE
-        location = cells[winner].location
-        out.location[0] = location
+        out.location[0] = cells[winner].location
         out.cell[0] = winner
         out.distance_m[0] = np.int32(distance + 0.5)
         out.kind[0] = ShipmentKind.SHIP
         out.explanation[1] = won
         out.explanation[3] = 1
-    _explain(cells, locations, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out)
+    _explain(view, scratch, near_count, winner, shortest, refused_locations)
     return np.int64(winner >= 0)
 
 
@@ -99,29 +82,74 @@ def _first_above(locations, sku_cells, start, stop, z):
 
 
 @kernel
-def _gap(locations, sku_cells, at, start, stop, z):
-    """How far a cell's location is from `z`; infinite beyond the block."""
-    if at < start or at >= stop:
-        return np.inf
-    return abs(locations[sku_cells[at].location].z - z)
+def _nearest(locations, sku_cells, start, middle, stop, x, y, z, near, near_chord2):
+    """List the places of a block's nearest cells, nearest first; return how many."""
+    count, limit = 0, np.inf
+    at, end, step = middle, stop, 1
+    while True:
+        while at != end:
+            location = sku_cells[at].location
+            place = locations[location]
+            gap = place.z - z
+            if gap * gap > limit:
+                break
+            chord2 = squared_chord(place, x, y, z)
+            if chord2 <= limit:
+                count = _keep_near(locations, sku_cells, near, near_chord2, count, at, location, chord2)
+                if count == NEAR:
+                    limit = near_chord2[NEAR - 1]
+            at += step
+        if step < 0:
+            return count
+        at, end, step = middle - 1, start - 1, -1
 
 
 @kernel
-def _keep_near(near, near_chord2, count, row, chord2, cells, locations):
+def _keep_near(locations, sku_cells, near, near_chord2, count, cell_at, location, chord2):
     """Insert a cell into the list of the nearest; return the list's length."""
-    location = cells[row].location
     at = count
     if count == NEAR:
         at = NEAR - 1
-        if not nearer(chord2, location, near_chord2[at], cells[near[at]].location, locations):
+        if not nearer(chord2, location, near_chord2[at], sku_cells[near[at]].location, locations):
             return count
-    while at > 0 and nearer(chord2, location, near_chord2[at - 1], cells[near[at - 1]].location, locations):
+    while at > 0 and nearer(chord2, location, near_chord2[at - 1], sku_cells[near[at - 1]].location, locations):
         near[at] = near[at - 1]
         near_chord2[at] = near_chord2[at - 1]
         at -= 1
-    near[at] = row
+    near[at] = cell_at
     near_chord2[at] = chord2
     return min(count + 1, NEAR)
+
+
+@kernel
+def _nearest_able(view, start, middle, stop, quantity, refused_locations, x, y, z):
+    """Find the nearest cell that can serve: its row, squared chord, what counts as equally near, and whether any is."""
+    locations, sku_cells = view.locations, view.sku_cells
+    winner, best, reach, tied = np.int64(-1), np.inf, np.inf, False
+    at, end, step = middle, stop, 1
+    while True:
+        while at != end:
+            entry = sku_cells[at]
+            place = locations[entry.location]
+            gap = place.z - z
+            if gap * gap > reach:
+                break
+            chord2 = squared_chord(place, x, y, z)
+            if (
+                chord2 <= reach
+                and free_units(view.cells[entry.row]) >= quantity
+                and _eligible(locations, entry.location, refused_locations)
+            ):
+                if chord2 < best:
+                    farther = window(chord2)
+                    tied = best <= farther
+                    winner, best, reach = np.int64(entry.row), chord2, farther
+                else:
+                    tied = True
+            at += step
+        if step < 0:
+            return winner, best, reach, tied
+        at, end, step = middle - 1, start - 1, -1
 
 
 @kernel
@@ -182,19 +210,20 @@ def _why_not(view, start, stop, quantity, allow_split):
 
 
 @kernel
-def _explain(cells, locations, near, near_chord2, near_count, winner, shortest, quantity, refused_locations, out):
+def _explain(view, scratch, near_count, winner, shortest, refused_locations):
     """Name the nearest three besides the winner, and why they lost."""
+    cells, locations, out = view.cells, view.locations, scratch.out
     losers = 0
     for i in range(near_count):
-        row = near[i]
+        entry = view.sku_cells[scratch.near[i]]
+        row, location = entry.row, entry.location
         if row == winner or losers == LOSERS:
             continue
-        location = cells[row].location
-        distance = metres(near_chord2[i])
+        distance = metres(scratch.near_chord2[i])
         reason = Lost.FARTHER
         if role_of(locations[location], location, -1) != SHIPPER:
             reason = Lost.NOT_ELIGIBLE
-        elif free_units(cells[row]) < quantity:
+        elif free_units(cells[row]) < scratch.line_quantity[0]:
             reason = Lost.NO_STOCK
         elif not _eligible(locations, location, refused_locations):
             reason = Lost.NOT_ELIGIBLE

@@ -28,12 +28,12 @@ def test_end_to_end_decides_every_order_once_and_audits_clean(result):
 
 
 def test_end_to_end_compares_like_with_like(result):
-    assert result["loop"]["orders"] == result["worker"]["orders"]
+    assert result["loop"]["events"] == result["worker"]["events"]
     assert result["checks"]["agrees"]["manual"] >= end_to_end.AGREEMENT
     assert result["checks"]["manual_waiting"] > 0  # agreement on what can't be promised, too
     assert result["ratios"].keys() == {"loop", "manual"}
     for name in ("worker", "loop", "manual"):
-        assert result[name]["orders_per_s"] > 0
+        assert result[name]["events_per_s"] > 0
 
 
 def test_end_to_end_puts_every_figure_into_words(result):
