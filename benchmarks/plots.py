@@ -1,6 +1,7 @@
-"""Pictures of what benchmarks found: `python -m benchmarks.plots RESULT.json OUT.png`; RESULT is what `--json` printed.
+"""Pictures of what benchmarks found: `python -m benchmarks.plots RESULT.json OUT.png`.
 
-One function per benchmark that has a picture; each takes its result and a matplotlib figure, and draws on it.
+RESULT is what `--json` printed or `--out` wrote. One function per benchmark that has a picture; each takes its
+result and a matplotlib figure, and draws on it.
 Not here: any figure that the result does not hold.
 """
 

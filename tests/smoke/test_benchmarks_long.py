@@ -66,6 +66,13 @@ def test_a_soak_sees_every_event_and_audits_clean_though_its_clock_runs_fast(soa
     text = "\n".join(soak.lines(soaked))
     for shown in ("memory then grows by", "p99 of the first tenth", "sockets", "every event came back"):
         assert shown in text
+    assert text.count("not judged") == 1 and "MISSED" not in text  # a slope over seconds is no slope
+
+
+def test_a_soak_judges_a_slope_over_enough_time():
+    settled, last = {"at_s": 300.0, "rss_mb": 400.0}, {"at_s": 300.0 + soak.JUDGED_S}
+    assert soak._slope_line(40.0, settled, last).endswith("40 MB: met")
+    assert soak._slope_line(41.0, settled, last).endswith("40 MB: MISSED")
 
 
 def test_a_benchmarks_options_are_in_the_command_it_prints(capsys):
