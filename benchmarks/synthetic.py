@@ -87,7 +87,7 @@ class Synthetic:
             for location in locations:
                 value = (
                     f'{{"event_id":"r{sku:06}-{location:05}","event_time":{time},"kind":"receipt",'
-                    f'"location_id":"L{self.first_location + location:05}","sku":"SKU-{sku:06}","quantity":{units[sku]}}}'
+                    f'"location_id":"L{self.first_location + location:05}","sku":"SKU-{sku:06}","quantity":{units}}}'
                 )
                 chunk.append(Record("stock.v1", key, value.encode()))
             if len(chunk) >= CHUNK:
