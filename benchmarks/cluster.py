@@ -318,7 +318,7 @@ class Bench:
         release()
         process.await_that(done)
         seconds = time.perf_counter() - started
-        used = [cpu_s(pid) - cpu_s for pid, cpu_s in zip(pids, before, strict=True)]
+        used = [cpu_s(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
         busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * psutil.cpu_count())
         return Round(events, seconds, sum(used[1:]), used[0], busy)
 

@@ -84,6 +84,10 @@ def test_a_benchmarks_options_are_in_the_command_it_prints(capsys):
         def run(size, rate):
             return {"correct": True, "rate": rate}
 
+        @staticmethod
+        def lines(result):
+            return []
+
     assert harness.answer(Benchmark, "smoke", as_json=True, rate=500.0) is True
     answer = json.loads(capsys.readouterr().out)
     assert (answer["command"], answer["rate"]) == ("python -m benchmarks.soak --size smoke --rate 500", 500.0)
