@@ -1,7 +1,8 @@
 """A local Kafka for one benchmark, what loads and observes it, and the processes that are measured on it.
 
-Owner: one run of a benchmark. Every topic has one partition, of one pool.
-Not here: what is measured (end_to_end.py, latency.py).
+Owner: one run of a benchmark. Topics have one partition, of one pool, unless a benchmark asks for more; then each pool is
+named so that it has a partition to itself.
+Not here: what is measured (end_to_end.py, latency.py, ...).
 """
 
 import json
@@ -10,17 +11,19 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from benchmarks import harness
 from benchmarks.synthetic import Synthetic
@@ -39,6 +42,10 @@ NOT_YET = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
 }
 """What a broker answers of topics and groups that are just being created."""
+Ends = dict[tuple[str, int], int]
+"""Topic and partition → offset behind the last record."""
+Part = tuple[str, str, list[bytes]]
+"""Topic, pool, and values of records that follow each other."""
 
 
 class WrongAnswer(Exception):
@@ -52,6 +59,7 @@ class Round:
     events: int
     seconds: float
     process_cpu_s: float
+    """Of the process under test, or of all of them."""
     broker_cpu_s: float
     busy: float
     """Share of all cores' time that was used, by anybody."""
@@ -82,9 +90,17 @@ class Process:
                 raise WrongAnswer(f"{self.name} {state}. End of its log:\n{self._log.read_text()[-3000:]}")
             time.sleep(POLL_S)
 
+    def serves(self) -> bool:
+        """Whether a worker tells Prometheus anything yet."""
+        return self._port() is not None
+
+    def _port(self) -> str | None:
+        found = re.search(r"metrics at http://127\.0\.0\.1:(\d+)", self._log.read_text())
+        return found and found[1]
+
     def metrics(self) -> str:
         """What a worker tells Prometheus."""
-        port = re.search(r"metrics at http://127\.0\.0\.1:(\d+)", self._log.read_text())[1]
+        port = self._port()
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as found:
             return found.read().decode()
 
@@ -106,11 +122,55 @@ class Process:
             self._process.wait()
 
 
-class Bench:
-    """The broker of a run, and what loads and observes it. Every topic has one partition."""
+class Sampler:
+    """Looks at processes at regular times, in a thread, while the `with` block runs.
 
-    def __init__(self, settings: Settings, broker_pid: int, directory: Path):
+    Attributes
+    ----------
+    samples : list of dict
+        Seconds since the start (`at_s`), summed over the processes `rss_mb`, `fds`, `sockets`, `threads`, and `more`'s figures.
+    """
+
+    def __init__(self, processes: Sequence[Process], every_s: float, more: Callable[[], dict[str, float]] = dict):
+        self.samples: list[dict[str, float]] = []
+        self._processes = [psutil.Process(process.pid) for process in processes]
+        self._every_s, self._more = every_s, more
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sampler", daemon=True)
+
+    def __enter__(self) -> "Sampler":
+        self.began = time.monotonic()
+        self._look()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._every_s):
+            self._look()
+
+    def _look(self) -> None:
+        found = {"at_s": time.monotonic() - self.began, "rss_mb": 0.0, "fds": 0, "sockets": 0, "threads": 0}
+        try:
+            for process in self._processes:
+                found["rss_mb"] += process.memory_info().rss / 1e6
+                found["fds"] += process.num_fds()
+                found["sockets"] += len(process.net_connections())
+                found["threads"] += process.num_threads()
+        except psutil.Error:  # it has ended: its own business to say so
+            return
+        self.samples.append(found | self._more())
+
+
+class Bench:
+    """The broker of a run, and what loads and observes it."""
+
+    def __init__(self, settings: Settings, broker_pid: int, directory: Path, passed_on: Sequence[str] = ()):
         self.settings, self._broker_pid, self.directory = settings, broker_pid, directory
+        self._passed_on = passed_on  # names of the settings that workers are told besides
         # Without log lines of their own: these clients outlive the broker by a moment.
         clients = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
         self._admin = AdminClient(clients)
@@ -137,52 +197,77 @@ class Bench:
             future.result()
         return names
 
-    def write_network(self, work: Synthetic) -> Path:
-        """Write the workload's locations as a network file, in JSON, which is YAML too."""
+    def write_network(self, *works: Synthetic) -> Path:
+        """Write the workloads' locations as a network file, in JSON, which is YAML too."""
         path = self.directory / "network.json"
-        locations = [place.model_dump(mode="json", exclude_none=True) for place in work.network()]
-        path.write_text(json.dumps({"version": 1, "pools": [{"id": POOL}], "locations": locations}))
+        locations = [place.model_dump(mode="json", exclude_none=True) for work in works for place in work.network()]
+        pools = [{"id": work.pool} for work in works]
+        path.write_text(json.dumps({"version": 1, "pools": pools, "locations": locations}))
         return path
 
-    def worker_command(self, work: Synthetic) -> list[str]:
+    def worker_command(self, *works: Synthetic) -> list[str]:
         """The command line of a worker on this broker, with this run's settings."""
-        command = [sys.executable, "-m", "streams.cli", "worker", "--network", str(self.write_network(work))]
+        command = [sys.executable, "-m", "streams.cli", "worker", "--network", str(self.write_network(*works))]
         command += ["--bootstrap-servers", self.settings.bootstrap_servers, "--preset", self.settings.preset]
-        for name in ("app_id", "partitions", "click_partitions", "metrics_port"):
+        for name in ("app_id", "partitions", "click_partitions", "metrics_port", *self._passed_on):
             command += ["--set", f"{name}={getattr(self.settings, name)}"]
         return command
 
-    def append(self, topic: str, values: list[bytes]) -> None:
-        """Append records, and return when they are there."""
-        _send(self._producer, topic, values)
+    def append(self, topic: str, values: list[bytes], pool: str = POOL) -> None:
+        """Append a pool's records, and return when they are there."""
+        _send(self._producer, topic, values, pool, self._partition_of(pool))
 
     def load(self, topic: str, values: list[bytes]) -> tuple[int, Callable[[], None]]:
         """Append records that nobody can read yet; gives the offset behind the last, and what releases them."""
-        ends, release = self.load_all([(topic, values)])
-        return ends[topic], release
+        ends, release = self.load_parts([(topic, POOL, values)])
+        return ends[topic, 0], release
 
-    def load_all(self, parts: list[tuple[str, list[bytes]]]) -> tuple[dict[str, int], Callable[[], None]]:
-        """Append parts to topics, one after the other, all released at once; gives each topic's offset behind the last."""
+    def load_parts(self, parts: Iterable[Part]) -> tuple[Ends, Callable[[], None]]:
+        """Append parts in order, as `load` does, all of which are released at once."""
         self._loader.begin_transaction()
-        for topic, values in parts:
-            _send(self._loader, topic, values)
+        places = set()
+        for topic, pool, values in parts:
+            partition = self._partition_of(pool)
+            places.add((topic, partition))
+            _send(self._loader, topic, values, pool, partition)
         time.sleep(SETTLE_S)
-        ends = {topic: self._offsets.get_watermark_offsets(TopicPartition(topic, 0), 30)[1] for topic, _ in parts}
-        return ends, self._loader.commit_transaction
+        return {place: self.written(*place) for place in places}, self._loader.commit_transaction
 
-    def end(self, topic: str) -> int:
+    def written(self, topic: str, partition: int = 0) -> int:
+        """The offset behind the last record, be it that nobody can read it yet."""
+        return self._offsets.get_watermark_offsets(TopicPartition(topic, partition), 30)[1]
+
+    def _partition_of(self, pool: str) -> int:
+        return partition_of(pool, self.settings.partitions)
+
+    def reached(self, ends: Ends) -> bool:
+        """Whether the workers have committed all that lies before these offsets."""
+        found = self._offsets.committed([TopicPartition(*place) for place in ends], 30)
+        return all(each.offset >= ends[each.topic, each.partition] for each in found)
+
+    def end(self, topic: str, partition: int = 0) -> int:
         """The offset behind the last record that can be read."""
-        return self._committed.get_watermark_offsets(TopicPartition(topic, 0), 30)[1]
+        return self._committed.get_watermark_offsets(TopicPartition(topic, partition), 30)[1]
+
+    def configure(self, topic: str, **config: str) -> None:
+        """Change a topic's configuration; `_` in a name is a dot."""
+        entries = [
+            ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
+            for name, value in config.items()
+        ]
+        asked = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
+        for future in self._admin.incremental_alter_configs([asked]).values():
+            future.result(30)
 
     def committed(self, topic: str) -> int:
         """The offset up to which the worker has committed a topic."""
         return self._offsets.committed([TopicPartition(topic, 0)], 30)[0].offset
 
-    def read(self, topic: str, start: int = 0) -> Iterator[Any]:
+    def read(self, topic: str, start: int = 0, partition: int = 0) -> Iterator[Any]:
         """The records that can be read."""
         consumer = Consumer(self._reader)
         try:
-            consumer.assign([TopicPartition(topic, 0, start)])
+            consumer.assign([TopicPartition(topic, partition, start)])
             while True:
                 for message in consumer.consume(5_000, 1.0):
                     if message.error() is None:
@@ -212,16 +297,30 @@ class Bench:
         finally:
             process.stop()
 
-    def measure(self, process: Process, events: int, release: Callable[[], Any], done: Callable[[], bool]) -> Round:
-        """Time what follows a release until all of it is done."""
-        pids = process.pid, self._broker_pid
-        before, idle_s, started = [_cpu_s(pid) for pid in pids], psutil.cpu_times().idle, time.perf_counter()
+    @contextmanager
+    def settled(self, name: str, command: list[str]) -> Iterator[Process]:
+        """Run a worker, and give it when it has read all stock there is."""
+        with self.process(name, command) as process:
+            process.await_that(lambda: self.committed("stock.v1") >= self.end("stock.v1"))
+            yield process
+
+    def measure(
+        self,
+        process: Process,
+        events: int,
+        release: Callable[[], Any],
+        done: Callable[[], bool],
+        others: Sequence[Process] = (),
+    ) -> Round:
+        """Time what follows a release until all of it is done; `process_cpu_s` is the process's and the others'."""
+        pids = self._broker_pid, process.pid, *(other.pid for other in others)
+        before, idle_s, started = [cpu_s(pid) for pid in pids], psutil.cpu_times().idle, time.perf_counter()
         release()
         process.await_that(done)
         seconds = time.perf_counter() - started
-        used = [_cpu_s(pid) - cpu_s for pid, cpu_s in zip(pids, before, strict=True)]
+        used = [cpu_s(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
         busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * psutil.cpu_count())
-        return Round(events, seconds, *used, busy)
+        return Round(events, seconds, sum(used[1:]), used[0], busy)
 
 
 def _holds(condition: Callable[[], bool]) -> bool:
@@ -233,35 +332,53 @@ def _holds(condition: Callable[[], bool]) -> bool:
         raise
 
 
-def _send(producer: Producer, topic: str, values: list[bytes]) -> None:
-    key = POOL.encode()
+def partition_of(pool: str, partitions: int) -> int:
+    """Give the partition that Java's default partitioner puts a pool's records into."""
+    return (murmur2(pool.encode()) & 0x7FFFFFFF) % partitions
+
+
+def pools_for(partitions: int) -> list[str]:
+    """Give a pool id per partition, such that the key's partitioner puts each into a partition of its own, in order."""
+    found: dict[int, str] = {}
+    number = 0
+    while len(found) < partitions:
+        pool = f"{POOL}-{number}"
+        found.setdefault(partition_of(pool, partitions), pool)
+        number += 1
+    return [found[partition] for partition in range(partitions)]
+
+
+def _send(producer: Producer, topic: str, values: list[bytes], pool: str, partition: int) -> None:
+    key = pool.encode()
     messages = [{"key": key, "value": value} for value in values]
-    if producer.produce_batch(topic, messages, partition=0) < len(messages) or producer.flush(120):
+    if producer.produce_batch(topic, messages, partition=partition) < len(messages) or producer.flush(120):
         raise WrongAnswer(f"{topic} does not take the benchmark's {len(values)} records")
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """CPU time that a process has used since its start."""
     used = psutil.Process(pid).cpu_times()
     return used.user + used.system
 
 
 @contextmanager
-def bench(preset: str) -> Iterator[Bench]:
-    """Start a broker of our own with all topics, for a worker with that preset; and stop it."""
+def bench(preset: str, partitions: int = 1, click_partitions: int = 1, **settings: Any) -> Iterator[Bench]:
+    """Start a broker of our own with all topics, for workers with that preset and these settings; and stop it."""
     with tempfile.TemporaryDirectory(prefix="nearshelf-bench-") as name:
         directory = Path(name)
         broker = load_settings(data_directory=directory).local_broker()
         try:
-            settings = load_settings(
+            found = load_settings(
                 data_directory=directory,
                 bootstrap_servers=broker.start(),
                 preset=preset,
                 app_id="bench",
-                partitions=1,
-                click_partitions=1,
+                partitions=partitions,
+                click_partitions=click_partitions,
                 metrics_port=0,
+                **settings,
             )
-            create_topics(AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}), settings)
-            yield Bench(settings, broker.status().pid, directory)
+            create_topics(AdminClient({"bootstrap.servers": found.bootstrap_servers, "log_level": 0}), found)
+            yield Bench(found, broker.status().pid, directory, tuple(settings))
         finally:
             broker.stop()

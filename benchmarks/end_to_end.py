@@ -202,9 +202,7 @@ def _run_worker(bench: Bench, shape: Size, orders: list[bytes]) -> tuple[dict, d
     work = shape.work()
     for chunk in work.opening():
         bench.append("stock.v1", [record.value for record in chunk])
-    command = bench.worker_command(work)
-    with bench.process("worker", command) as process:
-        process.await_that(lambda: bench.committed("stock.v1") >= bench.end("stock.v1"))
+    with bench.settled("worker", bench.worker_command(work)) as process:
         first_cell = bench.end("inventory.v1")
         first_batch = bench.end("inventory-changelog.v1")
 

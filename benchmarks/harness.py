@@ -1,7 +1,8 @@
 """What all benchmarks share: their sizes, the facts printed beside their numbers, and how one is started.
 
 A benchmark is a module of this package with `run(size) -> dict`, whose answer has `correct`, and `lines(result)`, which puts
-it into words. Numbers without machine, versions, commit and command cannot be compared, so `answer` adds these.
+it into words; `OPTIONS`, if it has them, are numbers that `run` takes by name: name → what it is. Numbers without machine,
+versions, commit and command cannot be compared, so `answer` adds these.
 Not here: timing, which differs from question to question; workloads (synthetic.py, retail/).
 """
 
@@ -48,7 +49,7 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": path}
 
 
-def answer(benchmark: ModuleType, size: str, as_json: bool, out: Path | None = None) -> bool:
+def answer(benchmark: ModuleType, size: str, as_json: bool, out: Path | None = None, **options: float) -> bool:
     """Run a benchmark, print its facts and its answer, and return whether its answers were right.
 
     Parameters
@@ -60,11 +61,14 @@ def answer(benchmark: ModuleType, size: str, as_json: bool, out: Path | None = N
         One JSON object instead of text.
     out : Path, optional
         Directory for both: the benchmark's name with .txt and .json. If it raises, the text tells that instead.
+    **options
+        Of the benchmark's `OPTIONS`.
     """
     name = benchmark.__spec__.name
-    known = {"command": f"python -m {name} --size {size}", "size": size} | facts(benchmark.PACKAGES)
+    asked = "".join(f" --{option} {value:g}" for option, value in options.items())
+    known = {"command": f"python -m {name} --size {size}{asked}", "size": size} | facts(benchmark.PACKAGES)
     try:
-        result = known | benchmark.run(size)
+        result = known | benchmark.run(size, **options)
     except Exception:
         _write(out, name, [*_heading(known), "", traceback.format_exc()], None)
         raise
@@ -92,9 +96,13 @@ def main(benchmark: ModuleType) -> None:
     parser.add_argument("--size", choices=SIZES, default="smoke")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
     parser.add_argument("--out", type=Path, help="directory to write text and JSON into as well")
+    options = getattr(benchmark, "OPTIONS", {})
+    for name, meaning in options.items():
+        parser.add_argument(f"--{name}", type=float, help=meaning)
     given = parser.parse_args()
+    asked = {name: value for name in options if (value := getattr(given, name)) is not None}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
-    sys.exit(0 if answer(benchmark, given.size, given.json, given.out) else 1)
+    sys.exit(0 if answer(benchmark, given.size, given.json, given.out, **asked) else 1)
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -6,38 +6,27 @@ written (read_uncommitted); half are orders of one line, each seen in `allocatio
 (read_committed). Sender, worker, broker and the two readers share the machine's cores. Kafka Streams gets the orders alone,
 so half of the events.
 
-Checked: every sale and every order came back, each order once. A rate at which they did not within `DRAIN_S` of the last
+Checked: every sale and every order came back, each order once. A rate at which they did not within 30 s of the last
 send, or at which the worker fell behind for good, is named as beyond saturation, its figures are those of the queue.
-The first `WARM_S` of each rate are left out.
+The first `Size.warm_s` of each rate are left out: the broker's Java compiles itself for half a minute.
 """
 
-import argparse
-import json
 import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from benchmarks import account, harness
-from benchmarks.cluster import POOL, Bench, Process, bench
+from benchmarks import account, harness, open_loop
+from benchmarks.cluster import POOL, Bench, bench
+from benchmarks.open_loop import SALE_CELLS, Flow, Note, Take
 from benchmarks.peers import java
 from benchmarks.synthetic import TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
-from streams.librdkafka import handle_of, produce_spans
 
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1
 PRESET = "latency"
-WARM_S = 5.0
-DRAIN_S = 30.0
-READY_S = 120.0  # until the sender has made its events
-TICK_S = 0.0005  # the sender looks what is due so often
-SALE_CELLS = 5_000
 PERCENTILES = (50, 90, 99, 99.9, 100)
 GOALS = {"sale": (6.0, 20.0), "order": (10.0, 35.0)}
 """ms at p50 and p99, at `GOAL_RATE` events a second."""
@@ -46,21 +35,29 @@ GOAL_RATE = 10_000
 
 @dataclass(frozen=True)
 class Size:
-    """Events a second, and seconds each of them lasts, the warm-up included."""
+    """Events a second, and for how long each of these rates is kept up."""
 
     rates: tuple[int, ...]
+    warm_s: float
+    """Not measured yet."""
     seconds: float
+    """Measured."""
     locations: int
     skus: int
     cells_per_sku: int
     streams_intervals_ms: tuple[int, ...]
 
+    def count(self, per_s: int) -> int:
+        """Events of a kind, of which so many a second are sent."""
+        return int(per_s * (self.warm_s + self.seconds))
+
 
 SIZES = {
-    "smoke": Size((1_000,), WARM_S + 3, locations=50, skus=500, cells_per_sku=10, streams_intervals_ms=()),
+    "smoke": Size((1_000,), 5, 3, locations=50, skus=500, cells_per_sku=10, streams_intervals_ms=()),
     "full": Size(
         (1_000, 5_000, 10_000, 20_000, 50_000),
-        WARM_S + 60,
+        warm_s=30,
+        seconds=60,
         locations=500,
         skus=4_000,
         cells_per_sku=50,
@@ -86,7 +83,8 @@ def run(size: str) -> dict[str, Any]:
         "seed": SEED,
         "kafka": KAFKA_VERSION,
         "preset": PRESET,
-        "seconds": shape.seconds - WARM_S,
+        "warm_s": shape.warm_s,
+        "seconds": shape.seconds,
         "rows": rows,
         "left_out": left_out,
         "correct": all(row["complete"] or row["saturated"] for row in rows),
@@ -115,7 +113,7 @@ def lines(result: dict[str, Any]) -> list[str]:
     ]
     return [
         f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; preset {result['preset']}; "
-        f"{result['seconds']:.0f} s each after {WARM_S:.0f} s of warm-up",
+        f"{result['seconds']:.0f} s each after {result['warm_s']:.0f} s of warm-up",
         "",
         *harness.table(head, rows),
         "",
@@ -146,23 +144,22 @@ def _verdicts(rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _worker(cluster: Bench, shape: Size, rate: int) -> dict[str, Any]:
-    per_s, count = rate // 2, int(rate // 2 * shape.seconds)
-    work = _work(shape, count)
+    per_s = rate // 2
+    work = _work(shape, shape.count(per_s))
     for chunk in work.opening():
         cluster.append("stock.v1", [record.value for record in chunk])
-    cluster.append("stock.v1", [_opening_of_sales(cell, work) for cell in range(SALE_CELLS)])
-    with cluster.process("worker", cluster.worker_command(work)) as process:
-        process.await_that(lambda: cluster.committed("stock.v1") >= cluster.end("stock.v1"))
+    cluster.append("stock.v1", open_loop.opening_of_sales(work.locations))
+    with cluster.settled("worker", cluster.worker_command(work)) as process:
         before = account.stages(process.metrics())
         parts = {"sale": ("sales.v1", "inventory.v1"), "order": ("orders.v1", "allocations.v1")}
-        found = _measure(cluster, process, shape, per_s, count, parts)
+        found = _measure(cluster, shape, per_s, parts)
         stages = _per_batch(before, account.stages(process.metrics()))
     return {"who": "nearshelf", "rate": rate, "stages": stages, **found}
 
 
 def _streams(cluster: Bench, shape: Size, rate: int, interval_ms: int) -> dict[str, Any]:
-    per_s, count = rate // 2, int(rate // 2 * shape.seconds)
-    work = _work(shape, count)
+    per_s = rate // 2
+    work = _work(shape, shape.count(per_s))
     name = f"Kafka Streams, commit {interval_ms} ms"
     topics = cluster.create("streams", "stock.v1", "orders.v1", "allocations.v1")
     command = [*java.build(cluster.settings.cache_directory / "kafka-streams-peer")]
@@ -182,50 +179,31 @@ def _streams(cluster: Bench, shape: Size, rate: int, interval_ms: int) -> dict[s
     with cluster.group("peer") as committed, cluster.process("streams", command) as process:
         process.await_that(lambda: committed(topics["stock.v1"]) >= cluster.end(topics["stock.v1"]))
         parts = {"order": (topics["orders.v1"], topics["allocations.v1"])}
-        return {"who": name, "rate": rate, **_measure(cluster, process, shape, per_s, count, parts)}
+        return {"who": name, "rate": rate, **_measure(cluster, shape, per_s, parts)}
 
 
 def _work(shape: Size, orders: int) -> Synthetic:
     return Synthetic(orders, shape.locations, shape.skus, shape.cells_per_sku, fill=2.0, pool=POOL, seed=SEED)
 
 
-def _measure(
-    cluster: Bench, process: Process, shape: Size, per_s: int, count: int, parts: dict[str, tuple[str, str]]
-) -> dict[str, Any]:
-    """Run a sender and a reader per kind of event; give their latencies in ms, by percentile."""
-    began = cluster.directory / "began"  # the sender writes when it begins
-    seen = {kind: cluster.directory / f"{kind}.npy" for kind in parts}
-    given = {"began": str(began), "per_s": per_s, "count": count, "shape": vars(shape) | {"rates": []}}
-    given |= {"bootstrap_servers": cluster.settings.bootstrap_servers}
-    roles = [
-        ("send", {"topics": {kind: source for kind, (source, _) in parts.items()}}),
-        *(
-            ("read", {"kind": kind, "topic": target, "start": cluster.end(target), "out": str(seen[kind])})
-            for kind, (_, target) in parts.items()
-        ),
-    ]
-    children = [
-        Process(
-            f"{role}-{more.get('kind', '')}",
-            [sys.executable, "-m", "benchmarks.latency", "--role", role, json.dumps(given | more)],
-            cluster.directory / f"{role}-{more.get('kind', 'all')}.log",
-            {},
+def _measure(cluster: Bench, shape: Size, per_s: int, parts: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    """Send and read each kind of event; give their latencies in ms, by percentile."""
+    made = {"sale": {"locations": shape.locations}, "order": {"shape": vars(shape)}}
+    flows = {
+        kind: Flow(
+            source,
+            target,
+            f"benchmarks.latency:make_{kind}s",
+            "benchmarks.open_loop:note_sales" if kind == "sale" else "benchmarks.latency:note_orders",
+            committed=kind == "order",
+            arguments=made[kind],
         )
-        for role, more in roles
-    ]
-    try:
-        for child in children:
-            child.finish(READY_S + shape.seconds + 2 * DRAIN_S)
-    finally:
-        for child in children:
-            child.stop()
-    answer: dict[str, Any] = {"missing": 0, "saturated": False}
-    begin = float(began.read_text())
-    planned = begin + np.arange(count) / per_s
-    for kind, path in seen.items():
-        latency_ms = (np.load(path) - planned) * 1000
-        kept = latency_ms[planned >= begin + WARM_S]
-        answer["missing"] += int(np.isnan(latency_ms).sum())
+        for kind, (source, target) in parts.items()
+    }
+    seen = open_loop.run(cluster, flows, per_s, shape.count(per_s))
+    answer: dict[str, Any] = {"missing": seen.missing, "saturated": False}
+    for kind in flows:
+        kept = seen.latency_ms(kind)[seen.planned >= seen.planned[0] + shape.warm_s]
         answer[kind] = np.nanpercentile(kept, PERCENTILES).tolist()
         third = len(kept) // 3
         answer["saturated"] |= bool(np.nanmedian(kept[-third:]) > 3 * np.nanmedian(kept[:third]) + 50)
@@ -238,137 +216,41 @@ def _per_batch(before: dict[str, float], after: dict[str, float]) -> dict[str, f
     return {"events a batch": events / batches} | {name: seconds / batches * 1000 for name, seconds in spent.items()}
 
 
-# Sender and reader, each a process
+# The events, and which of them a record shows: called in the sender's and the readers' processes
 
 
-def _opening_of_sales(cell: int, work: Synthetic) -> bytes:
-    return (
-        f'{{"event_id":"t{cell}","event_time":{TIME_MS - 1},"kind":"receipt","location_id":"L{cell % work.locations:05}",'
-        f'"sku":"SALE-{cell:05}","quantity":1000000}}'
-    ).encode()
-
-
-def _sales(count: int, locations: int) -> list[bytes]:
-    """Sale i is the (i // SALE_CELLS + 1)-th of cell i % SALE_CELLS, so the cell's version tells which have been seen."""
-    return [
-        (
-            f'{{"event_id":"s{i}","event_time":{TIME_MS + i},"kind":"sale","location_id":"L{i % SALE_CELLS % locations:05}",'
-            f'"sku":"SALE-{i % SALE_CELLS:05}","quantity":1}}'
-        ).encode()
-        for i in range(count)
-    ]
-
-
-def _send(given: dict[str, Any]) -> None:
-    shape = Size(**given["shape"])
-    work = _work(shape, given["count"])
-    producer = Producer(
-        {
-            "bootstrap.servers": given["bootstrap_servers"],
-            "client.id": "sender",
-            "acks": "all",
-            "linger.ms": 0,
-            "queue.buffering.max.messages": 0,
-            "queue.buffering.max.kbytes": 1 << 20,
-            "delivery.report.only.error": True,
-        }
+def make_sales(count: int, locations: int) -> Take:
+    """Make all sales; see `open_loop.note_sales`."""
+    return open_loop.in_memory(
+        [
+            (
+                f'{{"event_id":"s{i}","event_time":{TIME_MS + i},"kind":"sale",'
+                f'"location_id":"L{i % SALE_CELLS % locations:05}","sku":"SALE-{i % SALE_CELLS:05}","quantity":1}}'
+            ).encode()
+            for i in range(count)
+        ]
     )
-    handle = handle_of(producer, "sender")
-    planned = []
-    for kind, topic in given["topics"].items():
-        values = (
-            _sales(given["count"], work.locations)
-            if kind == "sale"
-            else [record.value for chunk in work.order_records() for record in chunk]
-        )
-        ends = np.cumsum([len(POOL) + len(value) for value in values])
-        key = POOL.encode()
-        buffer = np.frombuffer(b"".join(key + value for value in values), np.uint8)
-        starts = ends - np.array([len(POOL) + len(value) for value in values])
-        planned.append((topic, buffer, np.stack([starts, starts + len(POOL), ends], 1)))
-    producer.list_topics(timeout=10)
-    sent, begin = 0, time.monotonic() + 0.5
-    Path(given["began"]).write_text(repr(begin))
-    while sent < given["count"]:
-        due = min(given["count"], int((time.monotonic() - begin) * given["per_s"]) + 1)
-        if due > sent:
-            for topic, buffer, spans in planned:
-                produce_spans(handle, topic, 0, buffer, spans[sent:due])
-            sent = due
-            producer.poll(0)
-        time.sleep(TICK_S)
-    sys.exit(1 if producer.flush(DRAIN_S) else 0)
 
 
-def _read(given: dict[str, Any]) -> None:
-    """Note when each event was seen, and write it as float64[count], NaN for those that were not."""
-    sale = given["kind"] == "sale"
-    consumer = Consumer(
-        {
-            "bootstrap.servers": given["bootstrap_servers"],
-            "group.id": f"latency-{given['kind']}",  # never joined
-            "enable.auto.commit": False,
-            "isolation.level": "read_uncommitted" if sale else "read_committed",
-            "fetch.queue.backoff.ms": 1,
-            "fetch.wait.max.ms": 100,
-            "queued.min.messages": 200_000,
-        }
-    )
-    consumer.assign([TopicPartition(given["topic"], 0, given["start"])])
-    seen = np.full(given["count"], np.nan)
-    note = _note_sale if sale else _note_order
-    next_of_cell = np.zeros(SALE_CELLS, np.int64)
-    began, left = Path(given["began"]), given["count"]
-    lasts_s, begin = given["count"] / given["per_s"] + DRAIN_S, float("inf")
-    while left and time.monotonic() < begin + lasts_s:
-        if begin == float("inf") and began.exists() and (text := began.read_text()):
-            begin = float(text)
-        first = consumer.poll(0.5)
-        if first is None:
-            continue
-        now = time.monotonic()
-        for message in (first, *consumer.consume(20_000, 0)):
-            if message.error() is None:
-                left -= note(message, now, seen, next_of_cell)
-            elif message.error().code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(message.error())
-    np.save(given["out"], seen)
-    consumer.close()
+def make_orders(count: int, shape: dict[str, Any]) -> Take:
+    """Make all orders."""
+    work = _work(Size(**shape), count)
+    return open_loop.in_memory([record.value for chunk in work.order_records() for record in chunk])
 
 
-def _note_order(message: Any, now: float, seen_out: np.ndarray, _: np.ndarray) -> int:
-    key = message.key()
-    number = int(key[1:])
-    if not np.isnan(seen_out[number]):
-        sys.exit(f"order {key} was decided twice")
-    seen_out[number] = now
-    return 1
+def note_orders(count: int, **_: Any) -> Note:
+    """An order is seen in its decision, and each once."""
 
+    def note(message: Any, now: float, seen_out: np.ndarray) -> int:
+        key = message.key()
+        number = int(key[1:])
+        if not np.isnan(seen_out[number]):
+            sys.exit(f"order {key} was decided twice")
+        seen_out[number] = now
+        return 1
 
-def _note_sale(message: Any, now: float, seen_out: np.ndarray, next_out: np.ndarray) -> int:
-    """A cell's version n tells that all its sales up to the (n - 1)-th are counted: the receipt was its first."""
-    _, _, sku = message.key().partition(b"/SALE-")
-    if not sku:
-        return 0
-    value = message.value()
-    at = value.index(b'"version":') + 10
-    cell, done = int(sku), int(value[at : value.index(b",", at)]) - 1
-    first = cell + int(next_out[cell]) * SALE_CELLS
-    fresh = slice(first, cell + done * SALE_CELLS, SALE_CELLS)
-    count = len(range(*fresh.indices(len(seen_out))))
-    seen_out[fresh] = now
-    next_out[cell] = max(done, next_out[cell])
-    return count
+    return note
 
-
-ROLES: dict[str, Callable[[dict[str, Any]], None]] = {"send": _send, "read": _read}
 
 if __name__ == "__main__":
-    if "--role" in sys.argv:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--role", choices=ROLES)
-        parser.add_argument("given", type=json.loads)
-        asked = parser.parse_args()
-        ROLES[asked.role](asked.given)
-    else:
-        harness.main(sys.modules[__name__])
+    harness.main(sys.modules[__name__])

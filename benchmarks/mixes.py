@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import account, harness
-from benchmarks.cluster import POOL, SETTLE_S, Bench, Process, Round, WrongAnswer
+from benchmarks.cluster import POOL, SETTLE_S, Bench, Part, Process, Round, WrongAnswer
 from benchmarks.cluster import bench as on_a_broker
 from benchmarks.synthetic import MOST_UNITS, TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
@@ -89,10 +89,10 @@ class _Events:
         self._random = np.random.default_rng(SEED)
         self._number = 0
 
-    def round(self, shares: dict[str, float], count: int) -> list[tuple[str, list[bytes]]]:
+    def round(self, shares: dict[str, float], count: int) -> list[Part]:
         """Make a round's events, as parts of topics."""
         sizes = [min(PART, count - start) for start in range(0, count, PART)]
-        return [(topic, self._values(topic, round(size * share))) for size in sizes for topic, share in shares.items()]
+        return [(topic, POOL, self._values(topic, round(size * share))) for size in sizes for topic, share in shares.items()]
 
     def _values(self, topic: str, count: int) -> list[bytes]:
         if topic == "orders.v1":
@@ -141,8 +141,7 @@ def run(size: str) -> dict[str, Any]:
         for chunk in work.opening():
             bench.append("stock.v1", [record.value for record in chunk])
             sent["stock.v1"] += len(chunk)
-        with bench.process("worker", bench.worker_command(work)) as process:
-            process.await_that(lambda: bench.committed("stock.v1") >= bench.end("stock.v1"))
+        with bench.settled("worker", bench.worker_command(work)) as process:
             mixes = {mix: _measure(bench, process, events, mix, shape, sent) for mix in SHARES}
         report = audit(bench.settings, complete=True)
     _check(report, sent)
@@ -164,10 +163,10 @@ def _measure(bench: Bench, process: Process, events: _Events, mix: str, shape: S
         if number == 1:
             before = account.stages(process.metrics())
         parts = events.round(SHARES[mix], shape.events[mix])
-        for topic, values in parts:
+        for topic, _, values in parts:
             sent[topic] += len(values)
         rounds.append(_round(bench, process, parts))
-        lines.append(sum(value.count(b'"sku"') for _, values in parts for value in values))
+        lines.append(sum(value.count(b'"sku"') for *_, values in parts for value in values))
         time.sleep(SETTLE_S)
     after = account.stages(process.metrics())
     measured = account.figures(rounds[1:])
@@ -180,10 +179,10 @@ def _measure(bench: Bench, process: Process, events: _Events, mix: str, shape: S
     }
 
 
-def _round(bench: Bench, process: Process, parts: list[tuple[str, list[bytes]]]) -> Round:
-    ends, release = bench.load_all(parts)
-    count = sum(len(values) for _, values in parts)
-    return bench.measure(process, count, release, lambda: all(bench.committed(topic) >= end for topic, end in ends.items()))
+def _round(bench: Bench, process: Process, parts: list[Part]) -> Round:
+    ends, release = bench.load_parts(parts)
+    count = sum(len(values) for *_, values in parts)
+    return bench.measure(process, count, release, lambda: bench.reached(ends))
 
 
 def _check(report: Report, sent: Counter[str]) -> None:

@@ -44,6 +44,8 @@ class Synthetic:
         Pool id, and key of all records.
     seed : int
         Of everything.
+    first_location, first_order : int
+        Numbers of the first of each: several pools need locations and orders of different names.
 
     Examples
     --------
@@ -60,13 +62,19 @@ class Synthetic:
     mix: Literal["single", "retail"] = "single"
     pool: str = "bench"
     seed: int = 1
+    first_location: int = 0
+    first_order: int = 0
 
     def network(self) -> list[LocationRecord]:
         """The locations: stores anywhere in the box, all of which ship."""
         latitudes, longitudes = _points(self._random(0), self.locations)
         return [
             LocationRecord(
-                id=f"L{number:05}", kind="store", pool=self.pool, latitude=float(latitude), longitude=float(longitude)
+                id=f"L{self.first_location + number:05}",
+                kind="store",
+                pool=self.pool,
+                latitude=float(latitude),
+                longitude=float(longitude),
             )
             for number, (latitude, longitude) in enumerate(zip(latitudes, longitudes, strict=True))
         ]
@@ -79,7 +87,7 @@ class Synthetic:
             for location in locations:
                 value = (
                     f'{{"event_id":"r{sku:06}-{location:05}","event_time":{time},"kind":"receipt",'
-                    f'"location_id":"L{location:05}","sku":"SKU-{sku:06}","quantity":{units}}}'
+                    f'"location_id":"L{self.first_location + location:05}","sku":"SKU-{sku:06}","quantity":{units}}}'
                 )
                 chunk.append(Record("stock.v1", key, value.encode()))
             if len(chunk) >= CHUNK:
@@ -98,12 +106,12 @@ class Synthetic:
     @cached_property
     def units(self) -> np.ndarray:
         """int64[skus]: units of a SKU's opening stock in each of its cells."""
-        ordered = np.diff(self._until, prepend=0) * self._ordered_units()
+        ordered = np.diff(self.popularity, prepend=0) * self._ordered_units()
         return np.ceil(ordered * self.fill / self.stocked.shape[1]).astype(np.int64)
 
     def draw_skus(self, random: np.random.Generator, count: int) -> np.ndarray:
         """Draw SKUs as they sell: int64[count] of their numbers."""
-        return np.searchsorted(self._until, random.random(count), side="right")
+        return np.searchsorted(self.popularity, random.random(count), side="right")
 
     def order_records(self) -> Iterator[list[Record]]:
         """The orders, in chunks."""
@@ -124,14 +132,14 @@ class Synthetic:
                 for line in range(size)
             )
             at += size
-            order = first + i
+            order = self.first_order + first + i
             yield (
                 f'{{"event_id":"e{order:09}","event_time":{TIME_MS + order},"kind":"placed","order_id":"o{order:09}",'
                 f'"lines":[{lines}],"destination":{{"latitude":{latitudes[i]:.5f},"longitude":{longitudes[i]:.5f}}}}}'
             )
 
     @cached_property
-    def _until(self) -> np.ndarray:
+    def popularity(self) -> np.ndarray:
         """float64[skus]: share of the lines that ask for this SKU or a more popular one."""
         weights = 1 / np.arange(1, self.skus + 1) ** ZIPF_EXPONENT
         until = np.cumsum(weights / weights.sum())

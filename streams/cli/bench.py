@@ -18,6 +18,9 @@ MODULES = {
     "latency": "benchmarks.latency",
     "restart": "benchmarks.restart",
     "state": "benchmarks.state",
+    "scale-out": "benchmarks.scale_out",
+    "day": "benchmarks.day",
+    "soak": "benchmarks.soak",
 }
 ALL = "all"
 NOT_IN_ALL = {"soak"}
