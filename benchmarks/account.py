@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.cluster import Round
 
-COMMIT_STAGES = ("produce", "flush", "offsets", "commit")
+COMMIT_STAGES = ("offsets", "produce", "flush", "commit")
 """Stages of the commit thread; the others are the flow thread's."""
 
 

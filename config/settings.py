@@ -83,6 +83,12 @@ class Settings(BaseSettings):
 
     # Kafka clients
     fetch_wait_ms: int = Field(25, ge=1, le=10_000, description="How long the broker may hold an empty fetch, ms")
+    fetch_pause_ms: float = Field(
+        2,
+        ge=0,
+        le=1_000,
+        description="Time between two fetches that bring something, at least, ms: each costs the worker a millisecond of CPU",
+    )
     fetch_bytes: int = Field(8 << 20, ge=1 << 16, description="Bytes of one fetch, at most")
     fetch_queue_backoff_ms: int = Field(
         1, ge=0, le=1_000, description="librdkafka fetch.queue.backoff.ms: pause when its queue is full, ms"

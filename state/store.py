@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from aiokafka.record.util import calc_crc32c
 from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
 
 from state import changelog, columns, demand
@@ -43,6 +44,9 @@ STORED_BYTES = 64 << 10
 _META = b""
 _CRC = struct.Struct("<I")
 _NUMBER = struct.Struct(">I")
+_LOG_BLOCK = 32 << 10
+_LOG_RECORD = struct.Struct("<IHB")  # masked CRC-32C of type and content, content's bytes, type
+_LOG_MASK = 0xA282EAD8
 _HEAP = np.dtype((np.void, PAGE_BYTES))
 _RINGS = {"movements": "movement", "seen": "seen"}
 
@@ -84,6 +88,7 @@ class Store:
         self._db: Rdict | None = None
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
+            _check_logs(directory)
             self._db = Rdict(str(directory), _options())
             self._meta = self._read_meta()
         except Exception as error:
@@ -262,6 +267,30 @@ def _options() -> Options:
     options.set_keep_log_file_num(2)
     options.set_max_open_files(64)
     return options
+
+
+def _check_logs(directory: Path) -> None:
+    """Refuse a manifest or a write-ahead log with a record that is not as it was written.
+
+    RocksDB would do so too, but for a record's type: with one bit of it flipped (1 → 5) it reads the record for ever, deaf to
+    everything (9.8.4, in rocksdict 0.3.29). The format: https://github.com/facebook/rocksdb/wiki/Write-Ahead-Log-File-Format
+    """
+    for path in sorted([*directory.glob("MANIFEST-*"), *directory.glob("*.log")]):
+        content = memoryview(path.read_bytes())
+        at = 0
+        while at + _LOG_RECORD.size <= len(content):
+            left = _LOG_BLOCK - at % _LOG_BLOCK
+            if left < _LOG_RECORD.size:  # too little for a record: filled up
+                at += left
+                continue
+            crc, size, kind = _LOG_RECORD.unpack_from(content, at)
+            end = at + _LOG_RECORD.size + size
+            if crc == size == kind == 0 or end > len(content):  # room not written yet; cut off while it was written
+                break
+            found = calc_crc32c(content[at + _LOG_RECORD.size - 1 : end])
+            if ((found >> 15 | found << 17) + _LOG_MASK) & 0xFFFFFFFF != crc:
+                raise StoreDamaged(f"{path}: the record at byte {at} is not as it was written")
+            at = end
 
 
 def _rows_per_page(dtype: np.dtype) -> int:

@@ -181,6 +181,10 @@ class Flows:
 
     # Records
 
+    def agent_of(self, topic: str) -> str:
+        """Name the agent that takes a topic."""
+        return self._group_of[topic].name
+
     def feed(self, fetched: Fetched) -> None:
         """Hand a fetched range to its partition's flow."""
         group = self._group_of[fetched.topic]
@@ -463,8 +467,9 @@ def _add_agent(app: WorkerApp, group: Group) -> None:
 
     @app.agent(topic, name=group.name, concurrency=1)
     async def take(stream: Any) -> None:
-        async for fetched in stream:
-            app.flows.feed(fetched)
+        async for fetch in stream:
+            for fetched in fetch:
+                app.flows.feed(fetched)
 
 
 def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int:

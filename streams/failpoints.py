@@ -10,13 +10,13 @@ import threading
 from collections.abc import Callable
 
 AFTER_PROCESS = "after_process"  # the state is ahead of the log; nothing is sent
-AFTER_PRODUCE = "after_produce"  # a transaction is open, its messages are being sent
-AFTER_FLUSH = "after_flush"  # all of its messages are in the log, uncommitted
-AFTER_OFFSETS = "after_offsets"  # so are its offsets
+AFTER_OFFSETS = "after_offsets"  # a transaction is open and has its offsets, nothing else
+AFTER_PRODUCE = "after_produce"  # its messages are being sent
+AFTER_FLUSH = "after_flush"  # all of it is in the log, uncommitted
 AFTER_COMMIT = "after_commit"  # the log has it all; the worker does not know yet
 BEFORE_SNAPSHOT = "before_snapshot"  # batches are read from the changelog, not on the disk
 AFTER_SNAPSHOT = "after_snapshot"  # the disk has them
-FAIL_POINTS = (AFTER_PROCESS, AFTER_PRODUCE, AFTER_FLUSH, AFTER_OFFSETS, AFTER_COMMIT, BEFORE_SNAPSHOT, AFTER_SNAPSHOT)
+FAIL_POINTS = (AFTER_PROCESS, AFTER_OFFSETS, AFTER_PRODUCE, AFTER_FLUSH, AFTER_COMMIT, BEFORE_SNAPSHOT, AFTER_SNAPSHOT)
 
 
 def fail_points(fail_at: str) -> Callable[[str], None]:

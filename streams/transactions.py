@@ -138,7 +138,7 @@ class PartitionProducer:
         Returns
         -------
         dict
-            Stage → seconds: ``produce``, ``flush``, ``offsets``, ``commit``.
+            Stage → seconds: ``offsets``, ``produce``, ``flush``, ``commit``.
 
         Raises
         ------
@@ -171,25 +171,26 @@ class PartitionProducer:
         producer, passed = self._producer, self._passed
         times = [time.perf_counter()]
         producer.begin_transaction()
-        for topic, messages in outcome.outputs.items():
-            self._send(topic, messages)
-        self._send_changelog(outcome)
-        times.append(time.perf_counter())
-        passed(failpoints.AFTER_PRODUCE)
-        # Before the offsets: else the next transaction's first request meets this one's markers and waits for a retry.
-        if left := producer.flush(self._timeout_s):
-            raise Doubt(f"{left} messages of batch {outcome.sequence} were not acknowledged within {self._timeout_s:g} s")
-        times.append(time.perf_counter())
-        passed(failpoints.AFTER_FLUSH)
+        # First of all: if the last transaction's markers are still being written, this is tried again after `retry_backoff_ms`;
+        # a message's would be after 20 ms, a number fixed in librdkafka.
         if outcome.offsets:
             offsets = [TopicPartition(topic, self._partition, offset) for topic, offset in outcome.offsets.items()]
             producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
         times.append(time.perf_counter())
         passed(failpoints.AFTER_OFFSETS)
+        for topic, messages in outcome.outputs.items():
+            self._send(topic, messages)
+        self._send_changelog(outcome)
+        times.append(time.perf_counter())
+        passed(failpoints.AFTER_PRODUCE)
+        if left := producer.flush(self._timeout_s):
+            raise Doubt(f"{left} messages of batch {outcome.sequence} were not acknowledged within {self._timeout_s:g} s")
+        times.append(time.perf_counter())
+        passed(failpoints.AFTER_FLUSH)
         producer.commit_transaction(self._timeout_s)
         times.append(time.perf_counter())
         passed(failpoints.AFTER_COMMIT)
-        stages = ("produce", "flush", "offsets", "commit")
+        stages = ("offsets", "produce", "flush", "commit")
         return {stage: end - start for stage, start, end in zip(stages, times, times[1:], strict=False)}
 
     def _send(self, topic: str, messages: Messages) -> None:

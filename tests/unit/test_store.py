@@ -134,6 +134,23 @@ def test_a_flipped_bit_is_found(directory, history, place):
         Store(directory, IDENTITY).read()
 
 
+@pytest.mark.parametrize("bit", range(8))
+@pytest.mark.parametrize("name", ["MANIFEST-*", "*.log"])
+def test_a_flipped_bit_in_a_records_type_is_found_before_rocksdb_reads_it_for_ever(directory, history, name, bit):
+    store = Store(directory, IDENTITY)
+    write(store, history[1])
+    found = directory.with_name("left by a worker that was killed")
+    shutil.copytree(directory, found)
+    store.close()
+    (path,) = (each for each in found.glob(name) if each.stat().st_size)
+    content = bytearray(path.read_bytes())
+    second = 7 + int.from_bytes(content[4:6], "little")
+    content[second + 6] ^= 1 << bit
+    path.write_bytes(content)
+    with pytest.raises(StoreDamaged, match=f"{path}: the record at byte {second} is not as it was written"):
+        Store(found, IDENTITY)
+
+
 def test_a_page_that_is_not_what_was_written_is_named(directory, history):
     """RocksDB's own checksums are right here: the damage happened before it was given the page."""
     store = Store(directory, IDENTITY)
