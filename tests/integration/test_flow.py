@@ -173,7 +173,7 @@ def test_each_event_is_counted_once_when_the_worker_is_killed_at(fail_point, wor
 def test_a_batch_is_open_to_nobody_before_its_commit(workers, log):
     """The kill comes after the messages are in the log: they are there, and no reader of committed records sees them."""
     log.send(10, partitions=[0])
-    worker = workers.start(fail_at="after_offsets:1", batch_rows=1_000)
+    worker = workers.start(fail_at="after_flush:1", batch_rows=1_000)
     await_that(lambda: worker.poll() is not None, worker.log.read_text)
     assert log.read(OUTPUT, 0) == []
     assert len(log.read(OUTPUT, 0, isolation="read_uncommitted")) > 0
