@@ -35,6 +35,8 @@ MESSAGE_BYTES = 64 << 20
 ATTEMPTS = 3
 
 FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
+# The producer takes no more messages: it is fenced, say, or the transaction has failed and must be aborted.
+STOPPED = {KafkaError._FATAL, KafkaError._STATE}
 # Sent again it would fail again.
 HOPELESS = {
     KafkaError.MSG_SIZE_TOO_LARGE,
@@ -57,6 +59,10 @@ class Doubt(Exception):
 
 class Refused(Exception):
     """The broker will never take this batch; the message says what it refuses and what to do."""
+
+
+class _Aborted(Exception):
+    """The transaction failed between two of its messages and is aborted, so it can be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +159,13 @@ class PartitionProducer:
             try:
                 return self._transact(outcome)
             except KafkaException as failure:
-                error = failure.args[0]
-                self._judge(error)
-                again = f"attempt {attempt} of {ATTEMPTS}"
-                log.warning("%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, error.str())
-        raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {error.str()}")
+                self._judge(failure.args[0])
+                why = failure.args[0].str()
+            except _Aborted as failure:
+                why = str(failure)
+            again = f"attempt {attempt} of {ATTEMPTS}"
+            log.warning("%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, why)
+        raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {why}")
 
     def close(self) -> None:
         """Give up; an open transaction is aborted if the broker answers soon, else left for the next fence."""
@@ -202,7 +210,7 @@ class PartitionProducer:
             try:
                 produce_spans(self._handle, topic, self._partition, buffer, spans)
             except KafkaException as failure:
-                raise Refused(f"a message to {topic} was not accepted: {failure.args[0].str()}") from failure
+                self._reject(topic, failure)
 
     def _send_changelog(self, outcome: Outcome) -> None:
         record = outcome.changelog
@@ -224,6 +232,16 @@ class PartitionProducer:
             self._producer.produce(topic, partition=self._partition, **message)
         except BufferError as error:
             raise Refused(f"a message to {topic} was not accepted: {error}") from error
+        except KafkaException as failure:
+            self._reject(topic, failure)
+
+    def _reject(self, topic: str, failure: KafkaException) -> None:
+        """Say what it means that a message was not accepted: that the answer to an earlier one came in between, or worse."""
+        error = failure.args[0]
+        if error.code() not in STOPPED:
+            raise Refused(f"a message to {topic} was not accepted: {error.str()}") from failure
+        self._producer.abort_transaction(self._timeout_s)  # raises what the producer died of, if it did
+        raise _Aborted(f"{topic}: {error.str()}") from failure
 
     def _judge(self, error: KafkaError) -> None:
         """Return if the transaction is aborted for certain and worth another attempt; raise what it is otherwise."""

@@ -1,0 +1,54 @@
+"""What becomes of a transaction whose producer is fenced, or whose broker refuses it, between two of its messages."""
+
+import time
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from streams import transactions
+from streams.pipeline import Outcome
+from topics.codec.encode import Messages
+
+WITH_HEADERS = [{"key": b"a", "value": b"1", "headers": [("h", b"x")]}]
+WITHOUT = [{"key": b"a", "value": b"1"}]
+
+
+def make_producer(settings):
+    return transactions.PartitionProducer(settings, "here", 0, "inventory-changelog.v1", None, lambda point: None)
+
+
+@pytest.fixture
+def slow_spans(monkeypatch):
+    """The answers to a message's requests are there before the next message is given to librdkafka."""
+    produce_spans = transactions.produce_spans
+
+    def slow(*given):
+        produce_spans(*given)
+        time.sleep(1)
+
+    monkeypatch.setattr(transactions, "produce_spans", slow)
+
+
+@pytest.mark.parametrize("second", [WITH_HEADERS, WITHOUT])
+def test_who_is_fenced_between_two_messages_says_that_it_is_fenced(settings, slow_spans, second):
+    former = make_producer(settings)
+    make_producer(settings)
+    outputs = {"inventory.v1": Messages.of(WITHOUT), "allocations.v1": Messages.of(second)}
+    with pytest.raises(transactions.Fenced):
+        former.commit(Outcome(outputs, b"", {}, 1))
+
+
+def test_a_transaction_that_fails_between_two_messages_is_aborted_and_tried_again(settings, monkeypatch):
+    producer = make_producer(settings)
+    send, failures = producer._send, []
+
+    def fail_once(topic, messages):
+        send(topic, messages)
+        if not failures:
+            failures.append(KafkaException(KafkaError(KafkaError._STATE)))
+            producer._reject(topic, failures[0])
+
+    monkeypatch.setattr(producer, "_send", fail_once)
+    stages = producer.commit(Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 1))
+    assert len(failures) == 1
+    assert stages.keys() == {"offsets", "produce", "flush", "commit"}
