@@ -8,10 +8,10 @@ Not here: the broker itself (broker.py), the network's locations (network.py).
 import difflib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.broker import CACHE_DIRECTORY, MAVEN_CENTRAL, Broker
@@ -51,7 +51,9 @@ class Settings(BaseSettings):
     )
 
     # The local broker
-    cache_directory: Path = Field(CACHE_DIRECTORY, description="Fetched jars of Apache Kafka, shared by all checkouts")
+    cache_directory: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
+        CACHE_DIRECTORY, validate_default=True, description="Fetched jars of Apache Kafka, shared by all checkouts"
+    )
     maven_url: str = Field(MAVEN_CENTRAL, description="Maven Central, or a mirror of it")
     broker_heap_mb: int = Field(1024, ge=256, description="Java heap of the local broker, MiB")
 
