@@ -16,6 +16,7 @@ from state import columns
 from state.hashing import hash_text
 from state.index import find_text, index_newest, index_rows, insert, remove
 from state.pool import Delta
+from state.rows import enlarged, entries, extended, moved, put, room_for, take
 from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, PAGE_BYTES, PAGES, mark
 from state.text import SMALLEST_BYTES, allocate_text, copy_text, free_text_block, touch_text
 from topics.bundle import bundle
@@ -335,7 +336,7 @@ class DemandState:
         self._grow_heap(2 * text_bytes + (SMALLEST_BYTES + 2) * clicks)
         head, tail = self._span()
         if tail - head + clicks > a["seen"].size:
-            a["seen"] = _moved(a["seen"], _size_for(tail - head + clicks), head, tail)
+            a["seen"] = moved(a["seen"], room_for(tail - head + clicks), head, tail)
             self._index_seen()
         journal = a["rows"].size + a["steps"].size + a["page_dirty"].size
         if a["journal"].size < journal:
@@ -349,8 +350,7 @@ class DemandState:
         old = self._arrays[name]
         if needed <= old.size:
             return False
-        self._arrays[name] = np.zeros(_size_for(needed), old.dtype)
-        self._arrays[name][: old.size] = old
+        self._arrays[name] = enlarged(old, room_for(needed))
         return True
 
     def _grow_heap(self, more: int) -> None:
@@ -359,13 +359,13 @@ class DemandState:
 
     def _index_rows(self) -> None:
         table = self._arrays["rows"]
-        slots = np.full(2 * table.size, -1, np.int32)
+        slots = enlarged(self._arrays["row_index"], 2 * table.size)
         index_rows(slots, table, np.flatnonzero(table["id_size"]))
         self._arrays["row_index"] = slots
 
     def _index_seen(self) -> None:
         ring = self._arrays["seen"]
-        slots = np.full(2 * ring.size, -1, np.int32)
+        slots = enlarged(self._arrays["seen_index"], 2 * ring.size)
         index_newest(slots, ring, np.arange(*self._span()) & (ring.size - 1))
         self._arrays["seen_index"] = slots
 
@@ -386,14 +386,14 @@ class DemandState:
             rows = numbers[tables == code]
             if rows.size:
                 a[name]["dirty"][rows] = 0
-                delta.rows[name] = (rows.astype(np.int32), a[name][rows])
+                delta.rows[name] = (rows.astype(np.int32), take(a[name], rows))
         pages = numbers[tables == PAGES]
         if pages.size:
             a["page_dirty"][pages] = 0
             delta.pages = (pages * PAGE_BYTES, a["heap"].reshape(-1, PAGE_BYTES)[pages])
         tail = int(self.clock["seen_tail"][0])
         if tail > self._recorded:
-            delta.appended["seen"] = (self._recorded, a["seen"][np.arange(self._recorded, tail) & (a["seen"].size - 1)])
+            delta.appended["seen"] = (self._recorded, entries(a["seen"], self._recorded, tail))
             self._recorded = tail
         a["counters"][JOURNAL_SIZE] = 0
         return delta
@@ -404,17 +404,13 @@ class DemandState:
         a["pool"][:] = delta.pool
         for name, (rows, values) in delta.rows.items():
             self._grow(name, self._count(name))
-            a[name][rows] = values
+            put(a[name], rows, values)
         self._grow_heap(0)
         if delta.pages is not None:
             at, pages = delta.pages
             a["heap"].reshape(-1, PAGE_BYTES)[at // PAGE_BYTES] = pages
-        for start, entries in delta.appended.values():
-            head, tail = self._span()
-            if tail - head > a["seen"].size:
-                a["seen"] = _moved(a["seen"], _size_for(tail - head), head, start)
-            positions = np.arange(max(start, head), tail)
-            a["seen"][positions & (a["seen"].size - 1)] = entries[positions - start]
+        for start, values in delta.appended.values():
+            a["seen"] = extended(a["seen"], start, values, *self._span())
 
     def seal(self) -> None:
         """Build what is derived from the persistent tables."""
@@ -424,15 +420,3 @@ class DemandState:
         self._index_rows()
         self._index_seen()
         self.make_room(1, 0)
-
-
-def _size_for(needed: int) -> int:
-    return max(256, 1 << (needed - 1).bit_length())
-
-
-def _moved(ring: np.ndarray, size: int, head: int, tail: int) -> np.ndarray:
-    """A larger ring with the entries that the old one has of the positions from `head` to `tail`."""
-    larger = np.zeros(size, ring.dtype)
-    kept = np.arange(max(head, tail - ring.size), tail)
-    larger[kept & (size - 1)] = ring[kept & (ring.size - 1)]
-    return larger

@@ -14,6 +14,7 @@ from state import columns
 from state.hashing import hash_bytes
 from state.index import index_cells, index_newest, index_rows
 from state.links import link_cells, link_holds, link_waiting
+from state.rows import enlarged, entries, extended, moved, put, room_for, take
 from state.stock import FIRST_BLOCK
 from state.tables import (
     BLOCKS_TAIL,
@@ -141,7 +142,7 @@ class PoolState:
     def ring(self, name: str) -> tuple[int, np.ndarray]:
         """Copy a ring's entries; (position of the first, entries, oldest first)."""
         head, tail = self._span(name)
-        return head, self._arrays[name][np.arange(head, tail) & (self._arrays[name].size - 1)]
+        return head, entries(self._arrays[name], head, tail)
 
     def text(self, at: int, size: int) -> bytes:
         """Read a text of the heap."""
@@ -171,10 +172,10 @@ class PoolState:
         array = self._arrays[name]
         if needed <= array.size:
             return False
-        size = max(256, 1 << (needed - 1).bit_length())
-        self._arrays[name] = _enlarged(array, size)
+        size = room_for(needed)
+        self._arrays[name] = enlarged(array, size)
         if companion:
-            self._arrays[companion] = _enlarged(self._arrays[companion], size // per)
+            self._arrays[companion] = enlarged(self._arrays[companion], size // per)
         return True
 
     def _grow_table(self, name: str, needed: int) -> None:
@@ -182,36 +183,24 @@ class PoolState:
             return
         if name in _LINKS:
             array, _ = _LINKS[name]
-            self._arrays[array] = _enlarged(self._arrays[array], self._arrays[name].size)
+            self._arrays[array] = enlarged(self._arrays[array], self._arrays[name].size)
         if name == "orders":
             self._grow_closed(2 * self._arrays[name].size)
         self._index(name)
 
     def _grow_closed(self, size: int) -> None:
         """Enlarge the ring of closed orders; an order is in it twice at most."""
-        old = self._arrays["closed"]
-        new = np.zeros(size, old.dtype)
-        if old.size:
-            head, tail = self._arrays["counters"][[CLOSED_HEAD, CLOSED_TAIL]]
-            positions = np.arange(head, tail)
-            new[positions & (size - 1)] = old[positions & (old.size - 1)]
-        self._arrays["closed"] = new
+        head, tail = self._arrays["counters"][[CLOSED_HEAD, CLOSED_TAIL]].tolist()
+        self._arrays["closed"] = moved(self._arrays["closed"], size, head, tail)
 
     def _span(self, ring: str) -> tuple[int, int]:
         prefix = {"movements": "movement", "seen": "seen"}[ring]
         return int(self.row[f"{prefix}_head"][0]), int(self.row[f"{prefix}_tail"][0])
 
     def _grow_ring(self, name: str, needed: int) -> None:
-        old = self._arrays[name]
-        if needed <= old.size:
+        if needed <= self._arrays[name].size:
             return
-        size = max(256, 1 << (needed - 1).bit_length())
-        new = np.zeros(size, old.dtype)
-        head, tail = self._span(name)
-        if tail > head:
-            positions = np.arange(head, tail)
-            new[positions & (size - 1)] = old[positions & (old.size - 1)]
-        self._arrays[name] = new
+        self._arrays[name] = moved(self._arrays[name], room_for(needed), *self._span(name))
         if name in _INDEXES:
             self._index(name)
 
@@ -220,7 +209,7 @@ class PoolState:
         if name not in _INDEXES:
             return
         table = self._arrays[name]
-        slots = np.full(2 * max(table.size, 1), -1, np.int32)
+        slots = enlarged(self._arrays[_INDEXES[name]], 2 * max(table.size, 1))
         if name == "cells":
             index_cells(slots, table, self.count(name))
         elif name == "seen":
@@ -254,7 +243,7 @@ class PoolState:
             rows = numbers[tables == code]
             if rows.size:
                 a[name]["dirty"][rows] = 0
-                delta.rows[name] = (rows.astype(np.int32), a[name][rows])
+                delta.rows[name] = (rows.astype(np.int32), take(a[name], rows))
                 if name == "cells":
                     a["cell_event"][rows] = 0
         pages = numbers[tables == PAGES]
@@ -265,7 +254,7 @@ class PoolState:
             _, tail = self._span(name)
             start = self._appended[name]
             if tail > start:
-                delta.appended[name] = (start, a[name][np.arange(start, tail) & (a[name].size - 1)])
+                delta.appended[name] = (start, entries(a[name], start, tail))
                 self._appended[name] = tail
         counters[JOURNAL_SIZE] = 0
         return delta
@@ -277,27 +266,15 @@ class PoolState:
         for name, (rows, values) in delta.rows.items():
             if self._grow(name, self.count(name)) and name in _LINKS:
                 array, _ = _LINKS[name]
-                a[array] = _enlarged(a[array], a[name].size)
-            a[name][rows] = values
+                a[array] = enlarged(a[array], a[name].size)
+            put(a[name], rows, values)
         self._grow("heap", int(self.row["heap_size"][0]), "page_dirty", PAGE_BYTES)
         if delta.pages is not None:
             at, pages = delta.pages
             a["heap"].reshape(-1, PAGE_BYTES)[at // PAGE_BYTES] = pages
-        for name, (start, entries) in delta.appended.items():
+        for name, (start, values) in delta.appended.items():
             head, tail = self._span(name)
-            self._fold_ring(name, start, entries, head, tail)
-
-    def _fold_ring(self, name: str, start: int, entries: np.ndarray, head: int, tail: int) -> None:
-        a = self._arrays
-        if tail - head > a[name].size:
-            old, size = a[name], max(256, 1 << (tail - head - 1).bit_length())
-            a[name] = np.zeros(size, old.dtype)
-            if old.size:
-                kept = np.arange(max(head, start - old.size), start)
-                a[name][kept & (size - 1)] = old[kept & (old.size - 1)]
-        positions = np.arange(start, start + entries.size)
-        live = positions >= head
-        a[name][positions[live] & (a[name].size - 1)] = entries[live]
+            a[name] = extended(a[name], start, values, head, tail)
 
     def seal(self) -> None:
         """Build all that is derived from the persistent tables."""
@@ -320,9 +297,3 @@ class PoolState:
         closed = np.flatnonzero(np.isin(orders["state"], (columns.CLOSED, columns.EXPIRED, columns.GONE)))
         held = np.flatnonzero(orders["state"] == columns.HELD)
         link_holds(self.t, held, closed[np.argsort(orders["closed_at"][closed], kind="stable")])
-
-
-def _enlarged(array: np.ndarray, size: int) -> np.ndarray:
-    new = np.zeros(size, array.dtype)
-    new[: array.size] = array
-    return new

@@ -25,6 +25,7 @@ from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
 
 from state import changelog, columns, demand
 from state.pool import Delta
+from state.rows import join, put, take
 from state.tables import PAGE_BYTES
 
 VERSION = 1
@@ -187,7 +188,7 @@ class Store:
             found += 1
             content = np.frombuffer(_unsealed(key, stored), dtype)
             start, stop = max(first, page * per), min(rows, page * per + content.size)
-            values[start - first : stop - first] = content[start - page * per : stop - page * per]
+            put(values, slice(start - first, stop - first), content[start - page * per : stop - page * per])
         if found != table["pages"]:
             raise StoreDamaged(
                 f"{self.directory}: pool {pool_id}, table {name}: {table['pages']} pages expected, found {found}"
@@ -218,8 +219,7 @@ class _PoolWriter:
         pool = deltas[-1].pool
         changes["pool"] = [(np.zeros(1, np.int64), pool)]
         for name, found in changes.items():
-            rows = np.concatenate([rows for rows, _ in found])
-            self._put(name, rows, np.concatenate([values for _, values in found]))
+            self._put(name, np.concatenate([rows for rows, _ in found]), join([values for _, values in found]))
         for ring, prefix in _RINGS.items():
             if ring in self._tables:
                 self._drop(ring, int(pool[f"{prefix}_head"][0]))
@@ -235,7 +235,7 @@ class _PoolWriter:
         table["rows"] = max(table["rows"], int(rows.max(initial=-1)) + 1)
         per = _rows_per_page(values.dtype)
         order = np.argsort(rows // per, kind="stable")
-        rows, values = rows[order], values[order]
+        rows, values = rows[order], take(values, order)
         pages, starts = np.unique(rows // per, return_index=True)
         for page, start, stop in zip(pages.tolist(), starts.tolist(), [*starts[1:].tolist(), rows.size], strict=True):
             key = _key(self._pool_id, name, page)
@@ -245,8 +245,8 @@ class _PoolWriter:
             content = np.zeros(min(per, table["rows"] - page * per), values.dtype)
             if stored is not None:
                 former = np.frombuffer(_unsealed(key, stored), values.dtype)
-                content[: former.size] = former
-            content[inside] = values[start:stop]
+                put(content, slice(former.size), former)
+            put(content, inside, values[start:stop])
             self._writes.put(key, _sealed(key, content.tobytes()))
 
     def _drop(self, name: str, head: int) -> None:
