@@ -31,7 +31,7 @@ from streams.recovery import Interrupted, LogReader
 log = logging.getLogger("nearshelf.snapshots")
 
 # Changelog bytes in one write, about.
-WRITE_BYTES = 32 << 20
+WRITE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
