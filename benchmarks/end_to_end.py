@@ -12,6 +12,8 @@ transactions, when the offset behind it is committed (decision, changelog and of
 record can be read.
 CPU time is what the processes used in between. The manual's consumer reads what is not committed, so its orders are simply
 appended at the start. One pool, so one partition, so one thread of decisions.
+The worker, the loop and Kafka Streams take turns, round by round, so that a machine that is slow for a minute is slow for all;
+those that wait for their turn run idle. Quix Streams and the manual's way follow.
 
 Answers are checked outside the timer: each order decided once, in an unbroken sequence, none refused, the audit clean; the
 peers' records counted; the manual's decisions compared with the worker's.
@@ -22,7 +24,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -66,6 +68,7 @@ class Size:
     orders: int
     manual_orders: int
     rounds: int
+    warm_up_rounds: int
     locations: int
     skus: int
     cells_per_sku: int
@@ -86,16 +89,24 @@ class Size:
 
     @property
     def warm_up(self) -> int:
-        return self.orders
+        return self.warm_up_rounds * self.orders
+
+    def fewer(self) -> "Size":
+        """Three rounds, for a slow peer."""
+        return replace(self, rounds=min(self.rounds, 3))
 
     def manual(self) -> "Size":
         """The manual's way is given fewer orders, the first ones of the same workload."""
-        return replace(self, orders=self.manual_orders)
+        return replace(self.fewer(), orders=self.manual_orders)
 
 
 SIZES = {
-    "smoke": Size(orders=5_000, manual_orders=500, rounds=1, locations=50, skus=2_000, cells_per_sku=10, peers=False),
-    "full": Size(orders=100_000, manual_orders=5_000, rounds=3, locations=500, skus=4_000, cells_per_sku=50, peers=True),
+    "smoke": Size(
+        orders=5_000, manual_orders=500, rounds=1, warm_up_rounds=1, locations=50, skus=2_000, cells_per_sku=10, peers=False
+    ),
+    "full": Size(
+        orders=100_000, manual_orders=5_000, rounds=6, warm_up_rounds=2, locations=500, skus=4_000, cells_per_sku=50, peers=True
+    ),
 }
 
 
@@ -121,16 +132,23 @@ def run(size: str) -> dict[str, Any]:
     with on_a_broker("throughput") as bench:
         shape = SIZES[size]
         orders = [record.value for chunk in shape.work().order_records() for record in chunk]
-        worker, stages, checks, decided = _run_worker(bench, shape, orders)
-        rates = {"worker": worker, "loop": _run_loop(bench, shape, orders, checks)}
+        checks: dict[str, Any] = {}
+        decided: list[str | None] = []
+        runs = {"worker": _run_worker(bench, shape, orders, checks, decided), "loop": _run_loop(bench, shape, orders, checks)}
         left_out: dict[str, str] = {}
+        later = {}
         for name, start in _peers(bench).items() if shape.peers else ():
             try:
-                command, environment = start()
+                command = start()
             except (java.BuildError, quix.EnvironmentFailed) as failure:
                 left_out[name] = str(failure)
+                continue
+            if name == "quix":
+                later[name] = _run_peer(bench, name, *command, shape.fewer(), orders, decided, checks)
             else:
-                rates[name] = _run_peer(bench, name, command, environment, shape, orders, decided, checks)
+                runs[name] = _run_peer(bench, name, *command, shape, orders, decided, checks)
+        rates = _in_turn(runs) | _in_turn(later)
+        worker = rates["worker"]
         rates["manual"] = _run_manual(bench, shape, orders, decided, checks)
         report = audit(bench.settings, complete=True)
         checks["audit"] = {"faults": report.fault_count, "events": sum(report.events.values())}
@@ -142,7 +160,7 @@ def run(size: str) -> dict[str, Any]:
         "kafka": KAFKA_VERSION,
         **rates,
         "ratios": ratios,
-        "stages": stages,
+        "stages": checks.pop("stages"),
         "checks": checks,
         "left_out": left_out,
         "correct": True,
@@ -197,31 +215,53 @@ def _cpu_verdict(seconds: float) -> str:
 # Those measured
 
 
-def _run_worker(bench: Bench, shape: Size, orders: list[bytes]) -> tuple[dict, dict, dict, list[str | None]]:
-    """Measure the worker; also its stages, what was checked, and the location each order got."""
+Run = Generator[None, None, dict[str, Any]]
+"""Of one process: yields before each of its rounds, returns its figures."""
+
+
+def _in_turn(runs: dict[str, Run]) -> dict[str, Any]:
+    """Let each run a round in turn until all have ended; gives what they return."""
+    figures = {}
+    try:
+        while left := [name for name in runs if name not in figures]:
+            for name in left:
+                try:
+                    next(runs[name])
+                except StopIteration as ended:
+                    figures[name] = ended.value
+    finally:
+        for run in runs.values():
+            run.close()
+    return figures
+
+
+def _run_worker(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any], decided: list[str | None]) -> Run:
+    """Measure the worker; adds its stages and what was checked to `checks`, and the location each order got to `decided`."""
     work = shape.work()
     for chunk in work.opening():
         bench.append("stock.v1", [record.value for record in chunk])
     with bench.settled("worker", bench.worker_command(work)) as process:
-        first_cell = bench.end("inventory.v1")
-        first_batch = bench.end("inventory-changelog.v1")
+        starts = {topic: bench.end(topic) for topic in ("inventory.v1", "inventory-changelog.v1")}
 
         def release_and_await(count: int, given: list[bytes]) -> Round:
             target, release = bench.load("orders.v1", given)
             return bench.measure(process, count, release, lambda: bench.committed("orders.v1") >= target)
 
         release_and_await(shape.warm_up, orders[: shape.warm_up])
-        time.sleep(SETTLE_S)
+        checks["bytes"], checks["inventory_share"] = _sizes(bench, starts)
         before = account.stages(process.metrics())
-        rounds = [release_and_await(len(part), part) for part in _parts(orders, shape)]
+        rounds = []
+        for part in _parts(orders, shape):
+            yield
+            rounds.append(release_and_await(len(part), part))
         time.sleep(SETTLE_S)
         after = account.stages(process.metrics())
-    stages = account.shares(before, after, rounds)
-    checks, decided = _check_worker(bench, len(orders), first_cell, first_batch)
-    return account.figures(rounds), stages, checks, decided
+    checks["stages"] = account.shares(before, after, rounds)
+    decided += _check_worker(bench, len(orders), checks)
+    return account.figures(rounds)
 
 
-def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any]) -> dict[str, Any]:
+def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any]) -> Run:
     """Measure the bare loop, with records as many and as large as the worker's were."""
     topics = bench.create("loop", "orders.v1", "allocations.v1", "inventory.v1")
     share = checks["inventory_share"]
@@ -241,6 +281,8 @@ def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, 
                 ends = bench.end(topics["allocations.v1"]), bench.end(topics["inventory.v1"])
                 return ends[0] >= done and ends[1] >= cells - 1  # shares are summed up in floating point
 
+            if rounds:
+                yield
             _, release = bench.load(topics["orders.v1"], part)
             rounds.append(bench.measure(process, len(part), release, finished))
         time.sleep(SETTLE_S)
@@ -273,7 +315,7 @@ def _run_peer(
     orders: list[bytes],
     decided: list[str | None],
     checks: dict[str, Any],
-) -> dict[str, Any]:
+) -> Run:
     """Measure a peer that works in transactions, and compare its decisions with the worker's."""
     models = {"stock": "stock.v1", "orders": "orders.v1", "allocations": "allocations.v1"}
     topics = bench.create(name, *models.values())
@@ -294,7 +336,11 @@ def _run_peer(
     rounds = []
     with bench.group(given["application_id"]) as committed, bench.process(name, command, environment) as process:
         process.await_that(lambda: committed(topics["stock.v1"]) >= bench.end(topics["stock.v1"]))
+        given_orders = 0
         for part in _parts(orders, shape, warm_up=True):
+            if rounds:
+                yield
+            given_orders += len(part)
             target, release = bench.load(topics["orders.v1"], part)
             rounds.append(
                 bench.measure(process, len(part), release, lambda target=target: committed(topics["orders.v1"]) >= target)
@@ -304,7 +350,7 @@ def _run_peer(
     for message in bench.read(topics["allocations.v1"]):
         allocation = orjson.loads(message.value())
         found[allocation["order_id"]] = next((each["location_id"] for each in allocation["shipments"]), None)
-    _compare(name, found, decided, len(orders), checks)
+    _compare(name, found, decided, given_orders, checks)
     return account.figures(rounds[1:])
 
 
@@ -370,11 +416,26 @@ def _order_id(number: int) -> str:
     return f"o{number:09}"
 
 
-def _check_worker(bench: Bench, orders: int, first_cell: int, first_batch: int) -> tuple[dict[str, Any], list[str | None]]:
-    """Check that each order was decided once, in sequence; give sizes, and the location each order got."""
+def _sizes(bench: Bench, starts: dict[str, int]) -> tuple[dict[str, float], float]:
+    """Measure the records written since `starts`: their mean bytes, and inventory records an order."""
+    sizes, counts = {}, {}
+    for topic, name in (
+        ("allocations.v1", "allocation"),
+        ("inventory.v1", "inventory"),
+        ("inventory-changelog.v1", "changelog"),
+    ):
+        found = [(len(message.key()), len(message.value())) for message in bench.read(topic, starts.get(topic, 0))]
+        counts[name] = len(found)
+        sizes[f"{name}_key"], sizes[f"{name}_value"] = (sum(each) / len(found) for each in zip(*found, strict=True))
+        sizes[name] = sizes[f"{name}_key"] + sizes[f"{name}_value"]
+    sizes["changelog"] *= counts["changelog"] / counts["allocation"]
+    return sizes, counts["inventory"] / counts["allocation"]
+
+
+def _check_worker(bench: Bench, orders: int, checks: dict[str, Any]) -> list[str | None]:
+    """Check that each order was decided once, in sequence; give the location each order got."""
     decided: list[str | None] = [None] * orders
     statuses: Counter[str] = Counter()
-    bytes_of: Counter[str] = Counter()
     number = 0
     for number, message in enumerate(bench.read("allocations.v1"), 1):
         allocation = orjson.loads(message.value())
@@ -386,24 +447,12 @@ def _check_worker(bench: Bench, orders: int, first_cell: int, first_batch: int) 
             )
         statuses[allocation["status"]] += 1
         decided[number - 1] = next((shipment["location_id"] for shipment in allocation["shipments"]), None)
-        bytes_of["allocation_key"] += len(message.key())
-        bytes_of["allocation_value"] += len(message.value())
     if number != orders:
         raise WrongAnswer(f"the worker decided {number} of {orders} orders")
     if refused := bench.end("dead-letter.v1"):
         raise WrongAnswer(f"the worker refused {refused} records; none is bad")
-    cells = 0
-    for message in bench.read("inventory.v1", first_cell):
-        cells += 1
-        bytes_of["inventory_key"] += len(message.key())
-        bytes_of["inventory_value"] += len(message.value())
-    changelog = sum(len(message.value()) for message in bench.read("inventory-changelog.v1", first_batch))
-    sizes = {name: total / (orders if name.startswith("allocation") else cells) for name, total in bytes_of.items()}
-    for name in ("allocation", "inventory"):
-        sizes[name] = sizes[f"{name}_key"] + sizes[f"{name}_value"]
-    sizes["changelog"] = changelog / orders
-    checks = {"decisions": number, "statuses": dict(statuses), "inventory_share": cells / orders, "bytes": sizes}
-    return checks, decided
+    checks |= {"decisions": number, "statuses": dict(statuses)}
+    return decided
 
 
 if __name__ == "__main__":

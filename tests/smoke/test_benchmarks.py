@@ -78,7 +78,7 @@ class _Topics:
 )
 def test_end_to_end_refuses_wrong_answers(topics, found):
     with pytest.raises(cluster.WrongAnswer, match=found):
-        end_to_end._check_worker(topics, 3, 0, 0)
+        end_to_end._check_worker(topics, 3, {})
 
 
 def test_a_process_that_ends_is_told_with_its_last_words(tmp_path):
