@@ -11,9 +11,6 @@ ids are kept whatever their age, and the log's time runs fast: ticks with timest
 seconds, which for the worker is a day. All that it keeps is bounded by then. For that `ticks.v1` takes its sender's time here;
 all other topics take the log's, as always. Topics keep 1 GB each, or half an hour would fill a disk.
 
-Memory may rise in a saw's teeth all the same: a worker looks for garbage in cycles only after a million new objects
-(streams/app.py), so a run must be long enough to hold several teeth before its slope means anything.
-
 Reported, from samples of the worker: memory and the size of its snapshots, with their slope by least squares after `settle_s`;
 latency per slice of time, and the first tenth of the rest against its last; files, sockets and threads, first and last.
 Checked: every sale and every order event came back, each order event once, none refused; at smoke size the audit is clean
@@ -55,7 +52,7 @@ FLAT = 0.1
 PERCENTILES = (50, 99)
 COUNTED = ("fds", "sockets", "threads")
 JUDGED_S = 1_200
-"""Settled time below which a slope is not judged: garbage collection's teeth would be all of it."""
+"""Settled time below which a slope is not judged: one snapshot's buffers would be all of it."""
 
 
 @dataclass(frozen=True)

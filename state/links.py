@@ -9,8 +9,8 @@ from topics.kernels import kernel
 
 
 @kernel
-def link_cells(t):
-    """Give each SKU the block of its cells, at once as large as it has to be."""
+def link_cells(t, rows):
+    """Give each SKU the block of its cells, at once as large as it has to be; `rows` (int64[]) are all cells, by their z."""
     for row in range(t.pool[0].sku_count):
         link_sku(t, row)
     for row in range(t.pool[0].cell_count):
@@ -25,7 +25,7 @@ def link_cells(t):
         link.block_capacity = capacity if link.block_capacity else 0
         tail += link.block_capacity
     t.counters[BLOCKS_TAIL] = tail
-    for row in range(t.pool[0].cell_count):
+    for row in rows:
         link_cell(t, row)
 
 

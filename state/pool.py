@@ -289,7 +289,9 @@ class PoolState:
         a["counters"][TO_ROUTE] = -1
         a["counters"][LONGEST_ORDER] = self.rows("orders")["line_count"].max(initial=0)
         self.ensure()
-        link_cells(self.t)
+        # In the order of their blocks: entered by row, each would push half of its block along.
+        _, heights = np.unique(self.rows("locations")["z"], return_inverse=True)
+        link_cells(self.t, np.argsort(heights.astype(np.int32)[self.rows("cells")["location"]], kind="stable"))
         lines = self.rows("lines")
         waiting = np.flatnonzero(lines["state"] == columns.WAITING)
         orders = self.rows("orders")

@@ -5,10 +5,12 @@ rows are copied here as items without fields.
 """
 
 import mmap
+import sys
 
 import numpy as np
 
 RESERVE = 16
+_NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE; Python 3.11 has no name for it
 HUGE_FROM = 4 << 20
 """Bytes from which a table is in large pages: its rows are visited at random, and small pages would miss the TLB."""
 
@@ -50,7 +52,7 @@ def enlarged(table: np.ndarray, size: int) -> np.ndarray:
     """
     room, taken = table.base, size * table.dtype.itemsize
     if not isinstance(room, mmap.mmap) or len(room) < taken:
-        room = mmap.mmap(-1, RESERVE * taken)
+        room = _reserved(taken)
         new = np.ndarray(size, table.dtype, room)
         put(new, slice(table.size), table)
     else:
@@ -58,6 +60,15 @@ def enlarged(table: np.ndarray, size: int) -> np.ndarray:
     if taken >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
         room.madvise(mmap.MADV_HUGEPAGE, 0, taken)
     return new
+
+
+def _reserved(taken: int) -> mmap.mmap:
+    """Reserve address space, of which `taken` bytes are to be used at once."""
+    private = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS  # shared memory, mmap's default, has no large pages
+    try:
+        return mmap.mmap(-1, RESERVE * taken, flags=private | _NO_RESERVE)
+    except OSError:  # a machine that counts address space as memory (vm.overcommit_memory=2)
+        return mmap.mmap(-1, taken, flags=private)
 
 
 def entries(ring: np.ndarray, head: int, tail: int) -> np.ndarray:

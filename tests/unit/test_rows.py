@@ -54,6 +54,15 @@ def test_a_large_table_may_lie_in_large_pages():
     table["sku"][-1] = 1  # writable to its end
 
 
+def test_a_table_grows_by_copying_where_no_address_space_is_to_be_had(monkeypatch):
+    monkeypatch.setattr(rows, "RESERVE", 1 << 33)
+    first = rows.enlarged(_table(100), 256)
+    assert len(first.base) == first.nbytes
+    second = rows.enlarged(first, 512)
+    assert second[:100].tolist() == _table(100).tolist()
+    assert second.ctypes.data != first.ctypes.data
+
+
 @pytest.mark.parametrize("head", [0, 3, 250, 1_000])
 def test_a_ring_keeps_its_entries_by_position_as_it_grows(head):
     small, large, count = 256, 1_024, 200
