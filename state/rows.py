@@ -10,6 +10,8 @@ import sys
 import numpy as np
 
 RESERVE = 16
+RESERVE_FROM = 1 << 20
+"""Bytes from which a table grows in place."""
 _NO_RESERVE = 0x4000 if sys.platform == "linux" else 0  # MAP_NORESERVE; Python 3.11 has no name for it
 HUGE_FROM = 4 << 20
 """Bytes from which a table is in large pages: its rows are visited at random, and small pages would miss the TLB."""
@@ -46,18 +48,18 @@ def join(parts: list[np.ndarray]) -> np.ndarray:
 def enlarged(table: np.ndarray, size: int) -> np.ndarray:
     """Give a table more rows, of zeros.
 
-    Most times it is the same memory, of which more is used: a table that is copied reserves `RESERVE` times the address space
-    it needs, and the kernel finds memory for what is written to. So a pool grows without a pause, the old array stays valid,
-    and memory is used as rows are, not by the doubling.
+    A large one grows where it is: when it is copied, `RESERVE` times the address space it needs is reserved, and the kernel
+    finds memory for what is written to. So a pool grows without a pause, the old array stays valid, and memory is used as rows
+    are, not by the doubling. A small one is copied each time: a process may have some 65,000 mappings.
     """
     room, taken = table.base, size * table.dtype.itemsize
-    if not isinstance(room, mmap.mmap) or len(room) < taken:
-        room = _reserved(taken)
+    if isinstance(room, mmap.mmap) and taken <= len(room):
         new = np.ndarray(size, table.dtype, room)
-        put(new, slice(table.size), table)
     else:
-        new = np.ndarray(size, table.dtype, room)
-    if taken >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
+        room = _reserved(taken) if taken >= RESERVE_FROM else None
+        new = np.zeros(size, table.dtype) if room is None else np.ndarray(size, table.dtype, room)
+        put(new, slice(table.size), table)
+    if room is not None and taken >= HUGE_FROM and hasattr(mmap, "MADV_HUGEPAGE"):
         room.madvise(mmap.MADV_HUGEPAGE, 0, taken)
     return new
 

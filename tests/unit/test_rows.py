@@ -7,6 +7,8 @@ import pytest
 
 from state import columns, rows
 
+LARGE = rows.RESERVE_FROM // columns.CELL.itemsize
+
 
 def _table(count: int) -> np.ndarray:
     table = np.zeros(count, columns.CELL)
@@ -32,18 +34,25 @@ def test_rows_of_another_layout_are_refused():
         rows.put(np.zeros(2, columns.CELL), np.array([0]), np.zeros(1, columns.LINE))
 
 
-def test_a_table_grows_in_place_and_the_rest_is_zero():
-    first = rows.enlarged(_table(100), 256)
-    second = rows.enlarged(first, 512)
+def test_a_large_table_grows_in_place_and_the_rest_is_zero():
+    first = rows.enlarged(_table(100), LARGE)
+    second = rows.enlarged(first, 2 * LARGE)
     assert second.ctypes.data == first.ctypes.data
     assert second[:100].tolist() == _table(100).tolist()
     assert not second[100:].view(np.uint8).any()
-    second["sku"][511] = 5
-    third = rows.enlarged(second, 256 * rows.RESERVE * 2)  # beyond what was reserved
+    second["sku"][-1] = 5
+    third = rows.enlarged(second, LARGE * rows.RESERVE * 2)  # beyond what was reserved
     assert third.ctypes.data != second.ctypes.data
-    assert third["sku"][511] == 5
+    assert third["sku"][2 * LARGE - 1] == 5
     assert third[:100].tolist() == _table(100).tolist()
     assert first[:100].tolist() == _table(100).tolist()  # who has the old one can go on reading it
+
+
+def test_a_small_table_takes_no_mapping():
+    table = rows.enlarged(rows.enlarged(_table(100), 256), 512)
+    assert table.base is None
+    assert table[:100].tolist() == _table(100).tolist()
+    assert not table[100:].view(np.uint8).any()
 
 
 def test_a_large_table_may_lie_in_large_pages():
@@ -55,10 +64,10 @@ def test_a_large_table_may_lie_in_large_pages():
 
 
 def test_a_table_grows_by_copying_where_no_address_space_is_to_be_had(monkeypatch):
-    monkeypatch.setattr(rows, "RESERVE", 1 << 33)
-    first = rows.enlarged(_table(100), 256)
+    monkeypatch.setattr(rows, "RESERVE", 1 << 27)
+    first = rows.enlarged(_table(100), LARGE)
     assert len(first.base) == first.nbytes
-    second = rows.enlarged(first, 512)
+    second = rows.enlarged(first, 2 * LARGE)
     assert second[:100].tolist() == _table(100).tolist()
     assert second.ctypes.data != first.ctypes.data
 
