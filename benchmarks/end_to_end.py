@@ -144,9 +144,9 @@ def run(size: str) -> dict[str, Any]:
                 left_out[name] = str(failure)
                 continue
             if name == "quix":
-                later[name] = _run_peer(bench, name, *command, shape.fewer(), orders, decided, checks)
+                later[name] = _run_peer(bench, name, *command, shape, shape.fewer(), orders, decided, checks)
             else:
-                runs[name] = _run_peer(bench, name, *command, shape, orders, decided, checks)
+                runs[name] = _run_peer(bench, name, *command, shape, shape, orders, decided, checks)
         rates = _in_turn(runs) | _in_turn(later)
         worker = rates["worker"]
         rates["manual"] = _run_manual(bench, shape, orders, decided, checks)
@@ -312,11 +312,15 @@ def _run_peer(
     command: list[str],
     environment: dict[str, str],
     shape: Size,
+    given_shape: Size,
     orders: list[bytes],
     decided: list[str | None],
     checks: dict[str, Any],
 ) -> Run:
-    """Measure a peer that works in transactions, and compare its decisions with the worker's."""
+    """Measure a peer that works in transactions, and compare its decisions with the worker's.
+
+    It gets the stock of `shape` and, of its orders, those of `given_shape`.
+    """
     models = {"stock": "stock.v1", "orders": "orders.v1", "allocations": "allocations.v1"}
     topics = bench.create(name, *models.values())
     given = {
@@ -337,7 +341,7 @@ def _run_peer(
     with bench.group(given["application_id"]) as committed, bench.process(name, command, environment) as process:
         process.await_that(lambda: committed(topics["stock.v1"]) >= bench.end(topics["stock.v1"]))
         given_orders = 0
-        for part in _parts(orders, shape, warm_up=True):
+        for part in _parts(orders, given_shape, warm_up=True):
             if rounds:
                 yield
             given_orders += len(part)
