@@ -98,7 +98,7 @@ def main(benchmark: ModuleType) -> None:
     parser.add_argument("--out", type=Path, help="directory to write text and JSON into as well")
     options = getattr(benchmark, "OPTIONS", {})
     for name, meaning in options.items():
-        parser.add_argument(f"--{name}", type=float, help=meaning)
+        parser.add_argument(f"--{name}", type=float, help=meaning.replace("%", "%%"))  # argparse fills in
     given = parser.parse_args()
     asked = {name: value for name in options if (value := getattr(given, name)) is not None}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped

@@ -88,6 +88,14 @@ def test_a_process_that_ends_is_told_with_its_last_words(tmp_path):
         process.await_that(lambda: False)
 
 
+@pytest.mark.parametrize("name", sorted(set(MODULES.values())))
+def test_a_benchmark_says_what_it_takes(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        harness.main(importlib.import_module(name))
+    assert "--size" in capsys.readouterr().out
+
+
 def test_an_answer_comes_with_what_it_takes_to_compare_it(capsys):
     class Benchmark:
         __spec__ = end_to_end.__spec__
