@@ -374,7 +374,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         "",
         *harness.table(head, timed),
         "",
-        *(_verdict(NAMES[name], days[name]) for name in ("alone", "clicks")),
+        *(_verdict(NAMES[name], days[name]) for name in ("alone", "clicks") if name in days),
         "",
         *_clicks_lines(days["clicks"], result["compression"]),
         "",
