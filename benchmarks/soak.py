@@ -313,7 +313,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         *harness.table(["", "first", f"after {result['settle_s']:g} s", "last", "most", "then per hour"], memory),
         "",
         _slope_line(result["slopes"]["rss_mb"], settled, last),
-        "it rises and falls in saw's teeth, as a worker looks for garbage after a million new objects: few teeth, no slope",
+        "a snapshot every ten seconds makes it rise and fall: few of them, no slope",
         "",
         "Latency from the planned send: sales to a reader of all that is written, order events to one of what is committed.",
         *harness.table(["", "p50 of the first tenth, ms", "of the last", "p99 of the first tenth, ms", "of the last"], latency),
