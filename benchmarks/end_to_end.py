@@ -1,6 +1,6 @@
 """How many orders a second does a worker decide, exactly once, on a real Kafka, and how far is that from what is possible?
 
-Beside it, on the same broker in the same run: the limit (peers/bare_loop.py: the same orders consumed, as many and as large
+Beside it, on the same broker in the same run: the limit (peers/bare_loop.py: the same orders consumed, as many and the same
 records produced, without transactions), the way Faust's manual shows (peers/faust_manual.py), and at full size the same job
 exactly once on Kafka Streams, in memory and on RocksDB (peers/java.py), and on Quix Streams (peers/quix.py). A peer that can't
 be built here is left out, and named.
@@ -57,6 +57,8 @@ NAMES = {
     "quix": "Quix Streams, exactly once, RocksDB",
     "manual": "Faust's manual's way, at least once",
 }
+SAMPLES = 10_000
+"""Of the worker's records, those that the loop writes again and again."""
 AGREEMENT = 0.999
 """Of the manual's decisions with the worker's: two locations within a metre are equal to the worker."""
 
@@ -161,7 +163,8 @@ def run(size: str) -> dict[str, Any]:
         **rates,
         "ratios": ratios,
         "stages": checks.pop("stages"),
-        "checks": checks,
+        "compression": bench.settings.compression,
+        "checks": {name: found for name, found in checks.items() if name != "samples"},
         "left_out": left_out,
         "correct": True,
     }
@@ -173,7 +176,8 @@ def lines(result: dict[str, Any]) -> list[str]:
     return [
         f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; median of "
         f"{len(result['worker']['rounds'])} rounds of {result['worker']['events']:,} orders "
-        f"({result['manual']['events']:,} for the manual's way)",
+        f"({result['manual']['events']:,} for the manual's way); all but it compress what they write with "
+        f"{result['compression']}",
         "",
         *harness.table(
             ["", "orders/s", "slowest - fastest round", "of the worker's", "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
@@ -248,7 +252,7 @@ def _run_worker(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str
             return bench.measure(process, count, release, lambda: bench.committed("orders.v1") >= target)
 
         release_and_await(shape.warm_up, orders[: shape.warm_up])
-        checks["bytes"], checks["inventory_share"] = _sizes(bench, starts)
+        checks["bytes"], checks["inventory_share"], checks["samples"] = _sizes(bench, starts)
         before = account.stages(process.metrics())
         rounds = []
         for part in _parts(orders, shape):
@@ -262,14 +266,16 @@ def _run_worker(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str
 
 
 def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any]) -> Run:
-    """Measure the bare loop, with records as many and as large as the worker's were."""
+    """Measure the bare loop, with as many records as the worker's, and of the same content."""
     topics = bench.create("loop", "orders.v1", "allocations.v1", "inventory.v1")
     share = checks["inventory_share"]
     command = ["-m", "benchmarks.peers.bare_loop", "--bootstrap-servers", bench.settings.bootstrap_servers]
     command += ["--orders", topics["orders.v1"], "--inventory-share", repr(share)]
-    for option, topic in (("allocation", "allocations.v1"), ("inventory", "inventory.v1")):
-        sizes = [str(round(checks["bytes"][f"{option}_{part}"])) for part in ("key", "value")]
-        command += ["--allocations" if option == "allocation" else "--inventory", topics[topic], *sizes]
+    command += ["--compression", bench.settings.compression]
+    for option, topic in (("allocations", "allocations.v1"), ("inventory", "inventory.v1")):
+        records = bench.directory / f"{option}.json"
+        records.write_bytes(orjson.dumps([(key.decode(), value.decode()) for key, value in checks["samples"][topic]]))
+        command += [f"--{option}", topics[topic], str(records)]
     done = cells = 0
     rounds = []
     with bench.process("loop", [sys.executable, *command]) as process:
@@ -332,9 +338,11 @@ def _run_peer(
         **{option: topics[model] for option, model in models.items()},
     }
     if name == "quix":
+        given["producer"] = {"compression.type": bench.settings.compression}
         environment = environment | {"PEER": json.dumps(given)}
     else:
         command = [*command, *(part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value)))]
+        command += ["--set", f"producer.compression.type={bench.settings.compression}"]
     for chunk in shape.work().opening():
         bench.append(topics["stock.v1"], [record.value for record in chunk])
     rounds = []
@@ -420,20 +428,19 @@ def _order_id(number: int) -> str:
     return f"o{number:09}"
 
 
-def _sizes(bench: Bench, starts: dict[str, int]) -> tuple[dict[str, float], float]:
-    """Measure the records written since `starts`: their mean bytes, and inventory records an order."""
-    sizes, counts = {}, {}
+def _sizes(bench: Bench, starts: dict[str, int]) -> tuple[dict[str, float], float, dict[str, list[tuple[bytes, bytes]]]]:
+    """Measure the records written since `starts`: their mean bytes, inventory records an order, and of each topic the first."""
+    sizes, counts, samples = {}, {}, {}
     for topic, name in (
         ("allocations.v1", "allocation"),
         ("inventory.v1", "inventory"),
         ("inventory-changelog.v1", "changelog"),
     ):
-        found = [(len(message.key()), len(message.value())) for message in bench.read(topic, starts.get(topic, 0))]
-        counts[name] = len(found)
-        sizes[f"{name}_key"], sizes[f"{name}_value"] = (sum(each) / len(found) for each in zip(*found, strict=True))
-        sizes[name] = sizes[f"{name}_key"] + sizes[f"{name}_value"]
+        found = [(message.key(), message.value()) for message in bench.read(topic, starts.get(topic, 0))]
+        counts[name], samples[topic] = len(found), found[:SAMPLES]
+        sizes[name] = sum(len(key) + len(value) for key, value in found) / len(found)
     sizes["changelog"] *= counts["changelog"] / counts["allocation"]
-    return sizes, counts["inventory"] / counts["allocation"]
+    return sizes, counts["inventory"] / counts["allocation"], samples
 
 
 def _check_worker(bench: Bench, orders: int, checks: dict[str, Any]) -> list[str | None]:

@@ -1,10 +1,13 @@
 """The limit: a well-set librdkafka loop that consumes orders and produces as many and as large records as a worker does.
 
-It decides nothing, keeps nothing, commits nothing: no transactions, no state, no changelog. What it produces is ready made.
+It decides nothing, keeps nothing, commits nothing: no transactions, no state, no changelog. What it produces is ready made:
+records that a worker wrote, again and again, so that they shrink as well as a worker's.
 Its settings are the fastest found for this job; `fetch.queue.backoff.ms` alone, 1000 by default, is worth a factor of three.
 """
 
 import argparse
+import json
+from pathlib import Path
 
 from confluent_kafka import Consumer, Producer, TopicPartition
 
@@ -17,8 +20,11 @@ def main() -> None:
     parser.add_argument("--bootstrap-servers", required=True)
     parser.add_argument("--orders", required=True, metavar="TOPIC")
     for output in ("allocations", "inventory"):
-        parser.add_argument(f"--{output}", nargs=3, required=True, metavar=("TOPIC", "KEY_BYTES", "VALUE_BYTES"))
+        parser.add_argument(
+            f"--{output}", nargs=2, required=True, metavar=("TOPIC", "RECORDS"), help="a JSON file: [[key, value], ...]"
+        )
     parser.add_argument("--inventory-share", type=float, required=True, help="inventory records an order")
+    parser.add_argument("--compression", default="none", help="librdkafka compression.type")
     given = parser.parse_args()
     consumer = Consumer(
         {
@@ -38,6 +44,7 @@ def main() -> None:
             "bootstrap.servers": given.bootstrap_servers,
             "acks": "all",
             "linger.ms": 5,
+            "compression.type": given.compression,
             "queue.buffering.max.messages": 200_000,
             "queue.buffering.max.kbytes": 1 << 20,
         }
@@ -54,8 +61,9 @@ def main() -> None:
         producer.poll(0)
 
 
-def _messages(topic: str, key_bytes: str, value_bytes: str) -> tuple[str, list[dict]]:
-    return topic, [{"key": b"k" * int(key_bytes), "value": b"v" * int(value_bytes)}] * (2 * BATCH)
+def _messages(topic: str, records: str) -> tuple[str, list[dict]]:
+    made = [{"key": key.encode(), "value": value.encode()} for key, value in json.loads(Path(records).read_text())]
+    return topic, (made * (2 * BATCH // len(made) + 1))[: 2 * BATCH]
 
 
 def _produce(producer: Producer, topic: str, messages: list[dict], count: int) -> None:
