@@ -1,6 +1,7 @@
 """The benchmarks that take long at full size find their answers right at their small one; how fast is no test's matter."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -56,6 +57,27 @@ def test_a_day_decides_every_order_once_with_and_without_its_clicks():
     text = "\n".join(day.lines(result))
     for shown in (*day.NAMES.values(), "a million orders; expected", "bytes an order", "audit of"):
         assert shown in text
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_day_misses_a_click_that_is_not_in_the_demand(lost):
+    shape = day.SIZES["smoke"]
+    clicks = day.Clicks(shape, 10)
+    older = {name: 1 for name in day.DEMAND}
+    newest = {name: day.CLICKS[kind] * 10 for name, kind in day.DEMAND.items()}
+    newest["views"] -= lost
+    records = {0: [_Record("a", older), _Record("a", newest)], 1: []}
+    topics = SimpleNamespace(read=lambda topic, partition: iter(records[partition]))
+    if not lost:
+        day._check_clicks(topics, shape, clicks)
+        return
+    with pytest.raises(cluster.WrongAnswer, match=r"expected the demand .*'views': 340.* found .*'views': 339"):
+        day._check_clicks(topics, shape, clicks)
+
+
+class _Record:
+    def __init__(self, key, value):
+        self.key, self.value = (lambda: key), (lambda: json.dumps(value))
 
 
 def test_a_soak_sees_every_event_and_audits_clean_though_its_clock_runs_fast(soaked):
