@@ -164,7 +164,7 @@ def run(size: str) -> dict[str, Any]:
         "ratios": ratios,
         "stages": checks.pop("stages"),
         "compression": bench.settings.compression,
-        "checks": {name: found for name, found in checks.items() if name != "samples"},
+        "checks": checks,
         "left_out": left_out,
         "correct": True,
     }
@@ -268,13 +268,13 @@ def _run_worker(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str
 def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any]) -> Run:
     """Measure the bare loop, with as many records as the worker's, and of the same content."""
     topics = bench.create("loop", "orders.v1", "allocations.v1", "inventory.v1")
-    share = checks["inventory_share"]
+    share, samples = checks["inventory_share"], checks.pop("samples")
     command = ["-m", "benchmarks.peers.bare_loop", "--bootstrap-servers", bench.settings.bootstrap_servers]
     command += ["--orders", topics["orders.v1"], "--inventory-share", repr(share)]
     command += ["--compression", bench.settings.compression]
     for option, topic in (("allocations", "allocations.v1"), ("inventory", "inventory.v1")):
         records = bench.directory / f"{option}.json"
-        records.write_bytes(orjson.dumps([(key.decode(), value.decode()) for key, value in checks["samples"][topic]]))
+        records.write_bytes(orjson.dumps([(key.decode(), value.decode()) for key, value in samples[topic]]))
         command += [f"--{option}", topics[topic], str(records)]
     done = cells = 0
     rounds = []
