@@ -381,7 +381,7 @@ class DemandState:
         """Give what changed since the last call, and call it clean."""
         a = self._arrays
         tables, numbers = self._journal() >> 40, self._journal() & _NUMBER
-        delta = Delta(self.clock.copy())
+        delta = Delta(take(self.clock, np.zeros(1, np.intp)))
         for code, name in enumerate(_ROW_TABLES):
             rows = numbers[tables == code]
             if rows.size:

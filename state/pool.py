@@ -238,7 +238,7 @@ class PoolState:
         counters = a["counters"]
         journal = a["journal"][: counters[JOURNAL_SIZE]]
         tables, numbers = journal >> 40, (journal & ((1 << 40) - 1)).astype(np.int64)
-        delta = Delta(a["pool"].copy())
+        delta = Delta(take(a["pool"], np.zeros(1, np.intp)))  # whole, gaps too: `copy` leaves them as they were found
         for code, name in enumerate(ROW_TABLES):
             rows = numbers[tables == code]
             if rows.size:
