@@ -1,11 +1,12 @@
 """`kernel`: how every numba function of nearshelf is compiled. Without the GIL, and kept on disk.
 
-numba keeps a compiled function for as long as its own file is unchanged, even when a function it calls, in another file, has
-changed: an upgrade could leave old code running inside new. So kernels are kept under a digest of all sources that they may
-call: those of their own package and of the packages below it (topics ← state ← streams). What was kept for a digest that
-nobody used for a day is deleted.
+numba keeps a compiled function for as long as its own file is unchanged. If a function that it calls, in another file, has
+changed, numba would go on with old code. So each module's kernels are kept under a digest of the module's source and of all
+sources of ours that it imports, whether directly or through others. What was kept under another digest is deleted a day after
+its last use.
 """
 
+import ast
 import hashlib
 import shutil
 import tempfile
@@ -16,28 +17,43 @@ from pathlib import Path
 
 import numba
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[1]
 _KEPT_S = 86_400
-_SCHEMA = ("bundle.py", "columns.py", "reasons.py", "kernels.py", "events.py", "fields.py")  # frozen into kernels
-# What a package's kernels may call: `topics` above this file is schema, the codec below is its own.
-_SOURCES = {
-    "topics": ["topics/*.py", "topics/codec/*.py"],
-    "state": ["topics/bundle.py", "topics/columns.py", "topics/reasons.py", "topics/kernels.py", "state/*.py"],
-}
-_SOURCES["streams"] = [*_SOURCES["state"], "streams/engine/*.py", "streams/routing/*.py"]
 
 
 @cache
-def _cache_directory(package: str) -> str:
-    """Give the directory for a package's very sources, beside them, or in the temporary directory if that is not writable."""
-    found = hashlib.blake2b(digest_size=8)
-    for pattern in _SOURCES.get(package, [f"{package}/**/*.py"]):
-        for path in sorted(_ROOT.glob(pattern)):
-            source = path.read_bytes()
-            if b"topics.kernels import" in source or path.name in _SCHEMA:
-                found.update(source)
-    kept = Path(__file__).with_name("__pycache__") / "kernels" / package
-    own = kept / found.hexdigest()
+def _imported(source: Path) -> frozenset[Path]:
+    """Find the sources of ours that a source imports, anywhere in it."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(source.read_bytes())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    paths = [_ROOT.joinpath(*name.split(".")) for name in names]
+    return frozenset(each for path in paths for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file())
+
+
+def sources_of(source: Path) -> list[Path]:
+    """List a source and all of ours that it imports, directly or through others."""
+    found, waiting = set(), [source]
+    while waiting:
+        each = waiting.pop()
+        if each not in found:
+            found.add(each)
+            waiting += _imported(each)
+    return sorted(found)
+
+
+@cache
+def _cache_directory(source: Path) -> str:
+    """Give the directory for a module's kernels: beside this file, or in the temporary directory if that is not writable."""
+    digest = hashlib.blake2b(digest_size=8)
+    for each in sources_of(source):
+        digest.update(each.read_bytes())
+    name = ".".join(source.with_suffix("").parts[-3:])
+    kept = Path(__file__).with_name("__pycache__") / "kernels" / name
+    own = kept / digest.hexdigest()
     try:
         own.mkdir(parents=True, exist_ok=True)
         own.touch()
@@ -45,13 +61,18 @@ def _cache_directory(package: str) -> str:
             if time.time() - other.stat().st_mtime > _KEPT_S:
                 shutil.rmtree(other, ignore_errors=True)
     except OSError:
-        return str(Path(tempfile.gettempdir()) / f"nearshelf-kernels-{package}-{own.name}")
+        return str(Path(tempfile.gettempdir()) / f"nearshelf-kernels-{name}-{own.name}")
     return str(own)
+
+
+def keep_with(function: Callable) -> None:
+    """Have numba keep what it compiles next where this function's kernels are kept."""
+    numba.config.CACHE_DIR = _cache_directory(Path(function.__code__.co_filename).resolve())
 
 
 def _decorator(**options: object) -> Callable:
     def decorate(function: Callable) -> Callable:
-        numba.config.CACHE_DIR = _cache_directory(function.__module__.split(".")[0])
+        keep_with(function)
         return numba.njit(cache=True, nogil=True, **options)(function)
 
     return decorate
@@ -60,6 +81,9 @@ def _decorator(**options: object) -> Callable:
 # Arrays come in and are never made: without reference counting, which saves a third of the compilation and some of the run.
 kernel = _decorator(_nrt=False)
 allocating_kernel = _decorator(_nrt=True)
+# Called by other kernels only: without the wrappers by which Python could call them. Those unpack each array of the working
+# memory and cost half of the compilation.
+inner_kernel = _decorator(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 # Put into its callers by LLVM, for what runs once a key or value: left to itself it passes some twenty words of array headers
 # a call, and the scanner is 30 % slower.
 forced_inline = _decorator(_nrt=False, forceinline=True)

@@ -29,6 +29,8 @@ from topics.events import (
     LocationRecord,
     OrderRequest,
     Refusal,
+    Sale,
+    StockEvent,
     Tick,
     judge,
 )
@@ -220,7 +222,9 @@ class PartitionReplay(BatchReplay):
         if isinstance(event, Fulfilment):
             order = pool.fulfil(event)
             return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
-        return Outcome.APPLIED if pool.stock(event) else Outcome.STALE, None, ""
+        if isinstance(event, (Sale, StockEvent)):
+            return Outcome.APPLIED if pool.stock(event) else Outcome.STALE, None, ""
+        raise TypeError(f"the audit has no rule for {type(event).__name__}: see PartitionReplay._effect")
 
     # 4. Its decisions
 

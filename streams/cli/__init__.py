@@ -5,7 +5,7 @@ rest where a command runs, so that `--help` answers at once.
 Exit status: 0 done, 1 the answer is no, 2 wrong use, 3 the broker can't be reached.
 """
 
-import importlib.util
+import importlib
 import sys
 
 import typer
@@ -39,8 +39,7 @@ def build_app() -> typer.Typer:
     )
     app.callback()(_root)
     for name in GROUPS:
-        if importlib.util.find_spec(f"streams.cli.{name}"):
-            importlib.import_module(f"streams.cli.{name}").register(app)
+        importlib.import_module(f"streams.cli.{name}").register(app)
     return app
 
 

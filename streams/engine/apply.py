@@ -27,7 +27,8 @@ from topics.kernels import kernel
 from topics.reasons import Kind, Outcome
 
 UNDECODED = int(Kind.UNDECODED)
-FIRST_ORDER_KIND = int(Kind.PLACED)
+FIRST_ORDER_KIND = PLACED_KIND = int(Kind.PLACED)
+HELD_KIND = int(Kind.HELD)
 CANCELLED_KIND = int(Kind.CANCELLED)
 FIRST_FULFILMENT_KIND = int(Kind.SHIPPED)
 TICK = int(Kind.TICK)
@@ -86,11 +87,13 @@ def _expire_due(t, out, event, work):
 def _apply_one(t, out, e, event, lines, buffer, work, tag):
     if e.kind < FIRST_ORDER_KIND:
         return apply_stock(t, e, buffer)
-    if e.kind >= FIRST_FULFILMENT_KIND:
-        return apply_fulfilment(t, e, lines, buffer, work, tag)
+    if e.kind == PLACED_KIND or e.kind == HELD_KIND:
+        return place_order(t, out, e, event, lines, buffer, work)
     if e.kind == CANCELLED_KIND:
         return cancel_order(t, out, e, event, lines, buffer, work)
-    return place_order(t, out, e, event, lines, buffer, work)
+    if FIRST_FULFILMENT_KIND <= e.kind < TICK:
+        return apply_fulfilment(t, e, lines, buffer, work, tag)
+    raise ValueError("an event of a kind that has no handler: see _apply_one in streams/engine/apply.py")
 
 
 @kernel

@@ -10,8 +10,8 @@ from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WA
 from state.orders import promise_line, wait_line
 from state.stock import available
 from state.tables import FREED_COUNT, MAX_UNITS, TO_ROUTE
-from streams.routing.candidates import make_scratch
 from streams.routing.kernel import route_order_kernel
+from streams.routing.lines import make_scratch
 from topics import columns as c
 from topics.bundle import bundle
 from topics.kernels import allocating_kernel, kernel

@@ -5,7 +5,7 @@ Owner: many.py and covers.py.
 
 import numpy as np
 
-from streams.routing.inner import inner_kernel
+from topics.kernels import inner_kernel
 
 ONE = np.uint64(1)
 EMPTY = np.uint64(0)

@@ -11,8 +11,8 @@ import numpy as np
 
 from state.columns import ENABLED, PICKS_UP, SHIPS
 from streams.routing.distance import squared_chord
-from streams.routing.inner import inner_kernel
 from topics.bundle import bundle
+from topics.kernels import inner_kernel
 
 # Up to this many lines an order is routed exactly, over all subsets of its lines.
 EXACT_LINES = 8
@@ -63,7 +63,7 @@ MOST_FREE = 1 << 22
 
 
 def allocate_scratch(location_count, line_capacity, route_lines=0):
-    """Allocate the working memory; see `make_scratch`."""
+    """Allocate the working memory; see `make_scratch` (lines.py)."""
     words = (line_capacity + 63) >> 6
 
     def of_lines(dtype=np.int32):
@@ -139,27 +139,6 @@ def allocate_scratch(location_count, line_capacity, route_lines=0):
         out=out,
         route_lines=route_lines,
     )
-
-
-def make_scratch(location_count, line_capacity=1000):
-    """Allocate the working memory of one routing thread.
-
-    Parameters
-    ----------
-    location_count : int
-        Rows of the pool's LOCATION array (its size, not its use); make a new Scratch when that grows.
-    line_capacity : int
-        Most lines of an order.
-
-    Returns
-    -------
-    Scratch
-        Up to `250 + line_capacity / 4` bytes per location, and 2 per location and line for orders that repeat SKUs; the
-        operating system gives them as they are first used.
-    """
-    from streams.routing.lines import compile_route_lines  # which is made of modules that import this one
-
-    return allocate_scratch(location_count, line_capacity, compile_route_lines().address)
 
 
 @inner_kernel

@@ -21,8 +21,8 @@ from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
 from state.tables import View
 from streams.routing.candidates import EXACT_LINES, allocate_scratch
 from streams.routing.few import route_few
-from streams.routing.inner import inner_kernel, keep_here
 from streams.routing.many import route_many
+from topics.kernels import inner_kernel, keep_with
 
 
 @inner_kernel
@@ -59,8 +59,27 @@ def _signature():
 @cache
 def compile_route_lines():
     """Compile `route_lines`, which is kept on disk like every kernel; `.address` is what kernels call."""
-    keep_here()
+    keep_with(route_lines.py_func)
     return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)
+
+
+def make_scratch(location_count, line_capacity=1000):
+    """Allocate the working memory of one routing thread.
+
+    Parameters
+    ----------
+    location_count : int
+        Rows of the pool's LOCATION array (its size, not its use); make a new Scratch when that grows.
+    line_capacity : int
+        Most lines of an order.
+
+    Returns
+    -------
+    Scratch
+        Up to `250 + line_capacity / 4` bytes per location, and 2 per location and line for orders that repeat SKUs; the
+        operating system gives them as they are first used.
+    """
+    return allocate_scratch(location_count, line_capacity, compile_route_lines().address)
 
 
 @intrinsic

@@ -96,13 +96,19 @@ for _kind, _texts in TEXTS.items():
 for _kind, _field in TIMES.items():
     TIME_OF[_kind] = CODE[_field]
 
-# A lexicon finds words of at most 24 bytes by one multiplication. A row: the word as three little-endian integers, its code.
+# A lexicon finds words of at most `LONGEST_WORD` bytes by one multiplication.
+# A row: the word as three little-endian integers, its code.
 LEXICON_BITS = 8
+LONGEST_WORD = 24
 _WORD_BITS = (1 << 64) - 1
 
 
 def _lexicon(words: dict[str, int]) -> tuple[np.ndarray, np.uint64]:
     """Lay words out so that no two share a row: (uint64[rows, 4], the multiplier, found by trial)."""
+    if long := [word for word in words if len(word.encode()) > LONGEST_WORD]:
+        raise ValueError(
+            f"expected words of at most {LONGEST_WORD} bytes, which the scanner finds; found {long}"
+        )
     parts = {word: [int.from_bytes(word.encode()[at : at + 8], "little") for at in (0, 8, 16)] for word in words}
     multiplier = 0x9E3779B97F4A7C15
     while len({_row(*part, multiplier) for part in parts.values()}) < len(words):
