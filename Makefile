@@ -21,7 +21,7 @@ kafka: $(INSTALLED)  ## Fetch the local Apache Kafka (45 MB, once a user)
 
 kernels: $(INSTALLED)  ## Compile the numba kernels (minutes, once for each version of them)
 	@echo "Compiling the kernels, unless they are kept from before ..."
-	@$(BIN)/python -m streams.warm
+	@$(BIN)/python -m streams.worker.warm
 
 demo: $(INSTALLED)  ## Watch real retail data flow through a real Kafka, and audit the result
 	@$(BIN)/nearshelf demo $(ARGS)

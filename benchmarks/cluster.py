@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from aiokafka.partitioner import murmur2
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
@@ -29,6 +28,7 @@ from benchmarks import harness
 from benchmarks.synthetic import Synthetic
 from config.settings import Settings, load_settings
 from topics.catalogue import CATALOGUE, create_topics
+from topics.keys import partition_of
 
 POOL = "bench"
 PATIENCE_S = 900  # the first worker on a machine compiles its kernels
@@ -238,7 +238,7 @@ class Bench:
         return self._offsets.get_watermark_offsets(TopicPartition(topic, partition), 30)[1]
 
     def _partition_of(self, pool: str) -> int:
-        return partition_of(pool, self.settings.partitions)
+        return partition_of(pool.encode(), self.settings.partitions)
 
     def reached(self, ends: Ends) -> bool:
         """Whether the workers have committed all that lies before these offsets."""
@@ -332,18 +332,13 @@ def _holds(condition: Callable[[], bool]) -> bool:
         raise
 
 
-def partition_of(pool: str, partitions: int) -> int:
-    """Give the partition that Java's default partitioner puts a pool's records into."""
-    return (murmur2(pool.encode()) & 0x7FFFFFFF) % partitions
-
-
 def pools_for(partitions: int) -> list[str]:
     """Give a pool id per partition, such that the key's partitioner puts each into a partition of its own, in order."""
     found: dict[int, str] = {}
     number = 0
     while len(found) < partitions:
         pool = f"{POOL}-{number}"
-        found.setdefault(partition_of(pool, partitions), pool)
+        found.setdefault(partition_of(pool.encode(), partitions), pool)
         number += 1
     return [found[partition] for partition in range(partitions)]
 

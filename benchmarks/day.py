@@ -44,7 +44,7 @@ from state import columns
 from streams.audit import Report, limits_of
 from streams.audit.auditor import Auditor
 from streams.audit.kafka_log import KafkaLog
-from streams.librdkafka import handle_of, produce_spans
+from streams.kafka.librdkafka import handle_of, produce_spans
 
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1

@@ -22,7 +22,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from benchmarks.cluster import POOL, Bench, Process
 from benchmarks.stencil import Records
 from benchmarks.synthetic import TIME_MS
-from streams.librdkafka import handle_of, produce_spans
+from streams.kafka.librdkafka import handle_of, produce_spans
 
 DRAIN_S = 30.0  # after the last event's time that readers wait
 READY_S = 120.0  # until the sender has made its events

@@ -26,13 +26,13 @@ from benchmarks.harness import main, table
 from benchmarks.stocked import POOL, stock
 from config.settings import Settings, load_settings
 from state.tables import ROW_TABLES
-from streams import recovery
-from streams.app import inventory_group
-from streams.inventory import InventoryPipeline
-from streams.recovery import LogReader
-from streams.snapshots import Snapshot, Snapshots
-from streams.transactions import PartitionProducer
-from streams.warm import warm_kernels
+from streams.inventory.pipeline import InventoryPipeline
+from streams.worker import recovery
+from streams.worker.app import inventory_group
+from streams.worker.recovery import LogReader
+from streams.worker.snapshots import Snapshot, Snapshots
+from streams.worker.transactions import PartitionProducer
+from streams.worker.warm import warm_kernels
 from topics.catalogue import create_topics
 
 PACKAGES = ("rocksdict", "confluent-kafka", "numba", "numpy")

@@ -25,10 +25,11 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import harness
-from benchmarks.cluster import SETTLE_S, Bench, Part, Process, WrongAnswer, bench, partition_of, pools_for
+from benchmarks.cluster import SETTLE_S, Bench, Part, Process, WrongAnswer, bench, pools_for
 from benchmarks.synthetic import Synthetic
 from config.broker import KAFKA_VERSION
 from streams.audit import audit
+from topics.keys import partition_of
 
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1
@@ -107,7 +108,7 @@ def _run_workers(
         for chunk in work.opening():
             cluster.append("stock.v1", [record.value for record in chunk], work.pool)
     command = cluster.worker_command(*works)
-    places = {work.pool: partition_of(work.pool, shape.pools) for work in works}
+    places = {work.pool: partition_of(work.pool.encode(), shape.pools) for work in works}
     opened = {("stock.v1", partition): cluster.end("stock.v1", partition) for partition in places.values()}
     with ExitStack() as stack:
         processes = [stack.enter_context(cluster.process(f"worker-{number}", command)) for number in range(workers)]

@@ -37,8 +37,8 @@ from state.index import find_cell
 from state.pool import RINGS, PoolState
 from state.stock import find_sku
 from state.tables import ROW_TABLES
-from streams.inventory import InventoryPipeline
-from streams.pipeline import Outcome
+from streams.batch.pipeline import Outcome
+from streams.inventory.pipeline import InventoryPipeline
 
 PACKAGES = ("numba", "numpy", "psutil")
 SEED = 1

@@ -1,7 +1,7 @@
 """Records by the million without Python for each: a key and a value with places for digits, filled in by numpy.
 
 A place is written `<name:width>` and takes a number with leading zeros, so all records of a stencil have one length; they lie
-one behind the other in one buffer, which `streams.librdkafka.produce_spans` takes as it is.
+one behind the other in one buffer, which `streams.kafka.librdkafka.produce_spans` takes as it is.
 Not here: what the numbers are (day.py, soak.py).
 """
 

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import orjson
 
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Outcome, Segment
-from topics.codec.log import ROW, Records
+from streams.batch.pipeline import LocationChange, Outcome, Segment
+from streams.inventory.pipeline import InventoryPipeline
+from topics.codec.records import ROW, Records
 
 POOL = b"bench"
 LOCATIONS = 500

@@ -19,9 +19,9 @@ from state.pool import Delta
 from state.rows import enlarged, entries, extended, moved, put, room_for, take
 from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, PAGE_BYTES, PAGES, mark
 from state.text import SMALLEST_BYTES, allocate_text, copy_text, free_text_block, touch_text
-from topics.bundle import bundle
+from topics.compiled.bundle import bundle
+from topics.compiled.kernels import kernel
 from topics.events import MAX_ID
-from topics.kernels import kernel
 from topics.reasons import Kind
 
 # One row: the partition's counters and its clock. The fields that seen.py and text.py know have the names of columns.POOL.

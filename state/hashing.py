@@ -6,7 +6,7 @@ accidental collision is about 2e-26 (birthday bound n²/2^129).
 
 import numpy as np
 
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 _C1 = np.uint64(0x87C37B91114253D5)
 _C2 = np.uint64(0x4CF5AD432745937F)

@@ -7,7 +7,7 @@ load at one half or less (state/pool.py sizes an index with its table).
 import numpy as np
 
 from state.hashing import same_text
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 _MIX = np.uint64(0x9E3779B97F4A7C15)
 

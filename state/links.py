@@ -5,7 +5,7 @@ import numpy as np
 from state.orders import enqueue, push_closed, push_hold
 from state.stock import FIRST_BLOCK, link_cell, link_sku
 from state.tables import BLOCKS_TAIL
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 
 @kernel

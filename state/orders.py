@@ -3,7 +3,7 @@
 A line is WAITING (in its SKU's queue, oldest order first), RESERVED at one location, SHIPPED, COLLECTED or DROPPED. The cell's
 `reserved` is the sum over its RESERVED lines of quantity − shipped. A closed order is kept for `CLOSED_MS`, so that a second
 `placed` or a return finds it; after that it counts as unknown, and its rows and text are used again.
-Not here: which location gets a line (streams/routing), what an event means (streams/engine).
+Not here: which location gets a line (streams/routing), what an event means (streams/inventory).
 """
 
 import numpy as np
@@ -36,7 +36,7 @@ from state.tables import (
     mark,
 )
 from state.text import allocate_text, copy_text, free_text_block, touch_text
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 _FEWEST_HOLDS = 64
 

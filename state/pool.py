@@ -3,7 +3,7 @@
 Owner: the pipeline of the pool's partition, the only writer; nothing here knows Kafka, a clock or an event loop.
 A batch ends with `take_delta()`: every row it changed, as it now is. Folding a pool's deltas in order into a new PoolState and
 then `seal()` gives the same tables (digest.py).
-Not here: what an event does (streams/engine), the delta's bytes (changelog.py).
+Not here: what an event does (streams/inventory), the delta's bytes (changelog.py).
 """
 
 from dataclasses import dataclass, field

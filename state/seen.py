@@ -6,7 +6,7 @@ the rule is asked at each event, and room is made only between batches, so a bat
 
 from state.index import find_hash, insert, remove
 from state.tables import DEDUPE_EVENTS, DEDUPE_MS
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 
 @kernel

@@ -2,7 +2,7 @@
 
 Every change of a cell raises its version by one. Whatever raises a cell's available is noted in `freed`, for the waiting
 orders to be tried before the next event. `reserved` never falls below zero.
-Not here: who decides on a reservation (streams/engine), orders and their lines (orders.py).
+Not here: who decides on a reservation (streams/inventory), orders and their lines (orders.py).
 """
 
 import numpy as np
@@ -22,7 +22,7 @@ from state.tables import (
     mark,
 )
 from state.text import allocate_text, copy_text, touch_text
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 FIRST_BLOCK = 4
 

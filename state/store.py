@@ -7,7 +7,7 @@ time, never truth: the changelog has it all.
 Layout: each table of each pool in pages of a fixed number of rows, under `pool NUL table NUL page (uint32, big endian)`; the
 value is a CRC-32 of key and rows, then the rows as numpy lays them out. Rings (`movements`, `seen`) are paged by position and
 their old pages deleted, text by place in the heap. The empty key holds the cursor and how many rows and pages each table has.
-Owner: one process at a time, by RocksDB's lock. Not here: when to write and what to do about damage (streams/snapshots.py).
+Owner: one process at a time, by RocksDB's lock. Not here: when to write and what to do about damage (worker/snapshots.py).
 """
 
 import hashlib

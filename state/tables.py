@@ -6,8 +6,8 @@ changes: the journal of marks becomes the batch's delta (pool.py).
 
 import numpy as np
 
-from topics.bundle import bundle
-from topics.kernels import kernel
+from topics.compiled.bundle import bundle
+from topics.compiled.kernels import kernel
 
 View = bundle(
     "View",

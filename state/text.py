@@ -5,7 +5,7 @@ stand in the pool row; pages of PAGE_BYTES are what the changelog carries.
 """
 
 from state.tables import JOURNAL_SIZE, PAGE_BYTES, PAGES
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 SMALLEST_BYTES = 16
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import orjson
 
 from config.settings import Settings
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Outcome, Segment
+from streams.batch.pipeline import LocationChange, Outcome, Segment
+from streams.inventory.pipeline import InventoryPipeline
 
 SKUS = [f"SKU-{i}" for i in range(7)]
 POOLS = ("uk", "fr")

@@ -2,7 +2,7 @@
 
 A text column is a slice: `<name>_at` (byte offset) and `<name>_size` (bytes, 0 = absent). Offsets of an event's texts lead
 into the batch's own buffer; offsets of a decision's texts lead into the pool's text heap (state/text.py).
-Owner: the codec writes EVENT and LINE rows; the engine (streams/engine) writes the decision rows; the encoder reads them.
+Owner: the codec writes EVENT and LINE rows; the engine (streams/inventory) writes the decision rows; the encoder reads them.
 Not here: the persistent tables (state/columns.py).
 """
 

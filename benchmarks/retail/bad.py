@@ -14,10 +14,10 @@ from copy import deepcopy
 from dataclasses import dataclass
 
 import orjson
-from aiokafka.partitioner import murmur2
 
 from benchmarks.record import APPLIED, Record
 from topics.events import MAX_ID, MAX_LINES, MAX_QUANTITY, MAX_TIME, MAX_VALUE_BYTES, LocationRecord
+from topics.keys import partition_of
 from topics.reasons import DeadLetter
 
 SKU = "BAD-RECORDS-SKU"
@@ -286,7 +286,7 @@ def _bad_keys(
 ) -> Iterator[Record]:
     key = site.pool.encode()
     elsewhere = next((location for location in locations if location.pool != site.pool), None)
-    wrong = ((murmur2(key) & 0x7FFFFFFF) + 1) % partitions
+    wrong = (partition_of(key, partitions) + 1) % partitions
     for topic, kind in (
         ("sales.v1", "sale"),
         ("stock.v1", "receipt"),

@@ -10,7 +10,6 @@ Owner: the audit. Not here: what a decision may say (decisions.py), what an even
 import json
 from collections import deque
 from collections.abc import Iterable
-from functools import cache
 
 from streams.audit.batches import LOCATIONS, BatchReplay, Due, refusal_of
 from streams.audit.chain import Batch, Change
@@ -34,6 +33,7 @@ from topics.events import (
     Tick,
     judge,
 )
+from topics.keys import partition_of
 from topics.reasons import DeadLetter, Outcome
 
 CHANGELOG = "inventory-changelog.v1"
@@ -203,7 +203,7 @@ class PartitionReplay(BatchReplay):
     def _owner(self, record: Record) -> Pool:
         if not record.key:
             raise Refused(DeadLetter.MISSING_KEY)
-        if (_murmur2(record.key) & 0x7FFFFFFF) % self.partition_count != self.partition:
+        if partition_of(record.key, self.partition_count) != self.partition:
             raise Refused(DeadLetter.WRONG_PARTITION)
         pool = self.pools.get(record.key.decode(errors="replace"))
         if pool is None:
@@ -384,18 +384,3 @@ def _said(value: bytes | None) -> LocationRecord | bool | None:
     """What a record of locations.v1 says: None = the location is gone, False = nothing that is taken."""
     judged = None if value is None else judge(LOCATIONS, value)
     return False if isinstance(judged, Refusal) else judged
-
-
-@cache
-def _murmur2(data: bytes) -> int:
-    """Hash a key as Kafka's Java client does (MurmurHash2, seed 0x9747b28c)."""
-    m, mask = 0x5BD1E995, 0xFFFFFFFF
-    h = 0x9747B28C ^ len(data)
-    whole = len(data) & ~3
-    for at in range(0, whole, 4):
-        k = int.from_bytes(data[at : at + 4], "little") * m & mask
-        h = (h * m ^ (k ^ k >> 24) * m) & mask
-    if whole < len(data):
-        h = (h ^ int.from_bytes(data[whole:], "little")) * m & mask
-    h = (h ^ h >> 13) * m & mask
-    return h ^ h >> 15

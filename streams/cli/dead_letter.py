@@ -4,7 +4,7 @@ A dead letter's place is `partition@offset` in dead-letter.v1. A replayed event 
 `nearshelf publish` would, with its event id: the id of a refused event is not remembered, so the repaired one is no duplicate,
 and sent again it is one.
 Invariants: nothing is ever removed from dead-letter.v1; what the models would refuse again is not sent.
-Not here: why a record is refused (topics/events.py, streams/engine), sending (publish.py).
+Not here: why a record is refused (topics/events.py, streams/inventory), sending (publish.py).
 """
 
 import heapq

@@ -1,4 +1,4 @@
-"""`nearshelf demo`: the main job on real data, watched, audited and summed up (streams/demo.py)."""
+"""`nearshelf demo`: the main job on real data, watched, audited and summed up (benchmarks/demo.py)."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from streams.cli.options import Bootstrap, Json, Preset, Set, read_settings
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from streams.demo import Summary
+    from benchmarks.demo import Summary
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +34,7 @@ def demo(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    from streams.demo import Demo, DemoFailed, Options
+    from benchmarks.demo import Demo, DemoFailed, Options
 
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers, preset=preset)
     if bootstrap_servers is not None:

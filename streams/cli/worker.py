@@ -1,4 +1,4 @@
-"""`nearshelf worker`: the process that keeps the stock and decides the orders (streams/app.py)."""
+"""`nearshelf worker`: the process that keeps the stock and decides the orders (streams/worker/app.py)."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,8 +30,8 @@ def worker(
 
     import logging
 
-    from streams.app import BrokerUnreachable, CannotStart, run_worker
-    from streams.warm import warm_kernels
+    from streams.worker.app import BrokerUnreachable, CannotStart, run_worker
+    from streams.worker.warm import warm_kernels
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("nearshelf.worker").info("loading the kernels; the first time they are compiled, which takes minutes")

@@ -7,7 +7,7 @@ Every record moves the clock, whatever it says: the log's time is the broker's. 
 from state.demand import advance, count_click, has_room
 from state.hashing import hash_text
 from state.seen import remember, was_seen
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 from topics.reasons import DeadLetter, Kind, Outcome
 
 

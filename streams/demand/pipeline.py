@@ -15,13 +15,13 @@ from state.demand import DemandState, drop_empty_rows
 from state.digest import digest_demand
 from state.pool import Delta
 from state.seen import forget_seen
+from streams.batch.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
 from streams.demand.kernel import apply_clicks
-from streams.engine.refusals import letter
-from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
+from streams.inventory.refusals import letter
 from topics.codec.decode import ClickBatch, decode_clicks
 from topics.codec.demand import encode_demand
 from topics.codec.encode import Messages
-from topics.codec.log import Joined, Record, join
+from topics.codec.records import Joined, Record, join
 from topics.reasons import DeadLetter
 from topics.reasons import Outcome as Fate
 

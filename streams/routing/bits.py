@@ -5,7 +5,7 @@ Owner: many.py and covers.py.
 
 import numpy as np
 
-from topics.kernels import inner_kernel
+from topics.compiled.kernels import inner_kernel
 
 ONE = np.uint64(1)
 EMPTY = np.uint64(0)

@@ -11,8 +11,8 @@ import numpy as np
 
 from state.columns import ENABLED, PICKS_UP, SHIPS
 from streams.routing.distance import squared_chord
-from topics.bundle import bundle
-from topics.kernels import inner_kernel
+from topics.compiled.bundle import bundle
+from topics.compiled.kernels import inner_kernel
 
 # Up to this many lines an order is routed exactly, over all subsets of its lines.
 EXACT_LINES = 8

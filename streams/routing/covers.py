@@ -15,7 +15,7 @@ from collections import namedtuple
 import numpy as np
 
 from streams.routing.bits import EMPTY, ONE, add, bit, count_bits
-from topics.kernels import inner_kernel
+from topics.compiled.kernels import inner_kernel
 
 # More metres than a thousand distances add up to.
 SHIPMENT_M = 1e11

@@ -8,7 +8,7 @@ Not here: who may ship (candidates.py).
 
 import math
 
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 EARTH_RADIUS_M = 6_371_008.8
 # Two sums of distances this close are equal (contract, section 6).

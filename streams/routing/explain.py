@@ -8,7 +8,7 @@ import numpy as np
 
 from streams.routing.candidates import LOSERS, NONE, OWN, nearer
 from streams.routing.distance import EQUAL_M, metres, window
-from topics.kernels import inner_kernel
+from topics.compiled.kernels import inner_kernel
 from topics.reasons import Lost, ShipmentKind, Won
 
 NEAREST, ONLY_CANDIDATE = int(Won.NEAREST), int(Won.ONLY_CANDIDATE)

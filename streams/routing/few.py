@@ -19,7 +19,7 @@ from streams.routing.candidates import EXACT_LINES, NONE, SHIPPER, find_own, fre
 from streams.routing.distance import metres
 from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
 from streams.routing.sorting import sort_rows
-from topics.kernels import inner_kernel
+from topics.compiled.kernels import inner_kernel
 from topics.reasons import Unallocated, Won
 
 NOTHING, OWN_STOCK, FEWEST_SHIPMENTS = int(Won.NOTHING), int(Won.OWN_STOCK), int(Won.FEWEST_SHIPMENTS)

@@ -1,7 +1,7 @@
 """The routing kernel of policy `nearest`: one order in, the location of each line and the reasons out.
 
 It decides and changes nothing: the caller reserves what was promised before it routes the next order.
-Owner: the engine (streams/engine) and the benchmarks call it; its twin is reference.py.
+Owner: the engine (streams/inventory) and the benchmarks call it; its twin is reference.py.
 Invariants: a line's location is eligible and did not refuse the line; what an order's lines take from a cell is at most what
 is available there; the same input gives the same answer.
 Not here: state (state/), pickups that can never be met (rejected before routing).
@@ -13,7 +13,7 @@ from state.columns import ENABLED
 from streams.routing.candidates import LOSERS
 from streams.routing.lines import call_route_lines
 from streams.routing.single import route_line
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 from topics.reasons import Unallocated
 
 

@@ -22,7 +22,7 @@ from state.tables import View
 from streams.routing.candidates import EXACT_LINES, allocate_scratch
 from streams.routing.few import route_few
 from streams.routing.many import route_many
-from topics.kernels import inner_kernel, keep_with
+from topics.compiled.kernels import inner_kernel, keep_with
 
 
 @inner_kernel

@@ -13,7 +13,7 @@ import numpy as np
 
 from streams.routing.candidates import LOSERS, NEAR, SHIPPER, free_units, nearer, role_of
 from streams.routing.distance import EQUAL_M, metres, squared_chord, window
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 from topics.reasons import Lost, ShipmentKind, Unallocated, Won
 
 NEAREST, ONLY_CANDIDATE = int(Won.NEAREST), int(Won.ONLY_CANDIDATE)

@@ -5,7 +5,7 @@ Owner: few.py and many.py.
 
 import numpy as np
 
-from topics.kernels import inner_kernel
+from topics.compiled.kernels import inner_kernel
 
 TOP = np.int64(0)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-from streams.failpoints import FAIL_POINTS
+from streams.worker.failpoints import FAIL_POINTS
 from tests.chaos import report
 from tests.chaos.faults import NAMES
 from tests.chaos.round import Options, Result, run_round

@@ -18,8 +18,8 @@ from config.settings import Settings
 from state import changelog
 from state.digest import digest
 from state.store import Store, StoreDamaged
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Segment
+from streams.batch.pipeline import LocationChange, Segment
+from streams.inventory.pipeline import InventoryPipeline
 
 LONGEST = 40  # events of a batch of `replayed`
 Read = Callable[[str, int], Iterator[Any]]

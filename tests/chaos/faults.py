@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from streams.failpoints import FAIL_POINTS
+from streams.worker.failpoints import FAIL_POINTS
 from tests.chaos.workers import Place, Worker
 
 if TYPE_CHECKING:

@@ -101,9 +101,9 @@ class Nursery:
 def _serve() -> None:
     """The nursery itself."""
     from config.settings import load_settings
-    from streams import app, cli  # noqa: F401  all that a worker needs is loaded once, here
+    from streams import cli  # noqa: F401  all that a worker needs is loaded once, here
     from streams.cli import worker  # noqa: F401
-    from streams.warm import warm_kernels
+    from streams.worker.warm import warm_kernels
 
     warm_kernels(load_settings(bootstrap_servers="none:1"))
     woken, wake = os.pipe()

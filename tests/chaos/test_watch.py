@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from streams.inventory import InventoryPipeline
+from streams.inventory.pipeline import InventoryPipeline
 from tests.chaos.cluster import transaction_entry
 from tests.chaos.digests import Taken, cuts, pool_digests
 from tests.chaos.load import ORDERS_ONLY, POOLS, Shop, network

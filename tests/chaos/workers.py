@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.settings import Settings
-from streams.failpoints import FAIL_POINTS
+from streams.worker.failpoints import FAIL_POINTS
 from tests.chaos.nursery import Child, Nursery
 
 TMPFS = "size=48m"

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from state.pool import PoolState
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Outcome
+from streams.batch.pipeline import LocationChange, Outcome
+from streams.inventory.pipeline import InventoryPipeline
 from tests.inventory_log import START_MS, Log, LogRecord, location, play, published, settings
 
 POOL = "uk"

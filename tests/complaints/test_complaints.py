@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from state.digest import digest
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange
+from streams.batch.pipeline import LocationChange
+from streams.inventory.pipeline import InventoryPipeline
 from tests.complaints.ledger import Ledger
 from tests.complaints.story import POOL, START_MS, STEP_MS, Story, change_places, go_on, in_batches, shipment, table
 from tests.inventory_log import Log, LogRecord, location, make_log, play, published, segments, settings

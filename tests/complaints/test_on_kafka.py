@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from benchmarks.demo import Sender, Workers, drain, running
 from benchmarks.record import Record
 from config.settings import Settings
 from streams.audit import audit
-from streams.demo import Sender, Workers, drain, running
 
 POOLS = ("one", "two", "three", "four")
 PATIENCE_S = 60

@@ -10,8 +10,8 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streams import inventory
-from streams.inventory import InventoryPipeline
+from streams.inventory import pipeline as inventory
+from streams.inventory.pipeline import InventoryPipeline
 from tests.fuzz import codec, inputs, worker
 from tests.fuzz.__main__ import GENERATORS, run
 from tests.inventory_log import START_MS, LogRecord, location, segments, settings

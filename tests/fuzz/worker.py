@@ -17,14 +17,15 @@ from typing import Any
 import orjson
 
 from config.settings import Settings
+from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.demand.pipeline import ClicksPipeline
-from streams.inventory import InventoryPipeline, partition_of
-from streams.pipeline import LocationChange, Outcome, Segment
+from streams.inventory.pipeline import InventoryPipeline
 from tests.fuzz import inputs
 from tests.fuzz.report import Found
 from tests.inventory_log import START_MS, LogRecord, make_log, segments
 from tests.property import test_codec_parity as parity
 from topics.events import INVENTORY_TOPICS, Refusal, judge
+from topics.keys import partition_of
 
 ROUND = 2_000
 GOOD_EVENTS = 250

@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from config.settings import Settings
+from streams.batch.pipeline import Outcome, Segment
 from streams.demand.pipeline import ClicksPipeline
-from streams.inventory import InventoryPipeline
-from streams.pipeline import Outcome, Segment
+from streams.inventory.pipeline import InventoryPipeline
 from tests.inventory_log import LogRecord, make_log, play
 from tests.inventory_log import settings as inventory_settings
 

@@ -19,9 +19,9 @@ from typing import Any
 
 from state import changelog
 from state.store import Store
-from streams.inventory import InventoryPipeline
-from streams.pipeline import Cursor, LocationChange, Outcome
-from streams.snapshots import Place, _identity
+from streams.batch.pipeline import Cursor, LocationChange, Outcome
+from streams.inventory.pipeline import InventoryPipeline
+from streams.worker.snapshots import Place, _identity
 from tests.golden.logs import SMALL_CLICKS, clicks_pipeline, make_clicks, play_clicks
 from tests.inventory_log import LogRecord, make_log, play, settings
 

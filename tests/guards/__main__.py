@@ -48,95 +48,95 @@ class Guard:
 GUARDS = {
     "fencing": Guard(
         "a new owner's producer ends what a former one may still do",
-        "streams/transactions.py",
+        "streams/worker/transactions.py",
         "            transactional_id=transactional_id,\n            transaction_timeout_ms",
         '            transactional_id=f"{transactional_id}-{id(self)}",\n            transaction_timeout_ms',
     ),
     "next offset": Guard(
         "a fetched record is taken once, though it is fetched again",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "            if fetched.start < position:\n",
         "            if False:\n",
     ),
     "no gap between fetches": Guard(
         "a fetched range joins on to the one before",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "            if fetched.start > position:\n                return False\n",
         "",
     ),
     "undo": Guard(
         "a state whose commit is in doubt is thrown away",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         '.name, outcome.sequence, error)\n            self._rebuild = "doubt"\n        except Refused:',
         ".name, outcome.sequence, error)\n            self._unsettled.popleft()\n        except Refused:",
     ),
     "put back": Guard(
         "batches that were not settled go through again",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "            for batch in self._unsettled\n            for topic, chunks",
         "            for batch in ()\n            for topic, chunks",
     ),
     "put back, less what is committed": Guard(
         "a batch that was committed after all does not go through again",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "            records = waiting.records.at_least(positions.get(waiting.topic, NEVER))\n",
         "            records = waiting.records\n",
     ),
     "another owner's progress": Guard(
         "what another owner committed meanwhile is not taken when it is fetched",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "                self._positions = {topic: max(at, positions[topic]) for topic, at in self._positions.items()}\n",
         "",
     ),
     "confirmed and lost": Guard(
         "what a broker confirmed and lost is fetched again",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "        lost = {topic: at for topic, at in self.committed.items() if positions[topic] < at}\n",
         "        lost = {}\n",
         "tests/unit/test_flow.py",
     ),
     "settle before the next": Guard(
         "a batch is committed only when the one before is settled",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "        self._shared.passed(failpoints.AFTER_PROCESS)\n        self._settle()\n",
         "        self._shared.passed(failpoints.AFTER_PROCESS)\n",
     ),
     "a backlog of another time": Guard(
         "what was fetched under an earlier assignment is dropped",
-        "streams/flow.py",
+        "streams/worker/flow.py",
         "                self._clear()\n                self._positions = dict(self._taken)\n",
         "",
     ),
     "batch chain": Guard(
         "the changelog's batches follow each other without a gap",
-        "streams/chain.py",
+        "streams/worker/chain.py",
         "        if (number, part) != expected:\n",
         "        if False:\n",
         "tests/unit/test_flow_parts.py",
     ),
     "hash chain": Guard(
         "a changelog record is as it was written",
-        "streams/chain.py",
+        "streams/worker/chain.py",
         "        if found != link:\n",
         "        if False:\n",
         "tests/unit/test_flow_parts.py",
     ),
     "offsets and changelog agree": Guard(
         "committed offsets are where the changelog ends",
-        "streams/recovery.py",
+        "streams/worker/recovery.py",
         "        if topic in committed and committed[topic] != known:\n",
         "        if False:\n",
         "tests/unit/test_flow_parts.py",
     ),
     "committed-only snapshots": Guard(
         "recovery, snapshots and standby read what is committed, and nothing else",
-        "streams/clients.py",
+        "streams/kafka/clients.py",
         'isolation_level="read_committed"',
         'isolation_level="read_uncommitted"',
     ),
     "a snapshot's place in the log": Guard(
         "a snapshot is of this very changelog",
-        "streams/snapshots.py",
+        "streams/worker/snapshots.py",
         "                _prove(cursor, place, reader, interrupted)\n                pools",
         "                pools",
     ),
@@ -156,20 +156,20 @@ GUARDS = {
     ),
     "aborted": Guard(
         "what an aborted transaction wrote is not taken",
-        "topics/codec/log.py",
+        "topics/codec/records.py",
         "        elif not (attributes & _TRANSACTIONAL and producer in dead):\n",
         "        else:\n",
         "tests/property/test_log.py",
     ),
     "a location change once": Guard(
         "a record of locations.v1 that a batch has applied is not applied again",
-        "streams/inventory.py",
+        "streams/inventory/pipeline.py",
         " and change.offset >= self._location_next.get(change.partition, 0)\n",
         "\n",
     ),
     "partition of the key": Guard(
         "a pool has one partition, and so one writer",
-        "streams/inventory.py",
+        "streams/inventory/pipeline.py",
         "        elif partition_of(key, self.partitions) != self.partition:\n",
         "        elif False:\n",
     ),
@@ -183,7 +183,7 @@ GUARDS = {
     ),
     "stale count": Guard(
         "a count older than the last one is ignored",
-        "streams/engine/events.py",
+        "streams/inventory/events.py",
         "        if e.time < t.cells[known].counted_at:\n",
         "        if e.time < 0:\n",
         "tests/complaints",
@@ -204,7 +204,7 @@ GUARDS = {
     ),
     "limits": Guard(
         "a pool keeps no more SKUs than it may",
-        "streams/engine/events.py",
+        "streams/inventory/events.py",
         "    if sku < 0 and pool.sku_count >= t.limits[MAX_SKUS]:\n",
         "    if sku < -1 and pool.sku_count >= t.limits[MAX_SKUS]:\n",
         "tests/unit/test_limits.py",
@@ -242,7 +242,7 @@ def _copied(tree: Path) -> Path:
         if (ROOT / name).exists():
             (tree / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, tree / name)
-    _run(tree, "-m", "streams.warm")
+    _run(tree, "-m", "streams.worker.warm")
     if failure := _violation(tree, 100) or _failing_test(tree, *TESTS):
         sys.exit(f"with all guards in place there is a failure already: {failure}")
     return tree

@@ -14,10 +14,10 @@ import numpy as np
 
 from config.settings import Settings
 from state.changelog import FIRST_LINK, next_link
-from streams import app
-from streams.flow import Group
-from streams.pipeline import ChangelogGap, LocationChange, Outcome, Segment
-from streams.transactions import Doubt
+from streams.batch.pipeline import ChangelogGap, LocationChange, Outcome, Segment
+from streams.worker import app
+from streams.worker.flow import Group
+from streams.worker.transactions import Doubt
 from topics.codec.encode import Messages
 
 TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")

@@ -17,9 +17,9 @@ from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from benchmarks.demo import drain, running
 from config.settings import load_settings
 from streams.audit import audit
-from streams.demo import drain, running
 from tests.hand_log import T0, line, order, stock
 from topics.catalogue import create_topics
 

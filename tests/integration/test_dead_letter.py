@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
+from benchmarks.demo import drain, running
 from streams.audit import audit
-from streams.demo import drain, running
 from tests.integration.test_publish_tail import json_lines, location, records, sale
 
 NEARSHELF = [sys.executable, "-m", "streams.cli"]

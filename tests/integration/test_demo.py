@@ -10,12 +10,12 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 import config
+from benchmarks.demo import Demo, Options, Sender, Summary, drain, running
 from benchmarks.record import APPLIED
 from benchmarks.retail.bad import bad_records
 from config.network import load_network
 from config.settings import Settings
 from streams.audit import audit
-from streams.demo import Demo, Options, Sender, Summary, drain, running
 
 NETWORKS = Path(config.__file__).parent / "networks"
 
@@ -97,7 +97,7 @@ def _dead_values(settings: Settings) -> Counter:
 
 @pytest.mark.parametrize("lines", [300])
 def test_a_cluster_in_use_is_left_alone(make_settings: Callable[..., Settings], lines: int):
-    from streams.demo import DemoFailed
+    from benchmarks.demo import DemoFailed
 
     settings = make_settings(network=NETWORKS / "uk.yaml", partitions=1)
     sender = Sender(settings)

@@ -17,9 +17,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streams.app import BrokerUnreachable, CannotStart, partition_counts
-from streams.chain import Chain
-from streams.failpoints import FAIL_POINTS
+from streams.worker.app import BrokerUnreachable, CannotStart, partition_counts
+from streams.worker.chain import Chain
+from streams.worker.failpoints import FAIL_POINTS
 from tests.integration.counting import CHANGELOG, GATE, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
 
 INPUTS = [topic for topic in TOPICS if topic != "ticks.v1"]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
+from benchmarks.demo import drain, running
 from streams.audit import audit
-from streams.demo import drain, running
 from tests.fuzz import inputs
 from tests.fuzz.worker import HEADERS, KEYS
 from tests.property import test_codec_parity as parity

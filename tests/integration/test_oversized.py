@@ -6,8 +6,8 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
+from benchmarks.demo import drain, running
 from streams.audit import audit
-from streams.demo import drain, running
 
 NETWORK = """
 version: 1

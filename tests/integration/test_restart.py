@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 import config
+from benchmarks.demo import Sender, drain, running
 from benchmarks.retail.workload import retail_events
 from config.network import load_network
-from streams import recovery
 from streams.audit import audit
-from streams.demo import Sender, drain, running
-from streams.inventory import InventoryPipeline
-from streams.recovery import LogReader
+from streams.inventory.pipeline import InventoryPipeline
+from streams.worker import recovery
+from streams.worker.recovery import LogReader
 from topics.catalogue import create_topics
 
 NETWORKS = Path(config.__file__).parent / "networks"

@@ -5,8 +5,8 @@ import time
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from streams import transactions
-from streams.pipeline import Outcome
+from streams.batch.pipeline import Outcome
+from streams.worker import transactions
 from topics.codec.encode import Messages
 
 WITH_HEADERS = [{"key": b"a", "value": b"1", "headers": [("h", b"x")]}]

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from config.settings import Settings
+from streams.batch.pipeline import Segment
 from streams.demand.pipeline import ClicksPipeline
-from streams.pipeline import Segment
 from topics.events import Refusal, judge
 
 START_MS = 1_700_000_000_123

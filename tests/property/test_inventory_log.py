@@ -7,8 +7,8 @@ import orjson
 import pytest
 
 from state.digest import digest
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Outcome
+from streams.batch.pipeline import LocationChange, Outcome
+from streams.inventory.pipeline import InventoryPipeline
 from tests.inventory_log import POOLS, make_log, play, published, segments, settings
 
 SMALL_WINDOWS = {"dedupe_events": 50, "dedupe_hours": 0, "count_horizon_hours": 1, "closed_order_days": 1}

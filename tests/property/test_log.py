@@ -12,7 +12,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from topics.codec.log import Record, Records, join, read_batches
+from topics.codec.records import Record, Records, join, read_batches
 from topics.events import MAX_VALUE_BYTES
 
 COMPRESSIONS = (0, 1, 2, 3, 4)  # none, gzip, snappy, lz4, zstd

@@ -13,13 +13,13 @@ import orjson
 from state import changelog
 from state.changelog import FIRST_LINK, next_link
 from state.store import Store, StoreDamaged, StoreForeign
-from streams import inventory
 from streams.audit import audit_log, limits_of
 from streams.audit.log import MemoryLog, Record
-from streams.chain import Chain
-from streams.flow import Group
-from streams.pipeline import LocationChange, Pipeline, Segment
-from streams.snapshots import Place, _cursor, _identity
+from streams.batch.pipeline import LocationChange, Pipeline, Segment
+from streams.inventory import pipeline as inventory
+from streams.worker.chain import Chain
+from streams.worker.flow import Group
+from streams.worker.snapshots import Place, _cursor, _identity
 from tests.simulation.clients import Message
 from tests.simulation.kafka import MARKER, Cluster, Entry, Partition
 

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from aiokafka.partitioner import murmur2
 from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPartition
 
 from tests.simulation import scheduler as simulated
 from tests.simulation.kafka import Cluster, Concurrent, Entry, failure
 from topics.codec.encode import Messages
+from topics.keys import partition_of
 
 RETRY_S = 0.002
 STUCK = 3.0  # a call that ignores its time-out returns after so many times it, at most
@@ -192,7 +192,7 @@ class Producer:
         if self._name is not None and World.faults.strikes("queue_full"):
             raise BufferError("Local: Queue full")
         if partition < 0:
-            partition = (murmur2(key) & 0x7FFFFFFF) % World.cluster.partition_counts[topic]
+            partition = partition_of(key, World.cluster.partition_counts[topic])
         message = (key, value, tuple(headers or ()))
         if self._name is not None:
             self._queue.append(((topic, partition), message))
@@ -279,7 +279,7 @@ class Producer:
 
 
 def produce_spans(producer: Producer, topic: str, partition: int, buffer: Any, spans: Any) -> None:
-    """As streams/librdkafka.py: all are tried, and what was not accepted is told afterwards."""
+    """As streams/kafka/librdkafka.py: all are tried, and what was not accepted is told afterwards."""
     messages = Messages()
     messages.add(buffer, spans)
     refused = False

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from state.store import Store
-from streams.snapshots import Place, _identity
+from streams.worker.snapshots import Place, _identity
 
 SHARED_MEMORY = Path("/dev/shm")
 TROUBLES = {

@@ -107,7 +107,7 @@ class Total:
                 print("  replay:", COMMAND.format(result.seed), flush=True)
 
     def show(self, seconds: float) -> None:
-        from streams.failpoints import FAIL_POINTS
+        from streams.worker.failpoints import FAIL_POINTS
 
         sums = self.sums
         rows = [

@@ -12,14 +12,13 @@ from functools import cache
 from types import NoneType
 from typing import Any
 
-from aiokafka.partitioner import murmur2
 from confluent_kafka import KafkaException
 
 from config.settings import Settings
-from streams.app import BrokerUnreachable, clicks_group, inventory_group
-from streams.failpoints import FAIL_POINTS
-from streams.flow import Group, PartitionFlow
-from streams.transactions import Refused
+from streams.worker.app import BrokerUnreachable, clicks_group, inventory_group
+from streams.worker.failpoints import FAIL_POINTS
+from streams.worker.flow import Group, PartitionFlow
+from streams.worker.transactions import Refused
 from tests.simulation import checks
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import FATES, Faults, World
@@ -29,6 +28,7 @@ from tests.simulation.shop import Shop
 from tests.simulation.worker import Worker
 from topics.catalogue import CATALOGUE
 from topics.events import LocationRecord
+from topics.keys import partition_of
 
 PATIENCE_S = 240.0
 """How long, in simulated time, all may take to come to rest once nothing goes wrong any more."""
@@ -246,7 +246,7 @@ class Simulation:
 
     def _publish(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         count = self.cluster.partition_counts[topic]
-        number = murmur2_partition(key, count)
+        number = partition_of(key, count) if key else 0
         if topic != "locations.v1" and self.random.random() < 0.02:
             number = self.random.randrange(count)  # where it does not belong, maybe
         if self.random.random() < 0.05:
@@ -457,10 +457,6 @@ def _busy(flow: PartitionFlow) -> bool:
         or flow._backlog
         or flow._pipeline.needs_ticks()
     )
-
-
-def murmur2_partition(key: bytes | None, count: int) -> int:
-    return (murmur2(key) & 0x7FFFFFFF) % count if key else 0
 
 
 def simulate(seed: int, trace: Callable[[str], None] | None = None, **changes: Any) -> Result:

@@ -10,13 +10,14 @@ from typing import Any
 
 import pytest
 
-from streams import flow, inventory, recovery, snapshots, transactions
-from streams.chain import Chain
+from streams.inventory import pipeline as inventory
+from streams.worker import flow, recovery, snapshots, transactions
+from streams.worker.chain import Chain
 from tests.simulation import kafka
 from tests.simulation.many import Total, run_seeds
 from tests.simulation.run import Result
 from tests.simulation.worker import installed
-from topics.codec.log import Records
+from topics.codec.records import Records
 
 SEEDS = 400
 ENOUGH = 400
@@ -169,7 +170,7 @@ def _links_are_not_checked(monkeypatch: pytest.MonkeyPatch) -> None:
 def _unproven(real: Callable) -> Callable:
     def take(self: Any, message: Any) -> Any:
         headers = dict(message.headers() or ())
-        from streams import chain
+        from streams.worker import chain
 
         found = chain.next_link
         chain.next_link = lambda *_: bytes.fromhex(headers["link"].decode())

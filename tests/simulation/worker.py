@@ -7,25 +7,39 @@ Not here: when a worker starts, dies or stops (run.py).
 """
 
 import asyncio
+import concurrent.futures
 import importlib
+import pkgutil
+import queue
+import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
+import confluent_kafka
+import confluent_kafka.admin
 from faust.types import TP
 
 from state import store
-from streams.app import Flows
-from streams.flow import Group
-from streams.transport import Fetched
+from streams.kafka.transport import Fetched
+from streams.worker.app import Flows
+from streams.worker.flow import Group
 from tests.simulation import clients
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World
-from topics.codec.log import Records
+from topics.codec.records import Records
 from topics.events import LocationRecord
 
-MODULES = ("flow", "transactions", "recovery", "locations", "ticks", "app", "snapshots", "standby")
+PACKAGES = ("streams.worker", "streams.kafka")
+"""Every module of these runs under the stand-ins, but for those below."""
+OUTSIDE = {
+    *("streams.kafka.transport", "streams.kafka.scheduler"),  # Faust's side, which `Worker` plays
+    *("streams.kafka.librdkafka", "streams.worker.metrics"),  # `produce_spans` and `Metrics` stand in for them
+    "streams.worker.warm",  # compiling
+}
 
 
 class _Nothing:
@@ -95,7 +109,6 @@ STAND_INS = {
     "Future": simulated.Future,
     "wait": simulated.wait,
     "SimpleQueue": simulated.SimpleQueue,
-    "Queue": simulated.SimpleQueue,
     "Producer": clients.Producer,
     "handle_of": lambda producer, _: producer,
     "produce_spans": clients.produce_spans,
@@ -105,22 +118,47 @@ STAND_INS = {
     "fail_points": _fail_points,
     "Store": Store,
 }
+REAL = (
+    *(threading, time, queue, concurrent.futures, confluent_kafka, confluent_kafka.admin, store.Store),
+    *(threading.Thread, threading.Condition, threading.Lock, threading.Event, time.time, time.monotonic, time.sleep),
+    *(time.perf_counter, queue.Queue, queue.SimpleQueue, concurrent.futures.Future, concurrent.futures.wait),
+    *(confluent_kafka.Producer, confluent_kafka.Consumer, confluent_kafka.admin.AdminClient),
+)
+"""What a module must not have but under a name of `STAND_INS`."""
+
+
+def simulated_modules() -> list[ModuleType]:
+    """Import the modules that run under the stand-ins."""
+    packages = [importlib.import_module(package) for package in PACKAGES]
+    names = {f"{package.__name__}.{found.name}" for package in packages for found in pkgutil.iter_modules(package.__path__)}
+    if gone := OUTSIDE - names:
+        raise LookupError(f"expected modules that the simulation leaves out, found none named {', '.join(sorted(gone))}")
+    return [importlib.import_module(name) for name in sorted(names - OUTSIDE)]
 
 
 @contextmanager
 def installed() -> Iterator[None]:
-    """Put the stand-ins into the product's modules."""
-    former = []
-    for module_name in MODULES:
-        try:
-            module = importlib.import_module(f"streams.{module_name}")
-        except ModuleNotFoundError:
-            continue
-        for name, stand_in in STAND_INS.items():
-            if hasattr(module, name):
-                former.append((module, name, getattr(module, name)))
-                setattr(module, name, stand_in)
+    """Put the stand-ins into the product's modules.
+
+    Raises
+    ------
+    LookupError
+        A module has a clock, a thread, a queue or a client for which there is no stand-in, or a stand-in has no place:
+        the simulation would go on with the real thing, or without what it is to test.
+    """
+    former, modules = [], simulated_modules()
+    for module in modules:
+        for name, value in vars(module).items():
+            if name not in STAND_INS and any(value is real for real in REAL):
+                raise LookupError(f"{module.__name__}.{name}: expected a stand-in for {value!r}, found none in STAND_INS")
+    for name in STAND_INS:
+        places = [module for module in modules if hasattr(module, name)]
+        if not places:
+            raise LookupError(f"{name}: expected a module of {', '.join(PACKAGES)} that imports it, found none")
+        former += [(module, name, getattr(module, name)) for module in places]
     try:
+        for module, name, _ in former:
+            setattr(module, name, STAND_INS[name])
         yield
     finally:
         for module, name, value in former:

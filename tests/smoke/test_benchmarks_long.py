@@ -9,6 +9,7 @@ import pytest
 from benchmarks import cluster, day, harness, kernel, latency, open_loop, plots, scale_out, soak
 from benchmarks.stencil import Blocks, Stencil, mixed
 from topics import events
+from topics.keys import partition_of
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def soaked() -> dict:
 
 def test_every_pool_has_a_partition_to_itself():
     pools = cluster.pools_for(8)
-    assert [cluster.partition_of(pool, 8) for pool in pools] == list(range(8))
+    assert [partition_of(pool.encode(), 8) for pool in pools] == list(range(8))
 
 
 def test_scale_out_decides_every_order_once_with_any_number_of_workers():

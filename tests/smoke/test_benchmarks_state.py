@@ -13,7 +13,7 @@ from config.settings import load_settings
 from streams.audit import Report
 from streams.cli import build_app
 from streams.cli.bench import MODULES, chosen
-from streams.inventory import InventoryPipeline
+from streams.inventory.pipeline import InventoryPipeline
 
 BENCHMARK = """
 import sys

@@ -9,9 +9,10 @@ import pytest
 from config.settings import load_settings
 from streams.audit import audit_log, limits_of
 from streams.audit.log import MemoryLog, Record
-from streams.inventory import InventoryPipeline, partition_of
-from streams.pipeline import LocationChange, Segment
+from streams.batch.pipeline import LocationChange, Segment
+from streams.inventory.pipeline import InventoryPipeline
 from topics.events import INVENTORY_TOPICS
+from topics.keys import partition_of
 
 T0 = 1_700_000_000_000
 TOWNS = [(51.5, -0.1), (52.5, -1.9), (53.5, -2.2), (53.8, -1.5), (55.9, -3.2), (50.7, -3.5), (51.5, -3.2), (54.6, -5.9)]

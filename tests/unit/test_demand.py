@@ -9,8 +9,8 @@ import pytest
 
 from config.settings import Settings
 from state import changelog
+from streams.batch.pipeline import ChangelogGap, Segment
 from streams.demand.pipeline import ClicksPipeline
-from streams.pipeline import ChangelogGap, Segment
 from topics.events import DeadLetterRecord, Demand
 
 START_MS = 1_700_000_100_000  # begins a minute, and five

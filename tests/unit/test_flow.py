@@ -8,13 +8,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from streams import flow as flow_module
-from streams.flow import Group, PartitionFlow, Shared
-from streams.metrics import Metrics
-from streams.pipeline import LocationChange, Outcome
-from streams.transactions import Doubt, Fenced, Refused
-from streams.transport import Fetched
-from topics.codec.log import Record, Records
+from streams.batch.pipeline import LocationChange, Outcome
+from streams.kafka.transport import Fetched
+from streams.worker import flow as flow_module
+from streams.worker.flow import Group, PartitionFlow, Shared
+from streams.worker.metrics import Metrics
+from streams.worker.transactions import Doubt, Fenced, Refused
+from topics.codec.records import Record, Records
 
 A, B = "a.v1", "b.v1"
 PATIENCE_S = 10

@@ -18,19 +18,19 @@ from faust.types import TP
 from prometheus_client import CollectorRegistry, generate_latest
 
 from state.changelog import FIRST_LINK, next_link
-from streams import transactions
-from streams.chain import Chain
-from streams.failpoints import FAIL_POINTS, fail_points
-from streams.flow import _fitting, _Waiting
-from streams.librdkafka import handle_of
-from streams.locations import LocationFeed
-from streams.metrics import Histogram
-from streams.pipeline import ChangelogGap, Outcome
-from streams.recovery import Inconsistent, read_positions
-from streams.scheduler import BatchScheduler
-from streams.transport import Fetched, KeptRecords, read
+from streams.batch.pipeline import ChangelogGap, Outcome
+from streams.kafka.librdkafka import handle_of
+from streams.kafka.scheduler import BatchScheduler
+from streams.kafka.transport import Fetched, KeptRecords, read
+from streams.worker import transactions
+from streams.worker.chain import Chain
+from streams.worker.failpoints import FAIL_POINTS, fail_points
+from streams.worker.flow import _fitting, _Waiting
+from streams.worker.locations import LocationFeed
+from streams.worker.metrics import Histogram
+from streams.worker.recovery import Inconsistent, read_positions
 from topics.codec.encode import Messages
-from topics.codec.log import Record, Records
+from topics.codec.records import Record, Records
 from topics.events import LocationRecord
 
 # Fetching
@@ -381,7 +381,7 @@ def test_a_wrong_fail_point_is_named(wrong):
 @pytest.mark.parametrize("name", FAIL_POINTS)
 def test_a_fail_point_kills_at_the_given_hit_and_not_before(name):
     program = (
-        f"from streams.failpoints import fail_points; passed = fail_points('{name}:3')\n"
+        f"from streams.worker.failpoints import fail_points; passed = fail_points('{name}:3')\n"
         "for hit in range(1, 9):\n    passed('another'); print(hit, flush=True); passed(" + repr(name) + ")"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
@@ -396,8 +396,8 @@ def test_without_a_fail_point_nothing_happens():
 
 
 def test_a_partition_of_which_a_topic_is_missing_is_refused():
-    from streams.app import Flows, NotCopartitioned
-    from streams.flow import Group
+    from streams.worker.app import Flows, NotCopartitioned
+    from streams.worker.flow import Group
 
     signals = SimpleNamespace(connect=lambda handler: None)
     app = SimpleNamespace(

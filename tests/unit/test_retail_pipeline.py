@@ -13,9 +13,10 @@ from benchmarks.record import APPLIED, Record
 from benchmarks.retail.bad import bad_fulfilments, bad_records, too_large
 from benchmarks.retail.workload import NOW_MS, retail_events
 from config.network import Network, load_network
-from streams.inventory import InventoryPipeline, partition_of
-from streams.pipeline import LocationChange
+from streams.batch.pipeline import LocationChange
+from streams.inventory.pipeline import InventoryPipeline
 from tests.inventory_log import LogRecord, segments, settings
+from topics.keys import partition_of
 
 BATCH = 1_000
 STREAM_MS = 20_000

@@ -12,8 +12,8 @@ from config.settings import load_settings
 from state import changelog
 from state.digest import digest
 from state.store import Store, StoreDamaged, StoreForeign, StoreFull, StoreInUse
-from streams.inventory import InventoryPipeline
-from streams.pipeline import Cursor
+from streams.batch.pipeline import Cursor
+from streams.inventory.pipeline import InventoryPipeline
 from tests.inventory_log import make_log, play
 
 IDENTITY = {"changelog": "log", "partition": 0, "partitions": 1}

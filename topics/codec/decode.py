@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from topics.codec.fields import TEXTS, TIMES
-from topics.codec.log import Joined, Record, Records, join
+from topics.codec.records import Joined, Record, Records, join
 from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
 from topics.events import INVENTORY_TOPICS, Refusal, judge

@@ -3,7 +3,7 @@
 import numpy as np
 
 from topics.codec.encode import Messages, _put, _put_escaped, _put_integer, _put_raw, _text
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 
 _SLASH, _CLOSE = b"/}"
 _POOL = _text('{"pool_id":"')

@@ -1,7 +1,7 @@
 """Columns to records: decisions, cells and dead letters as the JSON of the contract.
 
 Owner: the pipelines. The kernels write keys and values one after the other into one buffer, without the GIL; `Messages` says
-where each is, and librdkafka takes them from there (streams/librdkafka.py).
+where each is, and librdkafka takes them from there (streams/kafka/librdkafka.py).
 Invariants: every value is what its output model (topics/events.py) reads back; texts are escaped; the same columns give
 the same bytes.
 Not here: where records go (streams/), the tables' schemas (topics/columns.py, state/columns.py).
@@ -17,8 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from topics.compiled.kernels import forced_inline, kernel
 from topics.events import MAX_ID
-from topics.kernels import forced_inline, kernel
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 POLICY = "nearest"

@@ -106,9 +106,7 @@ _WORD_BITS = (1 << 64) - 1
 def _lexicon(words: dict[str, int]) -> tuple[np.ndarray, np.uint64]:
     """Lay words out so that no two share a row: (uint64[rows, 4], the multiplier, found by trial)."""
     if long := [word for word in words if len(word.encode()) > LONGEST_WORD]:
-        raise ValueError(
-            f"expected words of at most {LONGEST_WORD} bytes, which the scanner finds; found {long}"
-        )
+        raise ValueError(f"expected words of at most {LONGEST_WORD} bytes, which the scanner finds; found {long}")
     parts = {word: [int.from_bytes(word.encode()[at : at + 8], "little") for at in (0, 8, 16)] for word in words}
     multiplier = 0x9E3779B97F4A7C15
     while len({_row(*part, multiplier) for part in parts.values()}) < len(words):

@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from topics.codec.fields import LEXICON_BITS
-from topics.kernels import forced_inline, kernel
+from topics.compiled.kernels import forced_inline, kernel
 
 PADDING = 32  # bytes
 MAX_DEPTH = 32  # of values nobody reads

@@ -70,8 +70,8 @@ from topics.codec.grammar import (
     word_at,
 )
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, HAS_LINES, PICKUP, URGENT
+from topics.compiled.kernels import forced_inline, kernel
 from topics.events import MAX_ID, MAX_LINES, MAX_MONEY, MAX_QUANTITY, MAX_TIME
-from topics.kernels import forced_inline, kernel
 from topics.reasons import Kind
 
 # Where the groups of field codes end.

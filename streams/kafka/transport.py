@@ -28,7 +28,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from topics.codec.log import Records, read_batches
+from topics.codec.records import Records, read_batches
 
 log = logging.getLogger("nearshelf.transport")
 

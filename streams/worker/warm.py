@@ -6,10 +6,10 @@ A worker does it before it joins its group, so that it is never given partitions
 import orjson
 
 from config.settings import Settings, load_settings
+from streams.batch.pipeline import LocationChange, Segment
 from streams.demand.pipeline import warm as warm_demand
-from streams.inventory import InventoryPipeline
-from streams.pipeline import LocationChange, Segment
-from topics.codec import log
+from streams.inventory.pipeline import InventoryPipeline
+from topics.codec import records as log
 
 _LOCATION = {"id": "A", "pool": "warm", "kind": "store", "latitude": 51.0, "longitude": 0.0}
 _EVENT = {"event_time": 0, "location_id": "A", "sku": "B"}

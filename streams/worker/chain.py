@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from state.changelog import FIRST_LINK, next_link
-from streams.pipeline import ChangelogGap
+from streams.batch.pipeline import ChangelogGap
 
 
 class Batch(NamedTuple):

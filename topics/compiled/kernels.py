@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numba
 
-_ROOT = Path(__file__).resolve().parents[1]
+_ROOT = Path(__file__).resolve().parents[2]
 _KEPT_S = 86_400
 
 

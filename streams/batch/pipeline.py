@@ -1,7 +1,7 @@
 """What a flow and a pipeline say to each other: a batch of records goes in, everything to be committed comes out.
 
 A pipeline owns the state of one partition of one group of topics. It knows no Kafka client, no clock and no event loop, so
-the same records in the same order always give the same outcome. The flow (streams/flow.py) feeds it, commits what it gives,
+the same records in the same order always give the same outcome. The flow (worker/flow.py) feeds it, commits what it gives,
 and rebuilds it from the changelog whenever a commit's fate is in doubt.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from state.pool import Delta
 from topics.codec.encode import Messages
-from topics.codec.log import Record, Records
+from topics.codec.records import Record, Records
 
 TRACE_BYTES = 256
 

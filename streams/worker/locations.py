@@ -19,9 +19,9 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from pydantic import ValidationError
 
-from streams.clients import client_config, reading_config
-from streams.pipeline import LocationChange
-from streams.recovery import LogReader
+from streams.batch.pipeline import LocationChange
+from streams.kafka.clients import client_config, reading_config
+from streams.worker.recovery import LogReader
 from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.locations")

@@ -31,17 +31,17 @@ from typing import Any
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException
 
-from streams import failpoints, recovery
-from streams.locations import Inbox, LocationFeed
-from streams.metrics import Metrics
-from streams.pipeline import LocationChange, Outcome, Pipeline, Segment
-from streams.recovery import Inconsistent, Interrupted, LogReader
-from streams.snapshots import Place, Snapshots
-from streams.standby import Standby
-from streams.ticks import TickWriter
-from streams.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
-from streams.transport import Fetched
-from topics.codec.log import Records
+from streams.batch.pipeline import LocationChange, Outcome, Pipeline, Segment
+from streams.kafka.transport import Fetched
+from streams.worker import failpoints, recovery
+from streams.worker.locations import Inbox, LocationFeed
+from streams.worker.metrics import Metrics
+from streams.worker.recovery import Inconsistent, Interrupted, LogReader
+from streams.worker.snapshots import Place, Snapshots
+from streams.worker.standby import Standby
+from streams.worker.ticks import TickWriter
+from streams.worker.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
+from topics.codec.records import Records
 
 log = logging.getLogger("nearshelf.flow")
 

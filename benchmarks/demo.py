@@ -160,7 +160,7 @@ class Demo:
 
     def _compile(self) -> None:
         self.say("kernels: compiling them takes a few minutes the first time, then they are kept")
-        done = subprocess.run([sys.executable, "-m", "streams.warm"], capture_output=True, text=True, check=False)
+        done = subprocess.run([sys.executable, "-m", "streams.worker.warm"], capture_output=True, text=True, check=False)
         if done.returncode:
             raise DemoFailed(f"the kernels could not be compiled:\n{done.stderr}")
 

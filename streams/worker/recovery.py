@@ -14,9 +14,9 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
-from streams.chain import Chain
-from streams.clients import reading_config
-from streams.pipeline import Pipeline
+from streams.batch.pipeline import Pipeline
+from streams.kafka.clients import reading_config
+from streams.worker.chain import Chain
 
 FETCH_RECORDS = 500
 POLL_S = 0.2

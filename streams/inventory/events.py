@@ -53,9 +53,9 @@ from state.stock import (
 )
 from state.tables import LINES, MAX_CELLS, MAX_LINES, MAX_SKUS, MAX_SUPPLIES, ORDERS, TO_ROUTE, mark
 from state.text import copy_text, touch_text
-from streams.engine.decide import CANCELLED, EXPIRED_STATUS, REJECTED, is_open, status_of, write_decision
+from streams.inventory.decide import CANCELLED, EXPIRED_STATUS, REJECTED, is_open, status_of, write_decision
 from topics import columns as c
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 from topics.reasons import DeadLetter, Kind, ShipmentKind, Unallocated
 
 STALE = 255

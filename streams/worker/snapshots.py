@@ -23,10 +23,10 @@ from confluent_kafka import KafkaException
 
 from state import changelog
 from state.store import Store, StoreDamaged, StoreForeign, StoreFull, StoreInUse
-from streams import failpoints
-from streams.chain import Batch, Chain, header_of
-from streams.pipeline import ChangelogGap, Cursor, Pipeline
-from streams.recovery import Interrupted, LogReader
+from streams.batch.pipeline import ChangelogGap, Cursor, Pipeline
+from streams.worker import failpoints
+from streams.worker.chain import Batch, Chain, header_of
+from streams.worker.recovery import Interrupted, LogReader
 
 log = logging.getLogger("nearshelf.snapshots")
 

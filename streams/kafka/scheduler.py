@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from faust.types import TP
 
-from streams.transport import Fetched
+from streams.kafka.transport import Fetched
 
 
 class BatchScheduler:

@@ -7,7 +7,7 @@ as the scanner (scan.py) wants them. A single `Record` is only made where somebo
 Owner of a buffer: all `Records` that point into it; nobody writes to it.
 Invariants: a batch is taken whole or not at all; what an aborted transaction wrote, and markers, leave no row; every place and
 size of a row lies within the buffer, whatever the bytes say.
-Not here: fetching (streams/transport.py), what a value says (decode.py).
+Not here: fetching (streams/kafka/transport.py), what a value says (decode.py).
 
 [1] https://kafka.apache.org/documentation/#recordbatch
 """
@@ -25,8 +25,8 @@ from aiokafka.record.util import calc_crc32c
 
 from topics.codec.encode import _copy
 from topics.codec.grammar import PADDING
+from topics.compiled.kernels import forced_inline, kernel
 from topics.events import MAX_VALUE_BYTES
-from topics.kernels import forced_inline, kernel
 
 NONE = -1
 """Size of a key or value that is null."""

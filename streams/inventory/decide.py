@@ -13,8 +13,8 @@ from state.tables import FREED_COUNT, MAX_UNITS, TO_ROUTE
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
 from topics import columns as c
-from topics.bundle import bundle
-from topics.kernels import allocating_kernel, kernel
+from topics.compiled.bundle import bundle
+from topics.compiled.kernels import allocating_kernel, kernel
 from topics.reasons import Status
 
 # Statuses as plain numbers, for the kernels.

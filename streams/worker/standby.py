@@ -13,11 +13,11 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
-from streams.chain import Chain
-from streams.clients import reading_config
-from streams.pipeline import ChangelogGap, Pipeline
-from streams.recovery import LogReader
-from streams.snapshots import Place, Snapshots
+from streams.batch.pipeline import ChangelogGap, Pipeline
+from streams.kafka.clients import reading_config
+from streams.worker.chain import Chain
+from streams.worker.recovery import LogReader
+from streams.worker.snapshots import Place, Snapshots
 
 log = logging.getLogger("nearshelf.standby")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from streams.clients import client_config
+from streams.kafka.clients import client_config
 
 log = logging.getLogger("nearshelf.ticks")
 

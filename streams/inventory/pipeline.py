@@ -9,22 +9,22 @@ import time
 from typing import Any
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 
 from config.settings import Settings
 from state import changelog
 from state.digest import digest
 from state.network import flags_of, location_row, put_location
 from state.pool import Delta, Limits, PoolState
-from streams.engine.apply import apply_events, forget_old, lines_at_most, names_unknown_location
-from streams.engine.decide import N_DECISIONS, N_LINES, Work, make_decisions, make_work
-from streams.engine.refusals import letter, sentence
-from streams.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
+from streams.batch.pipeline import ChangelogGap, Cursor, LocationChange, Outcome, Segment, trace_of
+from streams.inventory.apply import apply_events, forget_old, lines_at_most, names_unknown_location
+from streams.inventory.decide import N_DECISIONS, N_LINES, Work, make_decisions, make_work
+from streams.inventory.refusals import letter, sentence
 from topics.codec.decode import Batch, decode
 from topics.codec.encode import Messages, encode_allocations, encode_inventory
-from topics.codec.log import Joined, Records, join
+from topics.codec.records import Joined, Records, join
 from topics.columns import EVENT
 from topics.events import CAPABILITIES, INVENTORY_TOPICS, LocationRecord, Refusal, judge
+from topics.keys import partition_of
 from topics.reasons import DeadLetter, Kind
 from topics.reasons import Outcome as Fate
 
@@ -34,11 +34,6 @@ _LOCATION_KINDS = tuple(CAPABILITIES)
 _FATES = len(Fate)
 _ROOM_PER_LINE = 2_048  # bytes of heap
 _FEWEST_LINES = 64
-
-
-def partition_of(pool_id: bytes, partitions: int) -> int:
-    """Give the partition a pool lives in: Java's default partitioner."""
-    return (murmur2(pool_id) & 0x7FFFFFFF) % partitions
 
 
 class InventoryPipeline:

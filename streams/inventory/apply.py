@@ -13,8 +13,8 @@ from state.orders import forget_holds, forget_orders, pop_due_hold
 from state.seen import forget_seen, remember, was_seen
 from state.stock import forget_movements
 from state.tables import BLOCKS_TAIL, EVENT, HOLD_COUNT, LONGEST_ORDER
-from streams.engine.decide import N_DECISIONS, N_LINES, serve
-from streams.engine.events import (
+from streams.inventory.decide import N_DECISIONS, N_LINES, serve
+from streams.inventory.events import (
     STALE,
     apply_fulfilment,
     apply_stock,
@@ -23,7 +23,7 @@ from streams.engine.events import (
     find_location,
     place_order,
 )
-from topics.kernels import kernel
+from topics.compiled.kernels import kernel
 from topics.reasons import Kind, Outcome
 
 UNDECODED = int(Kind.UNDECODED)
@@ -93,7 +93,7 @@ def _apply_one(t, out, e, event, lines, buffer, work, tag):
         return cancel_order(t, out, e, event, lines, buffer, work)
     if FIRST_FULFILMENT_KIND <= e.kind < TICK:
         return apply_fulfilment(t, e, lines, buffer, work, tag)
-    raise ValueError("an event of a kind that has no handler: see _apply_one in streams/engine/apply.py")
+    raise ValueError("an event of a kind that has no handler: see _apply_one in streams/inventory/apply.py")
 
 
 @kernel

@@ -19,10 +19,10 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
 
-from streams import failpoints
-from streams.clients import client_config
-from streams.librdkafka import handle_of, produce_spans
-from streams.pipeline import Outcome
+from streams.batch.pipeline import Outcome
+from streams.kafka.clients import client_config
+from streams.kafka.librdkafka import handle_of, produce_spans
+from streams.worker import failpoints
 from topics.codec.encode import Messages
 
 log = logging.getLogger("nearshelf.transactions")

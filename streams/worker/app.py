@@ -29,19 +29,19 @@ from faust.types import TP
 
 from config.network import load_network
 from config.settings import Settings
-from streams import locations, ticks
-from streams.clients import client_config
-from streams.failpoints import fail_points
-from streams.flow import Group, PartitionFlow, Shared
-from streams.locations import LocationFeed
-from streams.metrics import Metrics
-from streams.pipeline import Pipeline
-from streams.recovery import Inconsistent, LogReader
-from streams.scheduler import BatchScheduler
-from streams.snapshots import Place, Snapshots
-from streams.standby import Standby
-from streams.ticks import TickWriter
-from streams.transport import Fetched
+from streams.batch.pipeline import Pipeline
+from streams.kafka.clients import client_config
+from streams.kafka.scheduler import BatchScheduler
+from streams.kafka.transport import Fetched
+from streams.worker import locations, ticks
+from streams.worker.failpoints import fail_points
+from streams.worker.flow import Group, PartitionFlow, Shared
+from streams.worker.locations import LocationFeed
+from streams.worker.metrics import Metrics
+from streams.worker.recovery import Inconsistent, LogReader
+from streams.worker.snapshots import Place, Snapshots
+from streams.worker.standby import Standby
+from streams.worker.ticks import TickWriter
 from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.worker")
@@ -399,7 +399,7 @@ def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, i
 
 def inventory_group() -> Group:
     """The group of the inventory topics."""
-    from streams.inventory import InventoryPipeline  # compiles at its import
+    from streams.inventory.pipeline import InventoryPipeline  # compiles at its import
 
     return Group(
         name="inventory",

@@ -1,0 +1,40 @@
+"""Which partition a key's records lie in: Java's default partitioner, for whoever must know it without a Kafka client.
+
+librdkafka does the same with `partitioner=murmur2_random`. Not here: which topic is keyed by what (catalogue.py).
+"""
+
+from functools import lru_cache
+
+_MASK = 0xFFFFFFFF
+
+
+@lru_cache(10_000)
+def murmur2(data: bytes) -> int:
+    """Hash a key as Kafka's Java client does: MurmurHash2 (A. Appleby, 2008), seed 0x9747b28c, unsigned 32 bits.
+
+    Examples
+    --------
+    >>> murmur2(b"foobar") - (1 << 32)
+    -790332482
+    """
+    m = 0x5BD1E995
+    h = 0x9747B28C ^ len(data)
+    whole = len(data) & ~3
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * m & _MASK
+        h = (h * m ^ (k ^ k >> 24) * m) & _MASK
+    if whole < len(data):
+        h = (h ^ int.from_bytes(data[whole:], "little")) * m & _MASK
+    h = (h ^ h >> 13) * m & _MASK
+    return h ^ h >> 15
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """Give the partition of a key, of so many.
+
+    Examples
+    --------
+    >>> partition_of(b"uk", 1)
+    0
+    """
+    return (murmur2(key) & 0x7FFFFFFF) % partitions
