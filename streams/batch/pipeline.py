@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from state.pool import Delta
-from topics.codec.encode import Messages
+from topics.codec.messages import Messages
 from topics.codec.records import Record, Records
 
 TRACE_BYTES = 256

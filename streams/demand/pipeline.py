@@ -20,7 +20,7 @@ from streams.demand.kernel import apply_clicks
 from streams.inventory.refusals import letter
 from topics.codec.decode import ClickBatch, decode_clicks
 from topics.codec.demand import encode_demand
-from topics.codec.encode import Messages
+from topics.codec.messages import Messages
 from topics.codec.records import Joined, Record, join
 from topics.reasons import DeadLetter
 from topics.reasons import Outcome as Fate

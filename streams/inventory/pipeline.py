@@ -20,7 +20,8 @@ from streams.inventory.apply import apply_events, forget_old, lines_at_most, nam
 from streams.inventory.decide import N_DECISIONS, N_LINES, Work, make_decisions, make_work
 from streams.inventory.refusals import letter, sentence
 from topics.codec.decode import Batch, decode
-from topics.codec.encode import Messages, encode_allocations, encode_inventory
+from topics.codec.encode import encode_allocations, encode_inventory
+from topics.codec.messages import Messages
 from topics.codec.records import Joined, Records, join
 from topics.columns import EVENT
 from topics.events import CAPABILITIES, INVENTORY_TOPICS, LocationRecord, Refusal, judge

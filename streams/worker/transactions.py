@@ -23,7 +23,7 @@ from streams.batch.pipeline import Outcome
 from streams.kafka.clients import client_config
 from streams.kafka.librdkafka import handle_of, produce_spans
 from streams.worker import failpoints
-from topics.codec.encode import Messages
+from topics.codec.messages import Messages
 
 log = logging.getLogger("nearshelf.transactions")
 

@@ -18,7 +18,7 @@ from streams.batch.pipeline import ChangelogGap, LocationChange, Outcome, Segmen
 from streams.worker import app
 from streams.worker.flow import Group
 from streams.worker.transactions import Doubt
-from topics.codec.encode import Messages
+from topics.codec.messages import Messages
 
 TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
 OUTPUT = "allocations.v1"

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streams.batch.pipeline import Outcome
 from streams.worker import transactions
-from topics.codec.encode import Messages
+from topics.codec.messages import Messages
 
 WITH_HEADERS = [{"key": b"a", "value": b"1", "headers": [("h", b"x")]}]
 WITHOUT = [{"key": b"a", "value": b"1"}]

@@ -14,7 +14,7 @@ from confluent_kafka import OFFSET_INVALID, KafkaError, KafkaException, TopicPar
 
 from tests.simulation import scheduler as simulated
 from tests.simulation.kafka import Cluster, Concurrent, Entry, failure
-from topics.codec.encode import Messages
+from topics.codec.messages import Messages
 from topics.keys import partition_of
 
 RETRY_S = 0.002

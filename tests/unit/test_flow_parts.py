@@ -29,7 +29,7 @@ from streams.worker.flow import _fitting, _Waiting
 from streams.worker.locations import LocationFeed
 from streams.worker.metrics import Histogram
 from streams.worker.recovery import Inconsistent, read_positions
-from topics.codec.encode import Messages
+from topics.codec.messages import Messages
 from topics.codec.records import Record, Records
 from topics.events import LocationRecord
 

@@ -2,20 +2,20 @@
 
 import numpy as np
 
-from topics.codec.encode import Messages, _put, _put_escaped, _put_integer, _put_raw, _text
+from topics.codec.messages import Messages
+from topics.codec.put import CLOSE, SLASH, put, put_escaped, put_integer, put_raw, text_bytes
 from topics.compiled.kernels import kernel
 
-_SLASH, _CLOSE = b"/}"
-_POOL = _text('{"pool_id":"')
-_SKU = _text('","sku":"')
-_PARTITION = _text('","partition":')
-_WINDOW_START = _text(',"window_start":')
-_WINDOW_MS = _text(',"window_ms":')
-_VIEWS = _text(',"views":')
-_CARTS = _text(',"carts":')
-_CHECKOUTS = _text(',"checkouts":')
-_VERSION = _text(',"version":')
-_UPDATED_AT = _text(',"updated_at":')
+_POOL = text_bytes('{"pool_id":"')
+_SKU = text_bytes('","sku":"')
+_PARTITION = text_bytes('","partition":')
+_WINDOW_START = text_bytes(',"window_start":')
+_WINDOW_MS = text_bytes(',"window_ms":')
+_VIEWS = text_bytes(',"views":')
+_CARTS = text_bytes(',"carts":')
+_CHECKOUTS = text_bytes(',"checkouts":')
+_VERSION = text_bytes(',"version":')
+_UPDATED_AT = text_bytes(',"updated_at":')
 _FIXED_ROOM = 512  # names and integers
 
 
@@ -61,33 +61,33 @@ def _demand_kernel(rows, numbers, heap, partition, window_ms, step_ms, out, span
         sku_at = row.id_at + row.pool_size + 1
         sku_size = row.id_size - row.pool_size - 1
         spans_out[i, 0] = at
-        at = _put_raw(out, at, heap, row.id_at, np.int64(row.pool_size))
-        out[at] = _SLASH
-        at = _put_raw(out, at + 1, heap, sku_at, sku_size)
-        out[at] = _SLASH
-        at = _put_integer(out, at + 1, partition)
+        at = put_raw(out, at, heap, row.id_at, np.int64(row.pool_size))
+        out[at] = SLASH
+        at = put_raw(out, at + 1, heap, sku_at, sku_size)
+        out[at] = SLASH
+        at = put_integer(out, at + 1, partition)
         spans_out[i, 1] = at
-        at = _put(out, at, _POOL)
-        at = _put_escaped(out, at, heap, row.id_at, row.pool_size)
-        at = _put(out, at, _SKU)
-        at = _put_escaped(out, at, heap, sku_at, sku_size)
-        at = _put(out, at, _PARTITION)
-        at = _put_integer(out, at, partition)
-        at = _put(out, at, _WINDOW_START)
-        at = _put_integer(out, at, max(0, row.updated_at - row.updated_at % step_ms + step_ms - window_ms))
-        at = _put(out, at, _WINDOW_MS)
-        at = _put_integer(out, at, window_ms)
-        at = _put(out, at, _VIEWS)
-        at = _put_integer(out, at, row.views)
-        at = _put(out, at, _CARTS)
-        at = _put_integer(out, at, row.carts)
-        at = _put(out, at, _CHECKOUTS)
-        at = _put_integer(out, at, row.checkouts)
-        at = _put(out, at, _VERSION)
-        at = _put_integer(out, at, row.version)
-        at = _put(out, at, _UPDATED_AT)
-        at = _put_integer(out, at, row.updated_at)
-        out[at] = _CLOSE
+        at = put(out, at, _POOL)
+        at = put_escaped(out, at, heap, row.id_at, row.pool_size)
+        at = put(out, at, _SKU)
+        at = put_escaped(out, at, heap, sku_at, sku_size)
+        at = put(out, at, _PARTITION)
+        at = put_integer(out, at, partition)
+        at = put(out, at, _WINDOW_START)
+        at = put_integer(out, at, max(0, row.updated_at - row.updated_at % step_ms + step_ms - window_ms))
+        at = put(out, at, _WINDOW_MS)
+        at = put_integer(out, at, window_ms)
+        at = put(out, at, _VIEWS)
+        at = put_integer(out, at, row.views)
+        at = put(out, at, _CARTS)
+        at = put_integer(out, at, row.carts)
+        at = put(out, at, _CHECKOUTS)
+        at = put_integer(out, at, row.checkouts)
+        at = put(out, at, _VERSION)
+        at = put_integer(out, at, row.version)
+        at = put(out, at, _UPDATED_AT)
+        at = put_integer(out, at, row.updated_at)
+        out[at] = CLOSE
         at += 1
         spans_out[i, 2] = at
     return at

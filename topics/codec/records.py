@@ -23,8 +23,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
-from topics.codec.encode import _copy
 from topics.codec.grammar import PADDING
+from topics.codec.put import copy
 from topics.compiled.kernels import forced_inline, kernel
 from topics.events import MAX_VALUE_BYTES
 
@@ -409,10 +409,10 @@ def _gather(buffer, rows, places, starts, ends, key_ends, values_out, keys_out):
     for i in range(places.size):
         place = places[i]
         row = rows[place]
-        _copy(values_out, starts[place], buffer, row.value_at, ends[place] - starts[place])
+        copy(values_out, starts[place], buffer, row.value_at, ends[place] - starts[place])
         values_out[ends[place]] = 0
         if row.key_size > 0:
-            _copy(keys_out, key_ends[place] - row.key_size, buffer, row.key_at, np.int64(row.key_size))
+            copy(keys_out, key_ends[place] - row.key_size, buffer, row.key_at, np.int64(row.key_size))
 
 
 @forced_inline

@@ -1,0 +1,109 @@
+"""Writing JSON into a byte buffer from a kernel: texts, words of closed lists, whole numbers, kilometres.
+
+Each `put_*` writes into `out` (uint8[]) at byte `at` and returns the place after what it wrote.
+Owner: the caller gives a buffer with room enough. Not here: which fields a record has (encode.py, demand.py).
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from topics.compiled.kernels import forced_inline, kernel
+
+QUOTE, BACKSLASH, COMMA, CLOSE, SLASH, MINUS, POINT, ZERO = b'"\\,}/-.0'
+
+
+@intrinsic
+def copy(typing_context, out, at, source, source_at, size):
+    """Copy `size` bytes between uint8 arrays."""
+
+    def build(context, builder, signature, arguments):
+        target, source = (context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in (0, 2))
+        target, source = builder.gep(target, [arguments[1]]), builder.gep(source, [arguments[3]])
+        cgutils.raw_memcpy(builder, target, source, arguments[4], 1)
+        return context.get_dummy_value()
+
+    return types.none(out, types.int64, source, types.int64, types.int64), build
+
+
+def text_bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8)
+
+
+def words_of(codes: type[IntEnum]) -> tuple[np.ndarray, np.ndarray]:
+    """The quoted wire names of a closed list: (uint8[codes, longest], their sizes)."""
+    words = {code.value: text_bytes(f'"{code.wire}"') for code in codes}
+    texts = np.zeros((max(words) + 1, max(map(len, words.values()))), np.uint8)
+    sizes = np.zeros(max(words) + 1, np.int64)
+    for code, word in words.items():
+        texts[code, : len(word)] = word
+        sizes[code] = len(word)
+    return texts, sizes
+
+
+@forced_inline
+def put(out, at, text):
+    copy(out, at, text, 0, len(text))
+    return at + len(text)
+
+
+@forced_inline
+def put_raw(out, at, heap, text_at, size):
+    copy(out, at, heap, text_at, size)
+    return at + size
+
+
+@forced_inline
+def put_escaped(out, at, heap, text_at, size):
+    """Write a text, its quotes and backslashes escaped; ids are printable, so that nothing else needs it."""
+    for i in range(text_at, text_at + size):
+        byte = heap[i]
+        if byte in (QUOTE, BACKSLASH):
+            out[at] = BACKSLASH
+            at += 1
+        out[at] = byte
+        at += 1
+    return at
+
+
+@forced_inline
+def put_word(out, at, words, sizes, code):
+    size = sizes[code]
+    for i in range(size):
+        out[at + i] = words[code, i]
+    return at + size
+
+
+@forced_inline
+def put_integer(out, at, value):
+    if value < 0:
+        out[at] = MINUS
+        at += 1
+        value = -value
+    size = 1
+    bound = 10
+    while size < 19 and value >= bound:
+        bound *= 10
+        size += 1
+    for i in range(at + size - 1, at - 1, -1):
+        rest = value // 10
+        out[i] = ZERO + value - rest * 10
+        value = rest
+    return at + size
+
+
+@kernel
+def put_km(out, at, metres):
+    """Write metres as kilometres with one to three decimals."""
+    at = put_integer(out, at, metres // 1000)
+    rest = metres % 1000
+    out[at] = POINT
+    out[at + 1] = ZERO + rest // 100
+    out[at + 2] = ZERO + rest // 10 % 10
+    out[at + 3] = ZERO + rest % 10
+    if rest % 10:
+        return at + 4
+    return at + 3 if rest % 100 else at + 2
