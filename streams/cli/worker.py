@@ -30,7 +30,8 @@ def worker(
 
     import logging
 
-    from streams.worker.app import BrokerUnreachable, CannotStart, run_worker
+    from streams.worker.app import run_worker
+    from streams.worker.cluster import BrokerUnreachable, CannotStart
     from streams.worker.warm import warm_kernels
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")

@@ -1,73 +1,34 @@
 """Where the worker's parts are joined: Faust, which hosts them, and the flows of the partitions it is given.
 
 Faust is the member of the consumer group: it says which partitions are ours and when that changes, and its agents hand on what
-is fetched. It commits nothing, keeps no tables and sends nothing: that is the flows' (flow.py).
-
-The life of an assignment. Revoked: every flow finishes and commits the batch in hand and is suspended; what was fetched ahead
-is dropped. Assigned: flows of lost partitions are closed, those of new ones restore their state, those kept go on with the
-state they have, if no assignment was missed meanwhile. When all are ready, Faust's consumer seeks to where they are, and
-fetching goes on. Whatever this gets wrong costs time, not truth: the transactional producer's fence decides who owns a
-partition.
-Not here: settings (config/), the command line (cli.py).
+is fetched. It commits nothing, keeps no tables and sends nothing: that is the flows' work (flows.py).
+Not here: the flows (flows.py), settings (config/), the command line (cli/).
 """
 
-import asyncio
 import ctypes
 import gc
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import faust
-from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 from faust.app.base import BootStrategy
-from faust.types import TP
 
 from config.network import load_network
 from config.settings import Settings
-from streams.batch.pipeline import Pipeline
-from streams.kafka.clients import client_config
 from streams.kafka.scheduler import BatchScheduler
-from streams.kafka.transport import Fetched
-from streams.worker import locations, ticks
-from streams.worker.failpoints import fail_points
-from streams.worker.flow import Group, PartitionFlow, Shared
-from streams.worker.locations import LocationFeed
-from streams.worker.metrics import Metrics
-from streams.worker.recovery import Inconsistent, LogReader
-from streams.worker.snapshots import Place, Snapshots
-from streams.worker.standby import Standby
-from streams.worker.ticks import TickWriter
-from topics.events import LocationRecord
+from streams.worker.flows import Flows
+from streams.worker.groups import Group, all_groups
 
 log = logging.getLogger("nearshelf.worker")
 
-# A rebalance waits for the batch in hand this part of the session time-out, then goes on without it.
-PATIENCE = 0.5
 # Time between two fetches after which aiokafka leaves the group: a long restoration is no reason to.
 MAX_POLL_INTERVAL_S = 86_400.0
-SEEK_RETRY_S = 1.0
 # New objects, less those freed, between two searches for garbage in cycles, of which Faust leaves some per fetch.
 GC_THRESHOLD = 20_000
 # glibc's names and numbers, malloc.h; no freed block up to so many bytes goes back to the kernel (more is not allowed).
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 32 << 20
-
-
-class CannotStart(Exception):
-    """The cluster is not as the worker needs it; the message says what is missing and what to do."""
-
-
-class BrokerUnreachable(CannotStart):
-    """No broker answers."""
-
-
-class NotCopartitioned(Exception):
-    """Topics of one group were given to different workers for the same partition."""
 
 
 class _Boot(BootStrategy):
@@ -81,347 +42,10 @@ class WorkerApp(faust.App):
     logger = logging.getLogger("faust.app")
 
     settings: Settings
-    flows: "Flows"
+    flows: Flows
 
     def _create_directories(self) -> None:
         """Nothing: Faust's directories are for tables."""
-
-
-class Flows:
-    """The flows of all partitions this worker owns, and what they share. Lives on Faust's event loop.
-
-    Parameters
-    ----------
-    app : WorkerApp
-    groups : sequence of Group
-    network : sequence of LocationRecord
-        To be in `locations.v1` before anything is processed; may be empty.
-    """
-
-    def __init__(self, app: WorkerApp, groups: Sequence[Group], network: Sequence[LocationRecord]):
-        self.failure: BaseException | None = None
-        self.metrics = Metrics()
-        self._app = app
-        self.groups = groups
-        self._network = network
-        self._group_of = {topic: group for group in groups for topic in group.topics}
-        self._partitions: dict[str, int] = {}  # topic → partitions
-        self._flows: dict[tuple[str, int], PartitionFlow] = {}
-        self._generation: int | None = None
-        self._assigned = asyncio.Event()  # clear from a revocation to the assignment that follows it
-        self._assigned.set()
-        self._revoked = asyncio.Event()
-        self._seeking: set[TP] = set()
-        self._shared: Shared | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._stop_metrics = lambda: None
-        app.on_partitions_revoked.connect(self.on_revoked)
-        app.on_partitions_assigned.connect(self.on_assigned)
-        app.on_rebalance_complete.connect(self.on_rebalanced)
-        app.on_before_shutdown.connect(self.on_shutdown)
-
-    # Before and after Faust: these block
-
-    def prepare(self) -> None:
-        """Check the cluster, read the locations, publish the network, serve the metrics.
-
-        Raises
-        ------
-        CannotStart
-            No broker answers (`BrokerUnreachable`), topics are missing or don't fit, or the metrics' port is taken.
-        """
-        settings = self._app.settings
-        self._partitions = partition_counts(settings, self.groups)
-        self._reader = LogReader(settings)
-        feed = LocationFeed(settings, self._partitions[locations.TOPIC], self._reader, self.fail)
-        passed = fail_points(settings.fail_at)
-        snapshots = Snapshots(settings, passed)
-        self._shared = Shared(
-            settings=settings,
-            group_metadata=self._reader.group_metadata(),
-            locations=feed,
-            ticks=TickWriter(settings),
-            snapshots=snapshots,
-            standby=Standby(settings, snapshots),
-            metrics=self.metrics,
-            passed=passed,
-            throttle=self._throttle,
-            fetch_again=lambda *given: self._loop.call_soon_threadsafe(self._seek_soon, *given),
-            failed=self.fail,
-        )
-        self.metrics.lag.ask = self._lags
-        self.metrics.backlog.ask = self._backlogs
-        try:
-            port, self._stop_metrics = self.metrics.serve(settings.metrics_port)
-        except OSError as error:
-            raise CannotStart(
-                f"metrics can't be served at port {settings.metrics_port} ({error.strerror}). "
-                "Choose another with --metrics-port; 0 takes any free one."
-            ) from None
-        log.info("metrics at http://127.0.0.1:%d/metrics", port)
-        feed.start()
-        if self._network:
-            try:
-                count = feed.publish(self._network)
-            except (KafkaException, TimeoutError) as failure:
-                raise BrokerUnreachable(f"the network can't be published at {settings.bootstrap_servers}: {failure}") from None
-            log.info("%d of the network's %d locations were missing or differed: published", count, len(self._network))
-
-    def release(self) -> None:
-        """Give back what `prepare` took; all flows are closed."""
-        if self._shared is not None:
-            self._stop_metrics()
-            self._shared.standby.stop()
-            self._shared.snapshots.stop()
-            self._shared.ticks.close()
-            self._shared.locations.stop()
-            self._reader.close()
-
-    def fail(self, error: BaseException) -> None:
-        """Stop the worker, with an error; from any thread."""
-        self.failure = self.failure or error
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._app.crash(error)))
-
-    # Records
-
-    def agent_of(self, topic: str) -> str:
-        """Name the agent that takes a topic."""
-        return self._group_of[topic].name
-
-    def feed(self, fetched: Fetched) -> None:
-        """Hand a fetched range to its partition's flow."""
-        group = self._group_of[fetched.topic]
-        flow = self._flows.get((group.name, fetched.partition))
-        if flow is not None and not flow.offer(fetched):
-            self._seek_soon(flow, fetched.topic, fetched.start)
-
-    def _seek_soon(self, flow: PartitionFlow, topic: str, found: int) -> None:
-        tp = TP(topic, flow.partition)
-        if tp not in self._seeking:
-            self._seeking.add(tp)
-            self._loop.create_task(self._seek_back(flow, tp, found))
-
-    async def _seek_back(self, flow: PartitionFlow, tp: TP, found: int) -> None:
-        """Fetch again what was lost between a fetch and its flow, however often it takes: in a quiet topic no fetch follows."""
-        try:
-            while not await self._sought_back(flow, tp, found):
-                await asyncio.sleep(SEEK_RETRY_S)
-                if flow not in self._flows.values():
-                    return  # its successor knows where to begin
-        except Inconsistent as error:
-            self.fail(error)
-        finally:
-            self._seeking.discard(tp)
-
-    async def _sought_back(self, flow: PartitionFlow, tp: TP, found: int) -> bool:
-        try:
-            position = flow.positions()[tp.topic]
-            first, _ = await self._loop.run_in_executor(None, self._reader.range, *tp)
-            if first > position:
-                raise Inconsistent(
-                    f"{tp.topic}[{tp.partition}]: offsets {position} to {first - 1} were deleted before they were read "
-                    "(retention too short?); what they said is missing from the state: replay with a new app id."
-                )
-            log.warning("%s[%d]: expected offset %d, fetched from %d: fetching again", *tp, position, found)
-            if tp in self._app.consumer.assignment():
-                await self._app.consumer.seek_wait({tp: position})
-        except Inconsistent:
-            raise
-        except Exception as error:  # the assignment changes, the broker is away
-            log.warning("%s[%d]: not sought back: %s", *tp, error)
-            return False
-        return True
-
-    def _throttle(self, tps: Iterable[tuple[str, int]], held: bool) -> None:
-        self._app.consumer.throttle([TP(*tp) for tp in tps], held)
-
-    def positions(self) -> dict[TP, int]:
-        """Give, per assigned topic and partition, the offset from which to fetch on."""
-        return {
-            TP(topic, flow.partition): offset
-            for flow in self._flows.values()
-            for topic, offset in flow.positions().items()
-        }  # fmt: skip
-
-    # Assignments: Faust's signals
-
-    async def on_revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
-        self._assigned.clear()
-        self._revoked.set()
-        quiet = [flow.suspend() for flow in self._flows.values()]
-        if not await _done(quiet, self._app.settings.session_timeout_ms / 1000 * PATIENCE):
-            log.warning("partitions go on to their next owner with a batch in hand: its fence will settle it")
-
-    async def on_assigned(self, app: Any, assigned: Iterable[TP], **_: Any) -> None:
-        self._revoked.clear()
-        self._assigned.set()
-
-    async def on_rebalanced(self, app: Any, **_: Any) -> None:
-        """Own exactly what is assigned, and return when all of it is ready, or the assignment is out of date."""
-        self._loop = asyncio.get_running_loop()
-        try:
-            if self.failure is not None:
-                raise self.failure
-            owned = self._owned(self._app.consumer.assignment())
-            generation, previous = self._app.consumer_generation_id, self._generation
-            self._generation = generation
-            # Between consecutive generations nobody else can have owned what we had in both.
-            doubt = None if previous is not None and previous <= generation <= previous + 1 else "assigned"
-            await self._close([key for key in self._flows if key not in owned])
-            ready = []
-            for key in sorted(owned):
-                kept = key in self._flows
-                if not kept:
-                    group = next(group for group in self.groups if group.name == key[0])
-                    self._flows[key] = PartitionFlow(group, key[1], self._partitions[group.topics[0]], self._shared)
-                ready.append(self._flows[key].resume(rebuild=doubt if kept else None))
-            self._shared.standby.follow(self._others(owned))
-            self._count()
-            if await self._ready_or_revoked(ready):
-                log.info("ready: %s", self._describe() or "no partitions for this worker")
-        except Exception as error:
-            self.fail(error)
-            raise
-
-    async def _ready_or_revoked(self, ready: "list[Future[None]]") -> bool:
-        all_ready = asyncio.ensure_future(_done(ready, None))
-        revoked = asyncio.ensure_future(self._revoked.wait())
-        await asyncio.wait({all_ready, revoked}, return_when=asyncio.FIRST_COMPLETED)
-        revoked.cancel()
-        if not self._revoked.is_set():
-            return True
-        # Faust would fetch on the strength of this assignment: let it see first that there is another.
-        all_ready.cancel()
-        await self._assigned.wait()
-        return False
-
-    async def on_shutdown(self, app: Any, **_: Any) -> None:
-        await self._close(list(self._flows))
-
-    async def _close(self, keys: Iterable[tuple[str, int]]) -> None:
-        ended = [self._flows.pop(key).close() for key in keys]
-        if not await _done(ended, self._app.settings.request_timeout_ms / 1000):
-            log.warning("a batch in hand was given up: the next owner's fence will settle it")
-        self._count()
-
-    def _others(self, owned: set[tuple[str, int]]) -> list[tuple[Place, Callable[[], Pipeline]]]:
-        """Name the partitions that are not owned, each with what makes its empty pipeline."""
-        settings, found = self._app.settings, []
-        for group in self.groups:
-            count = self._partitions[group.topics[0]]
-            for partition in range(count):
-                if (group.name, partition) not in owned:
-                    make = partial(group.make_pipeline, partition, count, settings)
-                    found.append((group.place(partition, count, settings), make))
-        return found
-
-    def _owned(self, assignment: Iterable[TP]) -> set[tuple[str, int]]:
-        """Give the (group, partition)s of an assignment; each must be whole."""
-        topics = defaultdict(set)
-        for tp in assignment:
-            topics[self._group_of[tp.topic].name, tp.partition].add(tp.topic)
-        for group in self.groups:
-            for (name, partition), found in topics.items():
-                if name == group.name and found != set(group.topics):
-                    raise NotCopartitioned(
-                        f"partition {partition} of {', '.join(sorted(found))} was assigned without "
-                        f"{', '.join(sorted(set(group.topics) - found))}. All must have the same partition count, and all "
-                        f"workers of {self._app.settings.app_id} must be of one version: stop those that are not."
-                    )
-                if name == group.name and partition >= self._partitions[group.topics[0]]:
-                    raise NotCopartitioned(
-                        f"the {name} topics had {self._partitions[group.topics[0]]} partitions when this worker started, "
-                        f"now there is a partition {partition}: pools have moved, so their state has to. Restore the count."
-                    )
-        return set(topics)
-
-    # What the metrics ask
-
-    def _count(self) -> None:
-        for group in self.groups:
-            self.metrics.owned.labels(group.name).set(sum(name == group.name for name, _ in self._flows))
-
-    def _describe(self) -> str:
-        owned = defaultdict(list)
-        for name, partition in sorted(self._flows):
-            owned[name].append(str(partition))
-        return "; ".join(f"{name} partitions {', '.join(partitions)}" for name, partitions in owned.items())
-
-    def _lags(self) -> Iterable[tuple[tuple[str, ...], float]]:
-        for flow in list(self._flows.values()):
-            for topic, offset in list(flow.committed.items()):
-                if topic in flow.highwaters:
-                    yield (topic, str(flow.partition)), max(0, flow.highwaters[topic] - offset)
-
-    def _backlogs(self) -> Iterable[tuple[tuple[str, ...], float]]:
-        for (name, partition), flow in list(self._flows.items()):
-            yield (name, str(partition)), flow.backlog_rows
-
-
-async def _done(futures: "Iterable[Future[None]]", timeout_s: float | None) -> bool:
-    """Wait for futures of other threads; false if the time was up first."""
-    waiting = [asyncio.wrap_future(future) for future in futures]
-    return not waiting or not (await asyncio.wait(waiting, timeout=timeout_s))[1]
-
-
-def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, int]:
-    """Give the partition counts of all topics the worker reads.
-
-    Raises
-    ------
-    BrokerUnreachable
-        No broker answers.
-    CannotStart
-        A topic is missing, or topics of a group differ in their partition count.
-    """
-    admin = AdminClient(client_config(settings))
-    try:
-        found = admin.list_topics(timeout=min(10.0, settings.request_timeout_ms / 1000)).topics
-    except KafkaException as failure:
-        raise BrokerUnreachable(
-            f"no broker answers at {settings.bootstrap_servers} ({failure.args[0].str()}). "
-            "`nearshelf broker start` starts a local one; --bootstrap-servers names another."
-        ) from None
-    counts = {name: len(topic.partitions) for name, topic in found.items()}
-    needed = {locations.TOPIC, *(topic for group in groups for topic in (*group.topics, group.changelog_topic))}
-    if missing := sorted(needed - counts.keys()):
-        raise CannotStart(
-            f"topics missing at {settings.bootstrap_servers}: {', '.join(missing)}. `nearshelf topics create` makes them."
-        )
-    for group in groups:
-        sizes = {topic: counts[topic] for topic in (*group.topics, group.changelog_topic)}
-        if len(set(sizes.values())) > 1:
-            shown = ", ".join(f"{topic} {count}" for topic, count in sizes.items())
-            raise CannotStart(f"the {group.name} topics must all have the same number of partitions, found: {shown}.")
-    return counts
-
-
-def inventory_group() -> Group:
-    """The group of the inventory topics."""
-    from streams.inventory.pipeline import InventoryPipeline  # compiles at its import
-
-    return Group(
-        name="inventory",
-        topics=InventoryPipeline.topics,
-        changelog_topic=InventoryPipeline.changelog_topic,
-        make_pipeline=InventoryPipeline,
-        expendable=(ticks.TOPIC,),
-    )
-
-
-def clicks_group(settings: Settings) -> Group:
-    """The group of `clicks.v1`; its kernels are compiled here, before any click waits."""
-    from streams.demand.pipeline import ClicksPipeline, warm
-
-    warm(settings)
-    return Group(
-        name="clicks",
-        topics=ClicksPipeline.topics,
-        changelog_topic=ClicksPipeline.changelog_topic,
-        make_pipeline=ClicksPipeline,
-        reads_locations=False,
-    )
 
 
 def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> WorkerApp:
@@ -439,7 +63,7 @@ def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> Work
         The network file of the settings is missing or wrong.
     """
     network = load_network(settings.network).locations if settings.network else ()
-    groups = [inventory_group(), clicks_group(settings)] if groups is None else groups
+    groups = all_groups(settings) if groups is None else groups
     session_s = settings.session_timeout_ms / 1000
     app = WorkerApp(
         settings.app_id,

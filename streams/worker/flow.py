@@ -11,11 +11,9 @@ When a commit's fate is in doubt, state and producer are thrown away: fence, com
 the batches that were not settled go through again, less what turns out to be committed.
 
 Owner of the pipeline: the flow thread, nobody else ever. Invariants:
-- a record is processed once: what lies below the next offset is dropped, and a fetched range that does not join on to the one
-  before is refused (gaps *within* a range are the log's own: markers, compaction);
-- an outcome is committed in the order processed, or the state it belongs to is discarded;
-- the backlog is bounded by `backlog_rows` and one fetch.
-Not here: what the records mean (pipeline.py), who owns which partition (app.py).
+- a record is processed once: it enters the backlog once (backlog.py), and what was committed does not go through again;
+- an outcome is committed in the order processed, or the state it belongs to is discarded.
+Not here: what the records mean (streams/batch/pipeline.py), who owns which partition (flows.py).
 """
 
 import json
@@ -34,14 +32,15 @@ from confluent_kafka import KafkaError, KafkaException
 from streams.batch.pipeline import LocationChange, Outcome, Pipeline, Segment
 from streams.kafka.transport import Fetched
 from streams.worker import failpoints, recovery
+from streams.worker.backlog import Backlog, Taken
+from streams.worker.groups import Group
 from streams.worker.locations import Inbox, LocationFeed
 from streams.worker.metrics import Metrics
 from streams.worker.recovery import Inconsistent, Interrupted, LogReader
-from streams.worker.snapshots import Place, Snapshots
+from streams.worker.snapshots import Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
 from streams.worker.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
-from topics.codec.records import Records
 
 log = logging.getLogger("nearshelf.flow")
 
@@ -49,30 +48,11 @@ RETRY_S = 1.0
 # A broker that has just started may not know its partitions yet; one that does not after so long has lost them.
 UNKNOWN = {KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
 UNKNOWN_S = 60.0
-NEVER = 1 << 62  # an offset that no record reaches
 # Said when a restoration is held up for longer than any open transaction may last.
 HELD_UP = (
     "if the broker answers others, it has completed a transaction without ending it in its partitions (KAFKA-20734): find it "
     "with `kafka-transactions.sh find-hanging`, end it with `kafka-transactions.sh abort`, __consumer_offsets included"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Topics that share partitions, state and transactions."""
-
-    name: str
-    topics: tuple[str, ...]
-    changelog_topic: str
-    make_pipeline: Callable[[int, int, Any], Pipeline]
-    """(partition, partitions, settings) → an empty pipeline."""
-    expendable: tuple[str, ...] = ()
-    """Topics whose records may be deleted unread."""
-    reads_locations: bool = True
-
-    def place(self, partition: int, partitions: int, settings: Any) -> Place:
-        """Name one partition of the group."""
-        return Place(f"{settings.app_id}-{self.name}-{partition}", self.changelog_topic, partition, partitions)
 
 
 @dataclass(slots=True)
@@ -97,16 +77,6 @@ class Shared:
     """Told an error after which the worker must not go on."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Records of the backlog: one fetched range, or what is left of it."""
-
-    arrived: float  # monotonic seconds
-    topic: str
-    records: Records
-    size_bytes: int  # of their values
-
-
 class PartitionFlow:
     """The flow of one partition of one group. Public methods are the event loop's; none of them blocks.
 
@@ -125,12 +95,7 @@ class PartitionFlow:
         self._settings = shared.settings
         # The event loop's and the flow thread's, under the condition.
         self._condition = threading.Condition()
-        self._backlog: deque[_Waiting] = deque()
-        self._rows = 0
-        self._bytes = 0
-        self._positions: dict[str, int] = {}  # topic → where the next fetched range must start, at most
-        self._taken: dict[str, int] = {}  # topic → next offset that no batch has taken
-        self._held = False
+        self._backlog = Backlog(shared.settings, self._throttle)
         self._suspended = True
         self._closing = False
         self._rebuild: str | None = "assigned"  # why the state must be restored before anything else
@@ -140,7 +105,7 @@ class PartitionFlow:
         # The flow thread's alone.
         self._pipeline: Pipeline | None = None
         self._inbox: Inbox | None = None
-        self._unsettled: deque[dict[str, list[Records]]] = deque()  # batches whose commit is not known to have succeeded
+        self._unsettled: deque[Taken] = deque()  # batches whose commit is not known to have succeeded
         self._committer: Committer | None = None
         self._outcome: Outcome | None = None
         self._commit: Future[Committed] | None = None
@@ -160,32 +125,21 @@ class PartitionFlow:
         bool
             False if records before it are missing: the topic must be fetched again from `positions()[topic]`.
         """
-        topic = fetched.topic
         with self._condition:
-            self.highwaters[topic] = fetched.highwater
-            if self._suspended or self._closing or topic not in self._positions:
+            self.highwaters[fetched.topic] = fetched.highwater
+            if self._suspended or self._closing:
                 return True  # it will be fetched again, from the position at which the flow resumes
-            position = self._positions[topic]
-            if fetched.start > position:
-                return False
-            records = fetched.records
-            if fetched.start < position:
-                records = records.at_least(position)
-            self._positions[topic] = max(position, fetched.end)
-            if len(records):
-                self._append(_Waiting(time.monotonic(), topic, records, records.value_bytes))
-            if self._rows >= self._settings.backlog_rows and not self._held:
-                self._throttle(True)
-        return True
+            self._condition.notify_all()
+            return self._backlog.offer(fetched)
 
     def positions(self) -> dict[str, int]:
         """Give, per topic, the offset from which to fetch on."""
         with self._condition:
-            return dict(self._positions)
+            return dict(self._backlog.positions)
 
     @property
     def backlog_rows(self) -> int:
-        return self._rows
+        return self._backlog.rows
 
     def resume(self, rebuild: str | None = None) -> "Future[None]":
         """Go on, or begin.
@@ -222,8 +176,7 @@ class PartitionFlow:
                 self._quiet = Future()
                 if self._rebuild is not None:  # what was in hand is lost already
                     self._quiet.set_result(None)
-                self._clear()
-                self._positions = dict(self._taken)
+                self._backlog.drop()
                 self._condition.notify_all()
             return self._quiet
 
@@ -294,7 +247,7 @@ class PartitionFlow:
     def _interrupted(self) -> bool:
         return self._suspended or self._closing or self._rebuild is not None or not self._ready.done()
 
-    def _next_batch(self) -> tuple[dict[str, list[Records]], list[LocationChange]] | None:
+    def _next_batch(self) -> tuple[Taken, list[LocationChange]] | None:
         """Wait for a batch to close; None when something else is to be done first."""
         settings = self._settings
         with self._condition:
@@ -302,10 +255,10 @@ class PartitionFlow:
                 if self._commit_is_over():
                     return None
                 now, wake_at = time.monotonic(), self._tick_at
-                if self._inbox or self._rows >= settings.batch_rows or self._bytes >= settings.batch_bytes:
+                if self._inbox or self._backlog.full:
                     return self._cut()
                 if self._backlog and self._commit is None:
-                    closes_at = self._backlog[0].arrived + settings.batch_age_ms / 1000
+                    closes_at = self._backlog.arrived + settings.batch_age_ms / 1000
                     if now >= closes_at:
                         return self._cut()
                     wake_at = min(wake_at, closes_at)
@@ -314,31 +267,10 @@ class PartitionFlow:
                 self._condition.wait(wake_at - now)
         return None
 
-    def _cut(self) -> tuple[dict[str, list[Records]], list[LocationChange]]:
-        """Take a batch off the backlog: per topic its records, oldest first."""
-        batch: dict[str, list[Records]] = {}
-        rows_left, bytes_left = self._settings.batch_rows, self._settings.batch_bytes
-        while self._backlog and rows_left > 0 and (bytes_left > 0 or not batch):
-            waiting = self._backlog.popleft()
-            count, size_bytes = _fitting(waiting, rows_left, bytes_left, must=not batch)
-            if count == 0:
-                self._backlog.appendleft(waiting)
-                break
-            if count < len(waiting.records):
-                rest = _Waiting(waiting.arrived, waiting.topic, waiting.records[count:], waiting.size_bytes - size_bytes)
-                self._backlog.appendleft(rest)
-            records = waiting.records[:count]
-            batch.setdefault(waiting.topic, []).append(records)
-            self._taken[waiting.topic] = records[-1].offset + 1
-            rows_left -= count
-            bytes_left -= size_bytes
-            self._rows -= count
-            self._bytes -= size_bytes
-        if self._held and self._rows <= self._settings.backlog_rows // 2:
-            self._throttle(False)
-        return batch, self._inbox.take() if self._inbox is not None else []
+    def _cut(self) -> tuple[Taken, list[LocationChange]]:
+        return self._backlog.take(), self._inbox.take() if self._inbox is not None else []
 
-    def _advance(self, batch: dict[str, list[Records]], changes: list[LocationChange]) -> None:
+    def _advance(self, batch: Taken, changes: list[LocationChange]) -> None:
         self._unsettled.append(batch)
         segments = [Segment(topic, records) for topic, records in batch.items()]
         started = time.perf_counter()
@@ -365,7 +297,7 @@ class PartitionFlow:
             self._condition.notify_all()
 
     def _settle(self) -> None:
-        """Wait for the commit under way, if there is one, and take its result to heart."""
+        """Wait for the commit under way, if there is one, and act on its result: committed, fenced, in doubt or refused."""
         if self._commit is None:
             return
         commit, outcome, self._commit = self._commit, self._outcome, None
@@ -386,7 +318,8 @@ class PartitionFlow:
             count(self.group.name, "refused").inc()
             raise
         except Exception as error:
-            # Nobody foresaw it, so nobody knows what it left behind. Once may be chance; twice at one batch is a fault of ours.
+            # An error that this code does not know may have left anything behind. Once may be chance; twice at one batch is a
+            # fault of ours.
             if self._unforeseen_at == outcome.sequence:
                 raise
             self._unforeseen_at = outcome.sequence
@@ -400,9 +333,9 @@ class PartitionFlow:
             self._measure(outcome, committed)
 
     def _await_verdict(self) -> None:
-        """Fenced: has the group given the partition away? A member hears of it within a heartbeat; then this flow is suspended.
+        """After a fence, wait whether the group gives the partition away: then this flow is suspended within a heartbeat.
 
-        If it hears nothing, it is the owner, fenced by one that came too late: it takes the partition back.
+        If it is not, this worker is the owner, and the one that fenced it came too late: the flow takes the partition back.
         """
         with self._condition:
             self._condition.wait_for(lambda: self._suspended or self._closing, 2 * self._settings.heartbeat_ms / 1000)
@@ -459,20 +392,16 @@ class PartitionFlow:
             if self._inbox is not None:
                 self._shared.locations.unsubscribe(self._inbox)
             self._inbox = self._shared.locations.subscribe(self._wake)
-        # A broker may lose what it confirmed (KAFKA-20734): then it has to be fetched again, for it is kept here no longer.
+        # A broker may lose what it confirmed (KAFKA-20734). The flow keeps no committed records, so they are fetched again.
         lost = {topic: at for topic, at in self.committed.items() if positions[topic] < at}
         with self._condition:
             self._pipeline, self._rebuild = pipeline, None
             self.committed = dict(positions)
-            self._taken = dict(positions)
             if self._suspended or not self._ready.done():  # fetching starts anew from these positions
-                self._clear()
-                self._positions = dict(positions)
+                self._backlog.begin_at(positions)
             else:
-                # Another owner may have gone further than what was fetched here.
-                self._positions = {topic: max(at, positions[topic]) for topic, at in self._positions.items()}
-                self._positions |= {topic: positions[topic] for topic in lost}
-                self._put_back({topic: at for topic, at in positions.items() if topic not in lost})
+                self._backlog.go_on_from(positions, self._unsettled, lost)
+                self._condition.notify_all()
             self._unsettled.clear()
         for topic, at in lost.items():
             log.error(
@@ -521,45 +450,5 @@ class PartitionFlow:
             wait([self._committer.close()], RETRY_S)
             self._committer = None
 
-    def _put_back(self, positions: dict[str, int]) -> None:
-        """Queue the unsettled batches again, less what is committed after all; topics without a position are dropped."""
-        now = time.monotonic()
-        queued = [
-            _Waiting(now, topic, records, 0)
-            for batch in self._unsettled
-            for topic, chunks in batch.items()
-            for records in chunks
-        ]
-        queued.extend(self._backlog)
-        self._backlog.clear()
-        self._rows = self._bytes = 0
-        for waiting in queued:
-            records = waiting.records.at_least(positions.get(waiting.topic, NEVER))
-            if len(records):
-                self._append(_Waiting(waiting.arrived, waiting.topic, records, records.value_bytes))
-
-    # Both sides', under the condition.
-
-    def _append(self, waiting: _Waiting) -> None:
-        self._backlog.append(waiting)
-        self._rows += len(waiting.records)
-        self._bytes += waiting.size_bytes
-        self._condition.notify_all()
-
-    def _clear(self) -> None:
-        self._backlog.clear()
-        self._rows = self._bytes = 0
-        if self._held:
-            self._throttle(False)
-
     def _throttle(self, held: bool) -> None:
-        self._held = held
         self._shared.throttle([(topic, self.partition) for topic in self.group.topics], held)
-
-
-def _fitting(waiting: _Waiting, rows: int, size_bytes: int, must: bool) -> tuple[int, int]:
-    """Count the leading records that fit into the rows and bytes left, one at least if `must`; and their bytes."""
-    if len(waiting.records) <= rows and waiting.size_bytes <= size_bytes:
-        return len(waiting.records), waiting.size_bytes
-    count = max(min(rows, waiting.records.fitting(size_bytes)), int(must))
-    return count, waiting.records[:count].value_bytes

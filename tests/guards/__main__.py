@@ -54,14 +54,14 @@ GUARDS = {
     ),
     "next offset": Guard(
         "a fetched record is taken once, though it is fetched again",
-        "streams/worker/flow.py",
-        "            if fetched.start < position:\n",
-        "            if False:\n",
+        "streams/worker/backlog.py",
+        "        if fetched.start < position:\n",
+        "        if False:\n",
     ),
     "no gap between fetches": Guard(
         "a fetched range joins on to the one before",
-        "streams/worker/flow.py",
-        "            if fetched.start > position:\n                return False\n",
+        "streams/worker/backlog.py",
+        "        if fetched.start > position:\n            return False\n",
         "",
     ),
     "undo": Guard(
@@ -72,20 +72,20 @@ GUARDS = {
     ),
     "put back": Guard(
         "batches that were not settled go through again",
-        "streams/worker/flow.py",
-        "            for batch in self._unsettled\n            for topic, chunks",
-        "            for batch in ()\n            for topic, chunks",
+        "streams/worker/backlog.py",
+        " for batch in unsettled for topic, chunks",
+        " for batch in () for topic, chunks",
     ),
     "put back, less what is committed": Guard(
         "a batch that was committed after all does not go through again",
-        "streams/worker/flow.py",
-        "            records = waiting.records.at_least(positions.get(waiting.topic, NEVER))\n",
-        "            records = waiting.records\n",
+        "streams/worker/backlog.py",
+        "else positions.get(waiting.topic, NEVER))\n",
+        "else 0)\n",
     ),
     "another owner's progress": Guard(
         "what another owner committed meanwhile is not taken when it is fetched",
-        "streams/worker/flow.py",
-        "                self._positions = {topic: max(at, positions[topic]) for topic, at in self._positions.items()}\n",
+        "streams/worker/backlog.py",
+        "        self.positions = {topic: max(at, positions[topic]) for topic, at in self.positions.items()}\n",
         "",
     ),
     "confirmed and lost": Guard(
@@ -104,7 +104,7 @@ GUARDS = {
     "a backlog of another time": Guard(
         "what was fetched under an earlier assignment is dropped",
         "streams/worker/flow.py",
-        "                self._clear()\n                self._positions = dict(self._taken)\n",
+        "                self._backlog.drop()\n",
         "",
     ),
     "batch chain": Guard(

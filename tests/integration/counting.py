@@ -15,8 +15,8 @@ import numpy as np
 from config.settings import Settings
 from state.changelog import FIRST_LINK, next_link
 from streams.batch.pipeline import ChangelogGap, LocationChange, Outcome, Segment
-from streams.worker import app
-from streams.worker.flow import Group
+from streams.worker import app, flows
+from streams.worker.groups import Group
 from streams.worker.transactions import Doubt
 from topics.codec.messages import Messages
 
@@ -148,5 +148,5 @@ if __name__ == "__main__":
     options = json.loads(sys.argv[1])
     settings = WorkerSettings(**options)
     if settings.doubt_at:
-        app.fail_points = lambda _: doubtful(settings.doubt_at)
+        flows.fail_points = lambda _: doubtful(settings.doubt_at)
     sys.exit(app.run_worker(settings, [GROUP]))

@@ -17,7 +17,8 @@ FLAGS = {"session_timeout_ms": 2_000, "heartbeat_ms": 300, "batch_rows": 50, "cl
 WORKER = """
 import json, logging, sys
 from config.settings import load_settings
-from streams.worker.app import clicks_group, run_worker
+from streams.worker.app import run_worker
+from streams.worker.groups import clicks_group
 logging.basicConfig(level=logging.INFO)
 settings = load_settings(**json.loads(sys.argv[1]))
 sys.exit(run_worker(settings, [clicks_group(settings)]))

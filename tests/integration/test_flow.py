@@ -17,8 +17,8 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streams.worker.app import BrokerUnreachable, CannotStart, partition_counts
 from streams.worker.chain import Chain
+from streams.worker.cluster import BrokerUnreachable, CannotStart, partition_counts
 from streams.worker.failpoints import FAIL_POINTS
 from tests.integration.counting import CHANGELOG, GATE, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
 

@@ -18,7 +18,7 @@ from streams.audit.log import MemoryLog, Record
 from streams.batch.pipeline import LocationChange, Pipeline, Segment
 from streams.inventory import pipeline as inventory
 from streams.worker.chain import Chain
-from streams.worker.flow import Group
+from streams.worker.groups import Group
 from streams.worker.snapshots import Place, _cursor, _identity
 from tests.simulation.clients import Message
 from tests.simulation.kafka import MARKER, Cluster, Entry, Partition

@@ -15,9 +15,10 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from config.settings import Settings
-from streams.worker.app import BrokerUnreachable, clicks_group, inventory_group
+from streams.worker.cluster import BrokerUnreachable
 from streams.worker.failpoints import FAIL_POINTS
-from streams.worker.flow import Group, PartitionFlow
+from streams.worker.flow import PartitionFlow
+from streams.worker.groups import Group, clicks_group, inventory_group
 from streams.worker.transactions import Refused
 from tests.simulation import checks
 from tests.simulation import scheduler as simulated

@@ -25,8 +25,8 @@ from faust.types import TP
 
 from state import store
 from streams.kafka.transport import Fetched
-from streams.worker.app import Flows
-from streams.worker.flow import Group
+from streams.worker.flows import Flows
+from streams.worker.groups import Group
 from tests.simulation import clients
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World

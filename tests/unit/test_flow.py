@@ -11,7 +11,8 @@ import pytest
 from streams.batch.pipeline import LocationChange, Outcome
 from streams.kafka.transport import Fetched
 from streams.worker import flow as flow_module
-from streams.worker.flow import Group, PartitionFlow, Shared
+from streams.worker.flow import PartitionFlow, Shared
+from streams.worker.groups import Group
 from streams.worker.metrics import Metrics
 from streams.worker.transactions import Doubt, Fenced, Refused
 from topics.codec.records import Record, Records

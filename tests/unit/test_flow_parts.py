@@ -23,9 +23,9 @@ from streams.kafka.librdkafka import handle_of
 from streams.kafka.scheduler import BatchScheduler
 from streams.kafka.transport import Fetched, KeptRecords, read
 from streams.worker import transactions
+from streams.worker.backlog import Waiting, fitting
 from streams.worker.chain import Chain
 from streams.worker.failpoints import FAIL_POINTS, fail_points
-from streams.worker.flow import _fitting, _Waiting
 from streams.worker.locations import LocationFeed
 from streams.worker.metrics import Histogram
 from streams.worker.recovery import Inconsistent, read_positions
@@ -131,7 +131,7 @@ def test_the_scheduler_yields_a_partitions_range_once():
 
 def waiting(*sizes):
     records = Records.of(Record(offset, 0, None, b"x" * size, []) for offset, size in enumerate(sizes))
-    return _Waiting(0.0, "a.v1", records, sum(sizes))
+    return Waiting(0.0, "a.v1", records, sum(sizes))
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def waiting(*sizes):
     ],
 )
 def test_as_many_records_fit_as_rows_and_bytes_allow(sizes, rows, size_bytes, must, expected):
-    assert _fitting(waiting(*sizes), rows, size_bytes, must) == expected
+    assert fitting(waiting(*sizes), rows, size_bytes, must) == expected
 
 
 # Recovery
@@ -396,8 +396,8 @@ def test_without_a_fail_point_nothing_happens():
 
 
 def test_a_partition_of_which_a_topic_is_missing_is_refused():
-    from streams.worker.app import Flows, NotCopartitioned
-    from streams.worker.flow import Group
+    from streams.worker.flows import Flows, NotCopartitioned
+    from streams.worker.groups import Group
 
     signals = SimpleNamespace(connect=lambda handler: None)
     app = SimpleNamespace(

@@ -1,0 +1,54 @@
+"""What the worker needs of the cluster before it starts: the topics, and partition counts that go together.
+
+Not here: making topics (`nearshelf topics create`), who owns which partition (flows.py).
+"""
+
+from collections.abc import Iterable
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from config.settings import Settings
+from streams.kafka.clients import client_config
+from streams.worker import locations
+from streams.worker.groups import Group
+
+
+class CannotStart(Exception):
+    """The cluster is not as the worker needs it; the message says what is missing and what to do."""
+
+
+class BrokerUnreachable(CannotStart):
+    """No broker answers."""
+
+
+def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, int]:
+    """Give the partition counts of all topics the worker reads.
+
+    Raises
+    ------
+    BrokerUnreachable
+        No broker answers.
+    CannotStart
+        A topic is missing, or topics of a group differ in their partition count.
+    """
+    admin = AdminClient(client_config(settings))
+    try:
+        found = admin.list_topics(timeout=min(10.0, settings.request_timeout_ms / 1000)).topics
+    except KafkaException as failure:
+        raise BrokerUnreachable(
+            f"no broker answers at {settings.bootstrap_servers} ({failure.args[0].str()}). "
+            "`nearshelf broker start` starts a local one; --bootstrap-servers names another."
+        ) from None
+    counts = {name: len(topic.partitions) for name, topic in found.items()}
+    needed = {locations.TOPIC, *(topic for group in groups for topic in (*group.topics, group.changelog_topic))}
+    if missing := sorted(needed - counts.keys()):
+        raise CannotStart(
+            f"topics missing at {settings.bootstrap_servers}: {', '.join(missing)}. `nearshelf topics create` makes them."
+        )
+    for group in groups:
+        sizes = {topic: counts[topic] for topic in (*group.topics, group.changelog_topic)}
+        if len(set(sizes.values())) > 1:
+            shown = ", ".join(f"{topic} {count}" for topic, count in sizes.items())
+            raise CannotStart(f"the {group.name} topics must all have the same number of partitions, found: {shown}.")
+    return counts
