@@ -37,6 +37,7 @@ from state.index import find_cell
 from state.pool import RINGS, PoolState
 from state.stock import find_sku
 from state.tables import ROW_TABLES
+from streams.batch.clock import Clock
 from streams.batch.pipeline import Outcome
 from streams.inventory.pipeline import InventoryPipeline
 
@@ -46,7 +47,7 @@ UNITS = 1_000  # of a cell, at least
 GOAL_BYTES = 40
 GOAL_CELLS = 10_000_000
 DEMANDS = ("uniform", "Zipf")
-STAGES = ("decode", "route", "encode", "record")
+STAGES = ("decode", "apply", "encode", "record")
 SHOWN_BYTES = 0.5  # a cell; arrays below it are summed up
 ROWS_LIKE = {"cell_event": "cells", "sku_cells": "cells", "sku_links": "skus", "line_links": "lines"}
 """Arrays beside a table, with an entry for each of its rows."""
@@ -245,9 +246,13 @@ def _order_values(first: int, skus: np.ndarray, quantities: np.ndarray, random: 
 
 def _processed(pipeline: InventoryPipeline, topic: str, values: list[bytes], first: int) -> tuple[Outcome, float]:
     given = [segment(topic, values, first, END_MS)]
-    started = time.perf_counter()
-    outcome = pipeline.process(given, [])
-    return outcome, time.perf_counter() - started
+    clock = Clock()
+    decoded = pipeline.decode(given)
+    clock.stage("decode")
+    outcome = pipeline.process(decoded, [])
+    clock.stage("process")
+    outcome.stages |= clock.seconds
+    return outcome, clock.seconds["decode"] + clock.seconds["process"]
 
 
 def _check_units(pool: PoolState, moved: np.ndarray) -> None:

@@ -42,7 +42,7 @@ def stock(pipeline: InventoryPipeline, cells: int, kind: Kind = "receipt", units
     for first in range(0, cells, BATCH):
         values = [_stock_value(number, kind, units) for number in range(first, min(first + BATCH, cells))]
         timestamp = TIME_MS + TEN_DAYS_MS * first // cells
-        yield pipeline.process([segment("stock.v1", values, first, timestamp)], changes)
+        yield pipeline.process(pipeline.decode([segment("stock.v1", values, first, timestamp)]), changes)
         changes = []
 
 

@@ -81,7 +81,8 @@ def play(pipeline: InventoryPipeline, log: Log, size: int) -> list[Outcome]:
     """Run a log through a pipeline in batches of `size` records."""
     outcomes = []
     for at in range(0, len(log.records), size):
-        outcomes.append(pipeline.process(segments(log.records[at : at + size]), log.locations if at == 0 else []))
+        decoded = pipeline.decode(segments(log.records[at : at + size]))
+        outcomes.append(pipeline.process(decoded, log.locations if at == 0 else []))
     return outcomes
 
 
@@ -237,5 +238,5 @@ def make_log(seed: int, count: int, tight: int = 6, step_ms: int = 700, **change
         offsets[topic] = offsets.get(topic, -1) + rng.choice([1, 1, 1, 2])
         record = LogRecord(topic, offsets[topic], now, key, value)
         log.records.append(record)
-        shop.learn(scout.process(segments([record]), log.locations if i == 0 else []))
+        shop.learn(scout.process(scout.decode(segments([record])), log.locations if i == 0 else []))
     return log

@@ -1,22 +1,20 @@
-"""What a flow and a pipeline say to each other: a batch of records goes in, everything to be committed comes out.
+"""The protocol between a flow and a pipeline: a batch of records goes in, everything to be committed comes out.
 
 A pipeline owns the state of one partition of one group of topics. It knows no Kafka client, no clock and no event loop, so
-the same records in the same order always give the same outcome. The flow (worker/flow.py) feeds it, commits what it gives,
-and rebuilds it from the changelog whenever a commit's fate is in doubt.
+the same records in the same order always give the same outcome. The flow (worker/flow.py) gives batches to the pipeline,
+commits their outcomes, and restores the pipeline from the changelog whenever it can't know whether a commit took effect.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from state.pool import Delta
 from topics.codec.messages import Messages
 from topics.codec.records import Record, Records
-
-TRACE_BYTES = 256
 
 
 @dataclass(slots=True)
@@ -36,16 +34,6 @@ class Segment:
 
     def __iter__(self) -> Iterator[Record]:
         return chain.from_iterable(self.records)
-
-    @property
-    def first(self) -> int:
-        """Offset of the first record."""
-        return int(self.records[0].rows["offset"][0])
-
-    @property
-    def last(self) -> int:
-        """Offset of the last record."""
-        return int(self.records[-1].rows["offset"][-1])
 
 
 @dataclass(slots=True)
@@ -102,13 +90,12 @@ class ChangelogGap(Exception):
     """The changelog's chain of batches is broken: found, expected and where stand in the message."""
 
 
-def trace_of(record: Record) -> list[tuple[str, bytes]]:
-    """Give the headers of a record that its outputs carry on: a `traceparent`, if it is of the size that one has."""
-    return [header for header in record.headers if header[0] == "traceparent" and len(header[1] or b"") <= TRACE_BYTES]
+D = TypeVar("D")
+"""A decoded batch; what it is, only its pipeline knows."""
 
 
-class Pipeline(Protocol):
-    """One partition's owner of state, as the flow sees it."""
+class Pipeline(Protocol[D]):
+    """One partition's owner of state, as the flow sees it. A batch goes through `decode`, `lacks_locations` and `process`."""
 
     topics: tuple[str, ...]
     changelog_topic: str
@@ -116,11 +103,14 @@ class Pipeline(Protocol):
     link: bytes
     next_offsets: dict[str, int]
 
-    def process(self, segments: list[Segment], locations: list[LocationChange]) -> Outcome:
-        """Apply a batch: location changes first, then the segments' records merged by timestamp."""
+    def decode(self, segments: list[Segment]) -> D:
+        """Read a batch's records, merged by timestamp. The state is not asked and not changed."""
 
-    def needs_locations(self, segments: list[Segment]) -> bool:
-        """Tell whether a record names a location nobody knows, so that the feed should catch up first."""
+    def lacks_locations(self, decoded: D) -> bool:
+        """Tell whether a record names a location or a pool that is unknown here, so that the location feed should catch up."""
+
+    def process(self, decoded: D, changes: list[LocationChange]) -> Outcome:
+        """Apply a batch: location changes first, then its records."""
 
     def needs_ticks(self) -> list[bytes]:
         """Give the ids of the pools in which something waits on time."""

@@ -1,4 +1,4 @@
-"""Dead letters: the sentence of what the engine refused (what was expected, what came, where), and the letter itself."""
+"""The sentence of a dead letter: what was expected, what was found, where. The letter itself: streams/batch/letters.py."""
 
 from typing import Any
 
@@ -6,12 +6,7 @@ import numpy as np
 
 from streams.inventory.events import MAX_LINE_PARTS, MAX_ORDER_PARTS
 from topics.codec.decode import Batch
-from topics.codec.encode import encode_dead_letter
 from topics.reasons import DeadLetter, Kind
-
-# A broker measures what it takes compressed, so a record may be of any size; a letter in base64 must fit into one again.
-LARGEST_BYTES = 5 << 20
-LONGEST_DETAIL = 2_000  # characters
 
 
 def _text(batch: Batch, event: np.void, column: str) -> str:
@@ -58,18 +53,3 @@ def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[b
         "one more (setting max_supplies)",
     }
     return reason, sentences[reason]
-
-
-def letter(topic: str, partition: int, record: Any, reason: DeadLetter, detail: str) -> dict:
-    """Write a refused record as a dead letter: whole, but for a key and value too large to be written again.
-
-    Those are left out, which the detail says; they are where the letter says the record is.
-    """
-    key, value = record.key, record.value
-    size = len(key or b"") + len(value or b"")
-    if len(detail) > LONGEST_DETAIL:
-        detail = f"{detail[:LONGEST_DETAIL]} ... ({len(detail)} characters)"
-    if size > LARGEST_BYTES:
-        key = value = None
-        detail += f"; key and value, {size} bytes, are left out: read them at {topic}[{partition}] offset {record.offset}"
-    return encode_dead_letter(topic, partition, record.offset, record.timestamp, key, value, reason, detail)

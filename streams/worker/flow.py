@@ -4,8 +4,9 @@
     Faust agent → offer() → backlog → batch n+1 → pipeline.process → [outcome] → batch n: one Kafka transaction
 
 The life of a batch: 1. it closes on rows, bytes or age (an open one waits for the commit under way, which it would wait for
-anyway); 2. if it names an unknown location, the location feed catches up; 3. the pipeline applies it; 4. the commit before it
-is settled; 5. its own begins, and the next batch is taken. So the state is at most one batch ahead of the commit under way.
+anyway); 2. the pipeline decodes it; 3. if it names an unknown location, the location feed catches up; 4. the pipeline applies
+it; 5. the commit before it is settled; 6. its own begins, and the next batch is taken. So the state is at most one batch ahead
+of the commit under way.
 
 When a commit's fate is in doubt, state and producer are thrown away: fence, committed offsets, changelog (recovery.py), then
 the batches that were not settled go through again, less what turns out to be committed.
@@ -29,6 +30,7 @@ from typing import Any
 import numpy as np
 from confluent_kafka import KafkaError, KafkaException
 
+from streams.batch.clock import Clock
 from streams.batch.pipeline import LocationChange, Outcome, Pipeline, Segment
 from streams.kafka.transport import Fetched
 from streams.worker import failpoints, recovery
@@ -273,13 +275,15 @@ class PartitionFlow:
     def _advance(self, batch: Taken, changes: list[LocationChange]) -> None:
         self._unsettled.append(batch)
         segments = [Segment(topic, records) for topic, records in batch.items()]
-        started = time.perf_counter()
-        if self._inbox is not None and self._pipeline.needs_locations(segments):
+        clock = Clock()
+        decoded = self._pipeline.decode(segments)
+        clock.stage("decode")
+        if self._inbox is not None and self._pipeline.lacks_locations(decoded):
             self._shared.locations.catch_up(self._settings.location_catchup_ms / 1000)
             changes += self._inbox.take()
-        prepared = time.perf_counter()
-        outcome = self._pipeline.process(segments, changes)
-        outcome.stages["prepare"] = prepared - started  # a pipeline may decode as it looks for unknown locations
+        clock.stage("catch_up")
+        outcome = self._pipeline.process(decoded, changes)
+        outcome.stages = clock.seconds | outcome.stages
         self._shared.passed(failpoints.AFTER_PROCESS)
         self._settle()
         if self._rebuild is not None:

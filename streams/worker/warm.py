@@ -38,13 +38,13 @@ def warm_kernels(settings: Settings) -> None:
     pipeline = InventoryPipeline(0, 1, settings)
     network = [LocationChange(0, 0, 0, b"A", orjson.dumps(_LOCATION))]
     segments = [_segment("stock.v1", _RECEIPT), _segment("sales.v1", _SALE), _segment("orders.v1", _ORDER, {})]
-    pipeline.needs_locations(segments)
-    first = pipeline.process(segments, network)
-    pipeline.needs_locations([])
+    first = pipeline.process(pipeline.decode(segments), network)
     restored = InventoryPipeline(0, 1, settings)
     restored.restore(first.changelog, first.link)
     restored.seal()
-    restored.process([_segment("ticks.v1", {"pool_id": "warm"})], [])
+    decoded = restored.decode([_segment("ticks.v1", {"pool_id": "warm"})])
+    restored.lacks_locations(decoded)
+    restored.process(decoded, [])
 
 
 if __name__ == "__main__":

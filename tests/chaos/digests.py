@@ -64,7 +64,7 @@ def folded(read: Read, partition: int, partitions: int, settings: Settings) -> d
     pipeline = InventoryPipeline(partition, partitions, settings)
     for manifest, blobs in batches(read, partition):
         for pool in manifest["pools"]:
-            pipeline._pool(pool["pool_id"].encode()).fold(changelog.delta_of(pool["tables"], blobs))
+            pipeline.pool(pool["pool_id"].encode()).fold(changelog.delta_of(pool["tables"], blobs))
     pipeline.seal()
     return pool_digests(pipeline)
 
@@ -84,11 +84,11 @@ def from_snapshot(directory: Path, read: Read, partition: int, partitions: int, 
     if cursor is None:
         return None
     for pool_id, delta in pools.items():
-        pipeline._pool(pool_id.encode()).fold(delta)
+        pipeline.pool(pool_id.encode()).fold(delta)
     for manifest, blobs in batches(read, partition):
         if manifest["batch"] > cursor["batch"]:
             for pool in manifest["pools"]:
-                pipeline._pool(pool["pool_id"].encode()).fold(changelog.delta_of(pool["tables"], blobs))
+                pipeline.pool(pool["pool_id"].encode()).fold(changelog.delta_of(pool["tables"], blobs))
     pipeline.seal()
     return pool_digests(pipeline)
 
@@ -105,7 +105,7 @@ def replayed(read: Read, partition: int, partitions: int, settings: Settings, se
         if manifest["locations"]:
             _apply(pipeline, taken, chance)
             taken = []
-            pipeline.process([], [_change(change) for change in manifest["locations"]])
+            pipeline.process(pipeline.decode([]), [_change(change) for change in manifest["locations"]])
         taken.extend(next(inputs[manifest["topics"][code]]) for code in bytes(blobs[at : at + size]))
     _apply(pipeline, taken, chance)
     return pool_digests(pipeline)
@@ -128,7 +128,7 @@ def _apply(pipeline: InventoryPipeline, taken: list[Taken], chance: random.Rando
         by_topic: dict[str, list[Taken]] = {}
         for record in batch:
             by_topic.setdefault(record.topic, []).append(record)
-        pipeline.process([Segment.of(topic, records) for topic, records in by_topic.items()], [])
+        pipeline.process(pipeline.decode([Segment.of(topic, records) for topic, records in by_topic.items()]), [])
 
 
 def cuts(taken: Iterable[Taken], chance: random.Random) -> Iterator[list[Taken]]:

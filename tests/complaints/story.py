@@ -116,7 +116,7 @@ class Story:
 
 def change_places(ending: Ending, *changes: LocationChange) -> Ending:
     """Go on with a change of locations; returns all so far."""
-    outcome = ending.pipeline.process([], list(changes))
+    outcome = ending.pipeline.process(ending.pipeline.decode([]), list(changes))
     return Ending(ending.pipeline, [*ending.outcomes, outcome])
 
 

@@ -51,10 +51,10 @@ def test_a_row_read_otherwise_by_the_scanner_is_found():
 
 def test_a_record_that_raises_is_found(monkeypatch):
     class Raising(InventoryPipeline):
-        def process(self, given, changes):
+        def decode(self, given):
             if any(record.key == b"mars" for segment in given for record in segment):
                 raise ValueError("told to")
-            return super().process(given, changes)
+            return super().decode(given)
 
     monkeypatch.setattr(worker, "InventoryPipeline", Raising)
     assert "told to" in worker.run_round("x", 100).stops[0]
@@ -113,8 +113,8 @@ class Shop(RuleBasedStateMachine):
         self.outcomes = []
         self.network = [location(place, "uk", i, latitude=50.0 + i) for i, place in enumerate(PLACES)]
         self.pipeline, self.twin = InventoryPipeline(0, 1, settings()), InventoryPipeline(0, 1, settings())
-        self.outcomes.append(self.pipeline.process([], self.network))
-        self.twin.process([], self.network)
+        self.outcomes.append(self.pipeline.process(self.pipeline.decode([]), self.network))
+        self.twin.process(self.twin.decode([]), self.network)
 
     def _append(self, topic: str, value: bytes, twin_topic: str, twin_value: bytes) -> None:
         self.made += 1
@@ -124,7 +124,7 @@ class Shop(RuleBasedStateMachine):
             if name == "uk":
                 self.pending.append(record)
             else:
-                self.twin.process(segments([record]), [])
+                self.twin.process(self.twin.decode(segments([record])), [])
 
     def _tell(self, topic: str, **body) -> None:
         event = {"event_id": f"e{self.made}", "event_time": START_MS + 500 * self.made} | body
@@ -165,7 +165,7 @@ class Shop(RuleBasedStateMachine):
     def commit(self, keep):
         batch = self.pending[: max(1, len(self.pending) - keep)]
         del self.pending[: len(batch)]
-        self.outcomes.append(self.pipeline.process(segments(batch), []))
+        self.outcomes.append(self.pipeline.process(self.pipeline.decode(segments(batch)), []))
 
     @rule()
     def restart(self):

@@ -203,8 +203,9 @@ def _play(make: Callable, batches: Batches, found: Found) -> Played | None:
     pipeline, outcomes = make(), []
     for given, changes in batches:
         try:
-            pipeline.needs_locations(given)
-            outcomes.append(pipeline.process(given, changes))
+            decoded = pipeline.decode(given)
+            pipeline.lacks_locations(decoded)
+            outcomes.append(pipeline.process(decoded, changes))
         except Exception as error:
             shown = [(segment.topic, record.key, record.value) for segment in given for record in segment]
             found.stops.append(f"{type(error).__name__}: {error!s:.300} at {shown!r:.2000}")

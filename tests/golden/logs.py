@@ -50,7 +50,8 @@ def make_clicks(seed: int, count: int) -> list[LogRecord]:
 
 def play_clicks(pipeline: ClicksPipeline, records: list[LogRecord], size: int) -> list[Outcome]:
     """Run clicks through a pipeline in batches of `size` records."""
-    return [pipeline.process([Segment.of("clicks.v1", records[at : at + size])], []) for at in range(0, len(records), size)]
+    batches = ([Segment.of("clicks.v1", records[at : at + size])] for at in range(0, len(records), size))
+    return [pipeline.process(pipeline.decode(batch), []) for batch in batches]
 
 
 def clicks_pipeline(**changed: Any) -> ClicksPipeline:

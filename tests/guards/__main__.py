@@ -163,8 +163,8 @@ GUARDS = {
     ),
     "a location change once": Guard(
         "a record of locations.v1 that a batch has applied is not applied again",
-        "streams/inventory/pipeline.py",
-        " and change.offset >= self._location_next.get(change.partition, 0)\n",
+        "streams/inventory/network.py",
+        " and change.offset >= self._applied.get(change.partition, 0)\n",
         "\n",
     ),
     "partition of the key": Guard(

@@ -65,7 +65,7 @@ def play(under_test, log, sizes):
     outcomes, at, number = [], 0, 0
     while at < len(log):
         size = sizes[number % len(sizes)]
-        outcomes.append(under_test.process([Segment.of("clicks.v1", log[at : at + size])], []))
+        outcomes.append(under_test.process(under_test.decode([Segment.of("clicks.v1", log[at : at + size])]), []))
         at, number = at + size, number + 1
     return outcomes
 

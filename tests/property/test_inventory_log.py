@@ -89,7 +89,7 @@ def test_a_skus_cells_lie_by_latitude_though_locations_move_and_after_a_restore(
                 LocationChange(0, 1_000 * at + i, each.timestamp, each.key, orjson.dumps(orjson.loads(each.value) | where))
                 for i, each in enumerate(moved)
             ]
-        outcomes.append(pipeline.process(segments(log.records[at : at + 50]), changes))
+        outcomes.append(pipeline.process(pipeline.decode(segments(log.records[at : at + 50])), changes))
     found, restored = ({key: _blocks(state) for key, state in each.pools.items()} for each in (pipeline, _restored(outcomes)))
     assert found == restored
     for key, state in pipeline.pools.items():

@@ -15,8 +15,8 @@ from state.changelog import FIRST_LINK, next_link
 from state.store import Store, StoreDamaged, StoreForeign
 from streams.audit import audit_log, limits_of
 from streams.audit.log import MemoryLog, Record
+from streams.batch.inputs import Inputs
 from streams.batch.pipeline import LocationChange, Pipeline, Segment
-from streams.inventory import pipeline as inventory
 from streams.worker.chain import Chain
 from streams.worker.groups import Group
 from streams.worker.snapshots import Place, _cursor, _identity
@@ -211,7 +211,7 @@ def replayed(cluster: Cluster, group: Group, number: int, settings: Any, rng: ra
         changes = [_change(cluster, change) for change in manifest["locations"]]
         if changes:
             _play(pipeline, pending, rng, to_end=True)
-            pipeline.process([], changes)
+            pipeline.process(pipeline.decode([]), changes)
         at = manifest["order"]["at"]
         order = bytes(blobs[at : at + manifest["order"]["bytes"]])
         pending += [(manifest["topics"][code], next(inputs[manifest["topics"][code]])) for code in order]
@@ -223,6 +223,13 @@ def replayed(cluster: Cluster, group: Group, number: int, settings: Any, rng: ra
 def _change(cluster: Cluster, change: dict) -> LocationChange:
     entry = cluster.partitions["locations.v1", change["partition"]].entries[change["offset"]]
     return LocationChange(change["partition"], change["offset"], entry.timestamp, entry.key, entry.value)
+
+
+def _places(batch: list[Segment], pipeline: Pipeline) -> list[tuple[str, int]]:
+    """Topic and offset of a batch's records, in the order that the pipeline applies them."""
+    inputs = Inputs(batch, pipeline.topics)
+    offsets = inputs.records.rows["offset"].tolist()
+    return [(pipeline.topics[code], offset) for code, offset in zip(inputs.codes, offsets, strict=True)]
 
 
 def _play(pipeline: Pipeline, pending: list[tuple[str, Any]], rng: random.Random, to_end: bool) -> None:
@@ -237,8 +244,8 @@ def _play(pipeline: Pipeline, pending: list[tuple[str, Any]], rng: random.Random
             for topic, record in wanted:
                 segments.setdefault(topic, []).append(record)
             batch = [Segment.of(topic, records) for topic, records in segments.items()]
-            if len(batch) == 1 or inventory._merged(batch)[0] == [record for _, record in wanted]:
+            if len(batch) == 1 or _places(batch, pipeline) == [(topic, record.offset) for topic, record in wanted]:
                 break
             wanted = wanted[: (len(wanted) + 1) // 2]  # another order by timestamps: fewer at once
-        pipeline.process(batch, [])
+        pipeline.process(pipeline.decode(batch), [])
         del pending[: len(wanted)]

@@ -70,7 +70,7 @@ def run(seed: int, clicks: int, most: int, restarts: float = 0.0, **changed) -> 
             for record in topics.records["clicks-changelog.v1"]:
                 pipeline.restore(record.value, bytes.fromhex(dict(record.headers)["link"].decode()))
             pipeline.seal()
-        topics.commit(pipeline.process([Segment.of("clicks.v1", taken)], []))
+        topics.commit(pipeline.process(pipeline.decode([Segment.of("clicks.v1", taken)]), []))
     return topics, settings
 
 

@@ -262,7 +262,7 @@ def run(
             pipeline, located = restarted(topics, settings)
         changes = []
         outcome = pipeline.process(
-            [Segment.of(topic, records) for topic, records in taken.items()],
+            pipeline.decode([Segment.of(topic, records) for topic, records in taken.items()]),
             [LocationChange(0, record.offset, record.timestamp, record.key, record.value) for record in located],
         )
         topics.commit(outcome)

@@ -40,7 +40,7 @@ class Partition:
         """Each of `given`: (timestamp, value), (timestamp, value, headers) or what `click` gives."""
         records = [LogRecord(self.offset + i, time, value, headers=tuple(more)) for i, (time, value, *more) in enumerate(given)]
         self.offset += len(records)
-        return self.pipeline.process([Segment.of("clicks.v1", records)] if records else [], [])
+        return self.pipeline.process(self.pipeline.decode([Segment.of("clicks.v1", records)] if records else []), [])
 
 
 def click(after_ms=0, event_id=None, kind="view", **more):
@@ -211,7 +211,7 @@ def test_a_bad_click_goes_whole_to_the_dead_letters_and_costs_no_good_one():
 def test_a_record_without_a_value_or_key_is_refused_or_counted_like_any():
     partition = Partition()
     records = [LogRecord(0, START_MS, None, None), LogRecord(1, START_MS, click()[1], None)]
-    outcome = partition.pipeline.process([Segment.of("clicks.v1", records)], [])
+    outcome = partition.pipeline.process(partition.pipeline.decode([Segment.of("clicks.v1", records)]), [])
     assert outcome.counts == {("clicks.v1", "dead_letter"): 1, ("clicks.v1", "applied"): 1}
 
 

@@ -87,7 +87,10 @@ class Counting:
         self.next_offsets |= offsets
         return Outcome({}, b"x", offsets, self.sequence, {(topic, "applied"): len(found) for topic, found in batch})
 
-    def needs_locations(self, segments):
+    def decode(self, segments):
+        return segments
+
+    def lacks_locations(self, decoded):
         return self.wants_locations
 
     def needs_ticks(self):

@@ -29,7 +29,7 @@ def refuses(story: Story, size: int, *reasons: str) -> Ending:
     twin = InventoryPipeline(0, 1, story._settings)
     play(twin, type(story.log)(story.log.locations, story.log.records[: -len(reasons)]), size)
     for i, record in enumerate(refused):
-        twin.process([Segment.of("ticks.v1", [LogRecord("ticks.v1", i, record.timestamp, b"uk", TICK)])], [])
+        twin.process(twin.decode([Segment.of("ticks.v1", [LogRecord("ticks.v1", i, record.timestamp, b"uk", TICK)])]), [])
     assert digest(ending.state) == digest(twin.pools[b"uk"])
     return ending
 
@@ -208,7 +208,7 @@ def clicks(*skus: str, start: int = 0, kind: str = "view") -> list[LogRecord]:
 
 def count_clicks(pipeline: ClicksPipeline, records: list[LogRecord], size: int) -> list:
     batches = [records[at : at + size] for at in range(0, len(records), size)]
-    return [pipeline.process([Segment.of("clicks.v1", batch)], []) for batch in batches]
+    return [pipeline.process(pipeline.decode([Segment.of("clicks.v1", batch)]), []) for batch in batches]
 
 
 def narrow(rows: int) -> ClicksPipeline:
@@ -322,7 +322,8 @@ def test_a_hostile_sender_of_clicks_makes_no_array_grow():
     pipeline = narrow(100)
     sizes = []
     for part in range(10):
-        pipeline.process([Segment.of("clicks.v1", clicks(*(f"{part}-{i}" for i in range(100)), start=100 * part))], [])
+        sent = clicks(*(f"{part}-{i}" for i in range(100)), start=100 * part)
+        pipeline.process(pipeline.decode([Segment.of("clicks.v1", sent)]), [])
         sizes.append({name: array.nbytes for name, array in pipeline.state.t.arrays().items()})
     assert sizes[-1] == sizes[1]
 

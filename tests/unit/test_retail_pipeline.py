@@ -41,7 +41,7 @@ class Site:
             for offset, location in enumerate(self.network.locations)
         ]
         for pipeline in self.pipelines:
-            pipeline.process([], changes)
+            pipeline.process(pipeline.decode([]), changes)
 
     def send(self, records: list[Record], start_ms: int, end_ms: int) -> None:
         """Append records to the log, evenly from start to end, and process them in batches."""
@@ -59,7 +59,7 @@ class Site:
                 self._process(pipeline, log[first : first + BATCH])
 
     def _process(self, pipeline: InventoryPipeline, batch: list[LogRecord]) -> None:
-        outcome = pipeline.process(segments(batch), [])
+        outcome = pipeline.process(pipeline.decode(segments(batch)), [])
         self.counts.update(outcome.counts)
         for message in outcome.outputs.get("dead-letter.v1", []):
             letter = orjson.loads(message["value"])

@@ -1,0 +1,43 @@
+"""A batch of inventory records, decoded: what the inventory pipeline's `decode` gives and its `process` takes."""
+
+import numpy as np
+
+from streams.batch.inputs import Inputs
+from streams.batch.pipeline import LocationChange, Segment
+from topics.codec.decode import decode
+from topics.columns import EVENT
+from topics.events import INVENTORY_TOPICS
+from topics.reasons import Kind
+
+TOPICS = (*INVENTORY_TOPICS, "locations.v1")
+"""An event's topic is its place here."""
+
+
+class Decoded:
+    """A batch's records as columns.
+
+    Attributes
+    ----------
+    inputs : Inputs
+        The n records.
+    batch : topics.codec.decode.Batch
+        Their rows, EVENT[n], and texts.
+    """
+
+    def __init__(self, segments: list[Segment]):
+        self.inputs = Inputs(segments, INVENTORY_TOPICS)
+        self.batch = decode(self.inputs.records, self.inputs.codes)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def with_changes(self, changes: list[LocationChange]) -> np.ndarray:
+        """Give the batch's events, and behind them a row for each location change: a decision may name it as its cause."""
+        if not changes:
+            return self.batch.events
+        rows = np.zeros(len(changes), EVENT)
+        rows["kind"] = Kind.LOCATION
+        rows["topic"] = TOPICS.index("locations.v1")
+        rows["offset"] = [change.offset for change in changes]
+        rows["timestamp"] = [change.timestamp for change in changes]
+        return np.concatenate([self.batch.events, rows])
