@@ -12,6 +12,7 @@ from state.stock import available
 from state.tables import FREED_COUNT, MAX_UNITS, TO_ROUTE
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
+from streams.routing.sorting import sort_rows
 from topics import columns as c
 from topics.compiled.bundle import bundle
 from topics.compiled.kernels import allocating_kernel, kernel
@@ -290,28 +291,6 @@ def write_decision(t, out, order_row, status, event, work, routed):
 
 
 @kernel
-def _sort_by_age(t, chosen, count):
-    """Sort the first `count` order rows, oldest first (heapsort: in place, whatever their number)."""
-    size = count
-    root = count // 2
-    while size > 1:
-        if root > 0:
-            root -= 1
-        else:
-            size -= 1
-            chosen[0], chosen[size] = chosen[size], chosen[0]
-        parent = root
-        while 2 * parent + 1 < size:
-            child = 2 * parent + 1
-            if child + 1 < size and t.orders[chosen[child]].age < t.orders[chosen[child + 1]].age:
-                child += 1
-            if t.orders[chosen[parent]].age >= t.orders[chosen[child]].age:
-                break
-            chosen[parent], chosen[child] = chosen[child], chosen[parent]
-            parent = child
-
-
-@kernel
 def _choose(t, work, sku, units, count):
     """Note the orders that wait for a SKU with a line of at most `units`; returns how many are noted now."""
     row = t.sku_links[sku].waiting_head
@@ -337,7 +316,7 @@ def _choose_waiting(t, work, everyone):
         for i in range(t.counters[FREED_COUNT]):
             cell = t.cells[t.freed[i]]
             count = _choose(t, work, cell.sku, available(cell), count)
-    _sort_by_age(t, work.chosen, count)
+    sort_rows(t.orders.age, work.chosen, count)
     return count
 
 

@@ -11,25 +11,17 @@ Owner: lines.py.
 Not here: one delivered line (single.py), more than 8 (many.py).
 """
 
-from collections import namedtuple
-
 import numpy as np
 
-from streams.routing.candidates import EXACT_LINES, NONE, SHIPPER, find_own, free_units, open_candidate
+from streams.routing.answer import find_losers, write_losers, write_promises
+from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.distance import metres
-from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
-from streams.routing.sorting import sort_rows
+from streams.routing.families import SHIPMENT_M, Lines, combine_families, most, takes, units_at
+from streams.routing.fences import NONE, SHIPPER
+from streams.routing.scratch import EXACT_LINES
+from streams.routing.ties import pick_single
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import Unallocated, Won
-
-NOTHING, OWN_STOCK, FEWEST_SHIPMENTS = int(Won.NOTHING), int(Won.OWN_STOCK), int(Won.FEWEST_SHIPMENTS)
-
-# More metres than any 8 distances add up to.
-SHIPMENT_M = 1e9
-
-# One order's lines as sets: bit i of a set is line i, `full` is all of them.
-#   sums: int64[2^lines], units of a set; group_mask: int64[groups], lines of a SKU; cells: CELL rows
-Lines = namedtuple("Lines", "count full group_count shared sums group_mask cells")
 
 
 @inner_kernel
@@ -44,8 +36,8 @@ def route_few(view, line_count, refused_lines, refused_locations, x, y, z, picku
 
     full = lines.full
     own_set = rest = np.int64(0)
-    winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
-    if own >= 0 and _takes(lines, own, full, work):
+    winner, won = np.int64(-1), np.int64(Won.FEWEST_SHIPMENTS)
+    if own >= 0 and takes(lines, own, full, work):
         own_set = full
     elif not allow_split or (own < 0 and lines.shared):
         winner, won = _single(locations, lines, full, lines.sums[full], found_count, work)
@@ -61,7 +53,7 @@ def route_few(view, line_count, refused_lines, refused_locations, x, y, z, picku
         rest, winner, won = _combine(locations, lines, full & ~own_set, found_count, work)
     if own_set:
         _assign(own_set, own, work)
-        won = np.int64(OWN_STOCK)
+        won = np.int64(Won.OWN_STOCK)
 
     promised = own_set | rest
     if promised != full and not allow_partial:
@@ -69,7 +61,7 @@ def route_few(view, line_count, refused_lines, refused_locations, x, y, z, picku
         for i in range(line_count):
             work.line_location[i] = -1
     if promised == 0:
-        won = np.int64(NOTHING)
+        won = np.int64(Won.NOTHING)
     for i in range(line_count):
         if work.line_location[i] >= 0:
             work.line_cell[i] = work.cell_rows[work.line_location[i] * EXACT_LINES + work.line_group[i]]
@@ -160,41 +152,6 @@ def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_locat
 
 
 @inner_kernel
-def _available(lines, location, group, work):
-    """Units of a group's SKU that may be promised at a location."""
-    row = work.cell_rows[location * EXACT_LINES + group]
-    if row < 0:
-        return np.int64(0)
-    return max(np.int64(0), free_units(lines.cells[row]))
-
-
-@inner_kernel
-def _takes(lines, location, part, work):
-    """Whether a location can take a whole set of lines at once."""
-    if part & work.candidates[location].cover != part:
-        return False
-    if lines.shared:
-        for group in range(lines.group_count):
-            if lines.sums[part & lines.group_mask[group]] > _available(lines, location, group, work):
-                return False
-    return True
-
-
-@inner_kernel
-def _most(lines, location, ask, work):
-    """Of a set of lines, the subset of most units that a location can take."""
-    part = ask & np.int64(work.candidates[location].cover)
-    if _takes(lines, location, part, work):
-        return part
-    best, subset = np.int64(0), part
-    while subset:
-        subset = (subset - 1) & part
-        if lines.sums[subset] > lines.sums[best] and _takes(lines, location, subset, work):
-            best = subset
-    return best
-
-
-@inner_kernel
 def _assign(part, location, work):
     for i in range(EXACT_LINES):
         if part >> i & 1:
@@ -209,11 +166,11 @@ def _single(locations, lines, ask, units, found_count, work):
         location = np.int64(work.found[k])
         whole = candidates[location].role == SHIPPER and sums[ask & np.int64(candidates[location].cover)] >= units
         if whole and lines.shared:
-            whole = sums[_most(lines, location, ask, work)] == units
+            whole = sums[most(lines, location, ask, work)] == units
         candidates[location].whole = whole
     winner, won = pick_single(locations, found_count, work)
     if winner >= 0:
-        _assign(_most(lines, winner, ask, work), winner, work)
+        _assign(most(lines, winner, ask, work), winner, work)
     return winner, won
 
 
@@ -232,7 +189,7 @@ def _combine(locations, lines, ask, found_count, work):
             if candidates[location].chord2 < nearest[part]:
                 nearest[part] = candidates[location].chord2
                 nearest_location[part] = location
-    winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
+    winner, won = np.int64(-1), np.int64(Won.FEWEST_SHIPMENTS)
     if reachable and nearest[reachable] < np.inf:
         winner, won = _single(locations, lines, reachable, lines.sums[reachable], found_count, work)
     elif reachable:
@@ -293,11 +250,11 @@ def _share(locations, lines, own, found_count, work):
     full, sums, cost = lines.full, lines.sums, work.cost
     own_units = np.int64(0)
     if own >= 0:
-        own_units = sums[_most(lines, own, full, work)]
+        own_units = sums[most(lines, own, full, work)]
     best_own = best_rest = np.int64(0)
     for own_set in range(full, -1, -1):
         # Equal ways to use the own location's stock are judged by what they leave to the others.
-        if sums[own_set] != own_units or (own_set and not _takes(lines, own, own_set, work)):
+        if sums[own_set] != own_units or (own_set and not takes(lines, own, own_set, work)):
             continue
         if best_own == 0:
             best_own = own_set
@@ -313,89 +270,14 @@ def _share(locations, lines, own, found_count, work):
     if 0 < cost[best_rest] < 2 * SHIPMENT_M:
         ask = full ^ best_own
         winner, won = _single(locations, lines, ask, sums[best_rest], found_count, work)
-        return best_own, _most(lines, winner, ask, work), winner, won
+        return best_own, most(lines, winner, ask, work), winner, won
     left = best_rest
     for step in range(step_count - 1, -1, -1):
         part = np.int64(work.parts[step, left])
         if part:
             _assign(part, np.int64(work.used[step]), work)
             left ^= part
-    return best_own, best_rest, np.int64(-1), np.int64(FEWEST_SHIPMENTS)
-
-
-@inner_kernel
-def combine_families(lines, found_count, work):
-    """Find the cheapest way to serve each set of lines from distinct shippers; the costs are in `work.cost`, inf = none.
-
-    Returns
-    -------
-    int
-        Steps: `work.used` names their candidates, nearest first, `work.parts` per set the lines that a step's location takes.
-    """
-    candidates, takers = work.candidates, work.takers
-    count = np.int64(0)
-    for k in range(found_count):
-        location = np.int64(work.found[k])
-        if candidates[location].role == SHIPPER and candidates[location].cover:
-            takers[count] = location
-            count += 1
-    sort_by_distance(count, work)
-
-    wanted, cost, before = work.wanted, work.cost, work.before
-    for part in range(lines.full + 1):
-        cost[part] = np.inf
-        wanted[part] = lines.count + 1  # takers that a set still keeps
-        for i in range(lines.count):
-            wanted[part] -= part >> i & 1
-    cost[0] = 0.0
-    steps = closed = 0
-    for rank in range(count):
-        if closed == lines.full:
-            break
-        location = np.int64(takers[rank])
-        price = SHIPMENT_M + metres(candidates[location].chord2)
-        kept = False
-        cover = np.int64(candidates[location].cover)
-        part = cover
-        while part:
-            if wanted[part] > 0 and _takes(lines, location, part, work):
-                wanted[part] -= 1
-                closed += wanted[part] == 0
-                if not kept:
-                    for i in range(lines.full + 1):
-                        before[i] = cost[i]
-                        work.parts[steps, i] = 0
-                    kept = True
-                _extend(part, price, lines.full, before, cost, work.parts[steps])
-            part = (part - 1) & cover
-        if kept:
-            work.used[steps] = location
-            steps += 1
-    return steps
-
-
-@inner_kernel
-def sort_by_distance(count, work):
-    """Sort the candidates in `work.takers`, nearest first."""
-    chords = work.taker_key.view(np.float64)
-    for i in range(count):
-        chords[work.takers[i]] = work.candidates[work.takers[i]].chord2
-    sort_rows(work.taker_key, work.takers, count)
-
-
-@inner_kernel
-def _extend(part, price, full, before, cost, part_of):
-    """Serve `part` from a further location, on top of every set served without it."""
-    others = full ^ part
-    subset = others
-    while True:
-        total = before[subset] + price
-        if total < cost[subset | part]:
-            cost[subset | part] = total
-            part_of[subset | part] = part
-        if subset == 0:
-            break
-        subset = (subset - 1) & others
+    return best_own, best_rest, np.int64(-1), np.int64(Won.FEWEST_SHIPMENTS)
 
 
 @inner_kernel
@@ -409,7 +291,7 @@ def _why_waiting(lines, line, allow_split, found_count, work):
     reason = Unallocated.NO_STOCK
     for k in range(found_count):
         location = np.int64(work.found[k])
-        left = _available(lines, location, group, work)
+        left = units_at(lines, location, group, work)
         i = work.group_head[group]
         while i >= 0:
             if work.line_location[i] == location:
@@ -426,12 +308,12 @@ def _why_waiting(lines, line, allow_split, found_count, work):
 @inner_kernel
 def _units_alone(lines, location, work):
     """Most units of the order that a location could take alone; -1 if it has units only for lines it refused."""
-    units = lines.sums[_most(lines, location, lines.full, work)]
+    units = lines.sums[most(lines, location, lines.full, work)]
     if units == 0:
         for i in range(lines.count):
             group = np.int64(work.line_group[i])
             if not work.candidates[location].refused >> i & 1 or group < 0:
                 continue
-            if _available(lines, location, group, work) >= work.line_quantity[i]:
+            if units_at(lines, location, group, work) >= work.line_quantity[i]:
                 return np.int64(-1)
     return units

@@ -10,7 +10,7 @@ Not here: state (state/), pickups that can never be met (rejected before routing
 import numpy as np
 
 from state.columns import ENABLED
-from streams.routing.candidates import LOSERS
+from streams.routing.answer import LOSERS
 from streams.routing.lines import call_route_lines
 from streams.routing.single import route_line
 from topics.compiled.kernels import kernel

@@ -19,9 +19,9 @@ from numba.extending import intrinsic
 
 from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
 from state.tables import View
-from streams.routing.candidates import EXACT_LINES, allocate_scratch
 from streams.routing.few import route_few
 from streams.routing.many import route_many
+from streams.routing.scratch import EXACT_LINES, allocate_scratch
 from topics.compiled.kernels import inner_kernel, keep_with
 
 

@@ -13,17 +13,19 @@ from collections import namedtuple
 
 import numpy as np
 
+from streams.routing.answer import find_losers, write_losers, write_promises
 from streams.routing.bits import EMPTY, add, drop, fill, has, size_of, within
-from streams.routing.candidates import EXACT_LINES, NONE, SHIPPER, find_own, free_units, open_candidate
+from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.covers import NOBODY, Covers, choose_takers
 from streams.routing.distance import metres
-from streams.routing.explain import find_losers, pick_single, write_losers, write_promises
-from streams.routing.few import Lines, combine_families, sort_by_distance
+from streams.routing.families import Lines, combine_families, sort_by_distance
+from streams.routing.fences import NONE, SHIPPER, refuses
+from streams.routing.scratch import EXACT_LINES
 from streams.routing.sorting import sort_rows
+from streams.routing.ties import pick_single
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import Unallocated, Won
 
-NOTHING, OWN_STOCK, FEWEST_SHIPMENTS = int(Won.NOTHING), int(Won.OWN_STOCK), int(Won.FEWEST_SHIPMENTS)
 # Lines of one SKU among which the best subset for one location is found by trying them all; then largest first.
 SUBSET_LINES = 12
 # Lines of one SKU that one location is considered for; a set of them is held in an int64.
@@ -50,7 +52,7 @@ def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pick
     asked = size_of(ask)
     served_own = asked < line_count
 
-    winner, won = np.int64(-1), np.int64(FEWEST_SHIPMENTS)
+    winner, won = np.int64(-1), np.int64(Won.FEWEST_SHIPMENTS)
     if asked and not allow_split:
         winner, won = _single(view, order, ask, found_count, work)
     elif asked:
@@ -73,14 +75,14 @@ def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pick
             line_location[i] = -1
         units = total
         served_own = False
-        won = np.int64(NOTHING)
+        won = np.int64(Won.NOTHING)
     _find_cells(view, order, work)
     _write_reasons(view, order, refused_lines, refused_locations, allow_split, work)
     lines, shipments = write_promises(line_count, pickup_location, work)
     if served_own:
-        won = np.int64(OWN_STOCK)
+        won = np.int64(Won.OWN_STOCK)
     elif shipments > 1:
-        won = np.int64(FEWEST_SHIPMENTS)
+        won = np.int64(Won.FEWEST_SHIPMENTS)
     explanation = work.out.explanation
     explanation[0] = found_count
     explanation[1] = won
@@ -287,7 +289,7 @@ def _fits_somewhere(view, order, group, count, units, work):
 
 @inner_kernel
 def _settle_exactly(view, order, group, count, ask, found_count, work):
-    """Keep in `ask` the subset of a group's lines of most units that shippers can take, by few.py's exact method."""
+    """Keep in `ask` the subset of a group's lines of most units that shippers can take, by the exact method of families.py."""
     candidates, sums, cost, mask, asked = work.candidates, work.sums, work.cost, work.group_mask, work.asked
     for k in range(found_count):
         location = np.int64(work.found[k])
@@ -591,10 +593,7 @@ def _write_group_reasons(view, order, group, refused_lines, refused_locations, w
             if work.room[at - block_at] < order.quantity[line]:
                 continue
             location = np.int64(view.sku_cells[at].location)
-            may = work.candidates[location].role != NONE
-            for i in range(refused_lines.size):
-                may = may and not (refused_lines[i] == line and refused_locations[i] == location)
-            if may:
+            if work.candidates[location].role != NONE and not refuses(location, line, refused_lines, refused_locations):
                 work.out.reason[line] = Unallocated.ALL_OR_NOTHING
                 break
             work.out.reason[line] = Unallocated.NOT_ELIGIBLE

@@ -11,13 +11,14 @@ Not here: several lines, pickups (lines.py).
 
 import numpy as np
 
-from streams.routing.candidates import LOSERS, NEAR, SHIPPER, free_units, nearer, role_of
+from streams.routing.answer import LOSERS
+from streams.routing.candidates import free_units
 from streams.routing.distance import EQUAL_M, metres, squared_chord, window
+from streams.routing.fences import SHIPPER, role_of
+from streams.routing.scratch import NEAR
+from streams.routing.ties import beats, lost_by, nearer
 from topics.compiled.kernels import kernel
 from topics.reasons import Lost, ShipmentKind, Unallocated, Won
-
-NEAREST, ONLY_CANDIDATE = int(Won.NEAREST), int(Won.ONLY_CANDIDATE)
-PRIORITY, LOCATION_ID = int(Won.PRIORITY), int(Won.LOCATION_ID)
 
 
 @kernel
@@ -49,7 +50,7 @@ def route_line(view, scratch, refused_locations, x, y, z, allow_split):
         winner, best, reach, tied = _nearest_able(view, start, middle, stop, quantity, refused_locations, x, y, z)
 
     out.explanation[0] = stop - start
-    shortest, won = 0.0, NEAREST
+    shortest, won = 0.0, np.int64(Won.NEAREST)
     if winner < 0:
         out.reason[0] = _why_not(view, start, stop, quantity, allow_split)
     else:
@@ -57,8 +58,8 @@ def route_line(view, scratch, refused_locations, x, y, z, allow_split):
         if tied:
             winner, won = _break_tie(view, start, stop, quantity, refused_locations, x, y, z, winner, shortest, reach)
             distance = metres(squared_chord(locations[cells[winner].location], x, y, z))
-        if won == NEAREST and able <= 1 and not _another(view, start, stop, quantity, refused_locations, winner):
-            won = ONLY_CANDIDATE
+        if won == Won.NEAREST and able <= 1 and not _another(view, start, stop, quantity, refused_locations, winner):
+            won = np.int64(Won.ONLY_CANDIDATE)
         out.location[0] = cells[winner].location
         out.cell[0] = winner
         out.distance_m[0] = np.int32(distance + 0.5)
@@ -177,25 +178,18 @@ def _another(view, start, stop, quantity, refused_locations, winner):
 @kernel
 def _break_tie(view, start, stop, quantity, refused_locations, x, y, z, nearest, shortest, reach):
     """Of the cells that serve within a metre of the nearest: the lowest priority, then the smallest id."""
-    winner, won = nearest, NEAREST
+    winner, won = nearest, np.int64(Won.NEAREST)
     for at in range(start, stop):
         row = np.int64(view.sku_cells[at].row)
         cell = view.cells[row]
-        place = view.locations[cell.location]
-        chord2 = squared_chord(place, x, y, z)
+        chord2 = squared_chord(view.locations[cell.location], x, y, z)
         if row == winner or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
             continue
         if free_units(cell) < quantity or not _eligible(view.locations, cell.location, refused_locations):
             continue
-        best = view.locations[view.cells[winner].location]
-        if place.priority == best.priority:
-            won = LOCATION_ID
-            if place.rank < best.rank:
-                winner = row
-        elif place.priority < best.priority:
-            winner, won = row, PRIORITY
-        elif won == NEAREST:
-            won = PRIORITY
+        better, won = beats(view.locations, cell.location, view.cells[winner].location, won)
+        if better:
+            winner = row
     return winner, won
 
 
@@ -228,8 +222,7 @@ def _explain(view, scratch, near_count, winner, shortest, refused_locations):
         elif not _eligible(locations, location, refused_locations):
             reason = Lost.NOT_ELIGIBLE
         elif distance <= shortest + EQUAL_M:
-            same = locations[location].priority == locations[cells[winner].location].priority
-            reason = Lost.LOCATION_ID if same else Lost.PRIORITY
+            reason = lost_by(locations, location, cells[winner].location)
         out.loser_location[losers] = location
         out.loser_distance_m[losers] = np.int32(distance + 0.5)
         out.loser_reason[losers] = reason

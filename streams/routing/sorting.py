@@ -1,6 +1,6 @@
 """A sort for the kernels. numba's own argsort is many times as much code, and every caller compiles it again.
 
-Owner: few.py and many.py.
+Owner: the solvers; the engine sorts orders by age with it.
 """
 
 import numpy as np
@@ -16,7 +16,7 @@ def sort_rows(key, rows_inout, count):
 
     Parameters
     ----------
-    key : int64[...]
+    key : int64[...] (any stride)
         A key per row. A squared chord's bits will do: floats that are not negative compare as their bits do.
     rows_inout : int32[...]
         The first `count` are sorted.

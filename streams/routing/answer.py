@@ -1,58 +1,24 @@
-"""What the routing of several lines ends with: the single winner, the answer, its explanation.
+"""The answer to an order: what is promised from where, and its explanation.
 
-Owner: lines.py; few.py and many.py call it.
+Owner: lines.py; few.py and many.py call it. single.py writes the same bundle itself.
 Not here: which location takes which line.
 """
 
 import numpy as np
 
-from streams.routing.candidates import LOSERS, NONE, OWN, nearer
-from streams.routing.distance import EQUAL_M, metres, window
+from streams.routing.distance import EQUAL_M, metres
+from streams.routing.fences import NONE, OWN
+from streams.routing.ties import lost_by, nearer
+from topics.compiled.bundle import bundle
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import Lost, ShipmentKind, Won
 
-NEAREST, ONLY_CANDIDATE = int(Won.NEAREST), int(Won.ONLY_CANDIDATE)
-PRIORITY, LOCATION_ID, NOTHING = int(Won.PRIORITY), int(Won.LOCATION_ID), int(Won.NOTHING)
-
-
-@inner_kernel
-def pick_single(locations, found_count, work):
-    """Choose among the candidates marked `whole`: the nearest; within a metre of it, lowest priority, then smallest id.
-
-    Returns
-    -------
-    tuple of int
-        Location (-1: none is marked) and reasons.Won.
-    """
-    candidates = work.candidates
-    nearest, able = np.inf, 0
-    for k in range(found_count):
-        location = np.int64(work.found[k])
-        if candidates[location].whole:
-            able += 1
-            nearest = min(nearest, candidates[location].chord2)
-    if able == 0:
-        return -1, NOTHING
-    shortest, reach = metres(nearest), window(nearest)
-    winner, won = -1, NEAREST if able > 1 else ONLY_CANDIDATE
-    for k in range(found_count):
-        location = np.int64(work.found[k])
-        chord2 = candidates[location].chord2
-        if not candidates[location].whole or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
-            continue
-        if winner < 0:
-            winner = location
-            continue
-        place, best = locations[location], locations[winner]
-        if place.priority == best.priority:
-            won = LOCATION_ID
-            if place.rank < best.rank:
-                winner = location
-        elif place.priority < best.priority:
-            winner, won = location, PRIORITY
-        elif won == NEAREST:
-            won = PRIORITY
-    return winner, won
+LOSERS = 3
+Answer = bundle(
+    "Answer",
+    "location cell distance_m kind reason explanation loser_location loser_distance_m loser_reason",
+    """What was decided on the order in hand; its arrays are those of `route_order_kernel`.""",
+)
 
 
 @inner_kernel
@@ -119,7 +85,7 @@ def write_losers(locations, found_count, loser_count, winner, won, needed_units,
         alone; -1 says that it has the stock but refused.
     """
     candidates, out = work.candidates, work.out
-    tied = won in (PRIORITY, LOCATION_ID)
+    tied = won in (Won.PRIORITY, Won.LOCATION_ID)
     shortest = np.inf
     if tied:
         for k in range(found_count):
@@ -138,8 +104,7 @@ def write_losers(locations, found_count, loser_count, winner, won, needed_units,
         elif entry.units < needed_units:
             reason = Lost.FEWER_UNITS
         elif tied and entry.whole and metres(entry.chord2) <= shortest + EQUAL_M:
-            same = locations[location].priority == locations[winner].priority
-            reason = Lost.LOCATION_ID if same else Lost.PRIORITY
+            reason = lost_by(locations, location, winner)
         out.loser_location[i] = location
         out.loser_distance_m[i] = np.int32(metres(entry.chord2) + 0.5)
         out.loser_reason[i] = reason
