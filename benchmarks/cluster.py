@@ -27,7 +27,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from benchmarks import harness
 from benchmarks.synthetic import Synthetic
 from config.settings import Settings, load_settings
-from topics.catalogue import CATALOGUE, create_topics
+from streams.kafka.create import create_topics
+from topics.catalogue import CATALOGUE
 from topics.keys import partition_of
 
 POOL = "bench"

@@ -31,8 +31,8 @@ from config.network import Network, load_network
 from config.settings import Settings
 from streams.audit import Report, audit
 from streams.cli.cluster import QUIET
-from topics.catalogue import CATALOGUE, create_topics
-from topics.events import INVENTORY_TOPICS
+from streams.kafka.create import create_topics
+from topics.catalogue import CATALOGUE, INVENTORY_TOPICS
 
 # Settings of the demo that its workers have too.
 _PASSED_ON = (

@@ -27,13 +27,13 @@ from benchmarks.stocked import POOL, stock
 from config.settings import Settings, load_settings
 from state.tables import ROW_TABLES
 from streams.inventory.pipeline import InventoryPipeline
+from streams.kafka.create import create_topics
 from streams.worker import recovery
 from streams.worker.groups import inventory_group
 from streams.worker.recovery import LogReader
 from streams.worker.snapshots import Snapshot, Snapshots
 from streams.worker.transactions import PartitionProducer
 from streams.worker.warm import warm_kernels
-from topics.catalogue import create_topics
 
 PACKAGES = ("rocksdict", "confluent-kafka", "numba", "numpy")
 CELLS = {"smoke": (20_000,), "full": (1_000_000, 10_000_000)}

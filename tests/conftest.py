@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from config.broker import Broker
 from config.settings import PREFIX, Settings, load_settings
-from topics.catalogue import create_topics
+from streams.kafka.create import create_topics
 
 FETCHING = {f"{PREFIX}CACHE_DIRECTORY", f"{PREFIX}MAVEN_URL"}  # where this machine gets Kafka from
 

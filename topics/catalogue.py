@@ -1,39 +1,47 @@
-"""Every topic: its key, its models, how many partitions it has, how long it keeps what, and how it is created.
+"""Every topic, and all that is true of it: who reads or writes it, its key, its models, its partitions, what it keeps.
 
-Owner: the public contract. Inventory topics share one partition count, since a pool's events, decisions, cells and changelog
-all lie in the partition of the pool's id; the topics of clicks share another. Inputs carry the log's own time, so that no
-sender's clock moves a pool's. Changelogs are the state itself and are kept without limit.
-Invariants: an existing topic is never altered; one that would give wrong results is refused.
-Not here: what the fields mean (events.py), which record goes where (the flow).
+Owner: the public contract. Every other list of topics is derived from this one. Inventory topics share one partition count,
+since a pool's events, decisions, cells and changelog all lie in the partition of the pool's id; the topics of clicks share
+another. Inputs carry the log's own time, so that no sender's clock moves a pool's. Changelogs are the state itself and are kept
+without limit.
+Invariant: the order of a group's inputs stands in its changelog, as the codes of its events: inputs are appended, never moved.
+Not here: what the fields mean (events.py, outputs.py), creating topics (streams/kafka/create.py).
 """
 
-import time
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Protocol
 
-from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
-
-from topics import alerts, events
+from topics import events, outputs
 
 HOUR_MS = 3_600_000
-REQUEST_TIMEOUT_S = 30
 # A refused record goes to the dead letters whole, in base64, and a decision may name 1000 lines.
 LARGE_RECORD = {"max.message.bytes": str(8 << 20)}
 LOG_TIME = {"message.timestamp.type": "LogAppendTime"}
-# A difference in these would give wrong results, in others it is the operator's choice.
-DECISIVE = ("message.timestamp.type", "cleanup.policy")
+
+# The topics that code speaks of one by one.
+CLICKS, TICKS, LOCATIONS = "clicks.v1", "ticks.v1", "locations.v1"
+INVENTORY, ALLOCATIONS, DEMAND = "inventory.v1", "allocations.v1", "demand.v1"
+DEAD_LETTERS, ALERTS = "dead-letter.v1", "alerts.v1"
 
 
 class TopicSettings(Protocol):
-    """What `create_topics` needs of the settings."""
+    """What the configuration of a topic needs of the settings."""
 
     partitions: int
     click_partitions: int
     replication_factor: int
     input_retention_hours: int
     output_retention_hours: int
+
+
+class Role(Enum):
+    """What a topic is to its groups."""
+
+    INPUT = "input"  # each record once, by the partition's owner
+    STATE = "state"  # read whole by every worker
+    OUTPUT = "output"
+    CHANGELOG = "changelog"
 
 
 class Partitions(Enum):
@@ -54,20 +62,41 @@ class Keep(Enum):
     FOREVER = "forever"
 
 
-class TopicMismatch(Exception):
-    """An existing topic differs from the catalogue in what results depend on; the message says in what."""
-
-
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic. `models` are the values' models, empty where the value is not JSON; `key` says what the key is."""
+    """One topic.
+
+    Attributes
+    ----------
+    groups : tuple of str
+        Which workers' groups read or write it: inventory, clicks; "audit" is written by the audit.
+    key_fields : tuple of str
+        The fields of the value that make the key, joined by "/"; none: records have no key. The sender of an input knows its
+        `pool_id`, which is no field of the value.
+    models : tuple of type
+        The values' models; empty where the value is not JSON.
+    internal : bool
+        Whether only workers write this input.
+    """
 
     name: str
-    key: str
+    groups: tuple[str, ...]
+    role: Role
+    key_fields: tuple[str, ...]
     models: tuple[type[events.Record], ...]
     partitions: Partitions
     keep: Keep
     settings: dict[str, str] = field(default_factory=dict)
+    internal: bool = False
+
+    @property
+    def own_key(self) -> str | None:
+        """The field of each value that is the key; None where there is no such field, or the key has several."""
+        return self.key_fields[0] if len(self.key_fields) == 1 and self.every_value_has(*self.key_fields) else None
+
+    def every_value_has(self, *names: str) -> bool:
+        """Tell whether each of the models has these fields."""
+        return all(name in model.model_fields for model in self.models for name in names)
 
     def partition_count(self, settings: TopicSettings) -> int:
         """Return how many partitions the topic is created with."""
@@ -91,147 +120,99 @@ class Topic:
         return {"cleanup.policy": "delete", "retention.ms": str(retention_ms[self.keep]), **self.settings}
 
 
-def _input(name: str, key: str, partitions: Partitions, keep: Keep = Keep.INPUT) -> Topic:
-    return Topic(name, key, events.MODELS[name], partitions, keep, LOG_TIME)
+def _input(name: str, group: str, key_field: str, *, internal: bool = False) -> Topic:
+    partitions, models = Partitions(group), events.MODELS[name]
+    return Topic(name, (group,), Role.INPUT, (key_field,), models, partitions, Keep.INPUT, LOG_TIME, internal)
 
 
+def _output(
+    name: str, groups: str, keys: str, model: type[events.Record], partitions: Partitions, keep: Keep, **settings: str
+) -> Topic:
+    key_fields = tuple(keys.split("/"))
+    return Topic(name, tuple(groups.split()), Role.OUTPUT, key_fields, (model,), partitions, keep, settings)
+
+
+def _changelog(group: str) -> Topic:
+    name, partitions = f"{group}-changelog.v1", Partitions(group)
+    return Topic(name, (group,), Role.CHANGELOG, (), (), partitions, Keep.FOREVER, LARGE_RECORD)
+
+
+_INVENTORY, _CLICKS, _OUTPUT = Partitions.INVENTORY, Partitions.CLICKS, Keep.OUTPUT
 _CATALOGUE = (
-    _input("sales.v1", "pool id", Partitions.INVENTORY),
-    _input("stock.v1", "pool id", Partitions.INVENTORY),
-    _input("orders.v1", "pool id", Partitions.INVENTORY),
-    _input("fulfilments.v1", "pool id", Partitions.INVENTORY),
-    _input("ticks.v1", "pool id", Partitions.INVENTORY),
-    _input("clicks.v1", "visitor id", Partitions.CLICKS),
-    _input("locations.v1", "location id", Partitions.ANY, Keep.LATEST),
-    Topic("inventory.v1", "location id/SKU", (events.Inventory,), Partitions.INVENTORY, Keep.LATEST),
-    Topic("allocations.v1", "order id", (events.Allocation,), Partitions.INVENTORY, Keep.OUTPUT, LARGE_RECORD),
-    Topic("demand.v1", "pool id/SKU/partition", (events.Demand,), Partitions.CLICKS, Keep.OUTPUT),
-    Topic(
-        "dead-letter.v1",
-        "the refused record's",
-        (events.DeadLetterRecord,),
-        Partitions.LARGER,
-        Keep.OUTPUT,
-        LARGE_RECORD,
-    ),
-    Topic("alerts.v1", "what it is about", (alerts.AuditAlert,), Partitions.ANY, Keep.OUTPUT),
-    Topic("inventory-changelog.v1", "batch", (), Partitions.INVENTORY, Keep.FOREVER, LARGE_RECORD),
-    Topic("clicks-changelog.v1", "batch", (), Partitions.CLICKS, Keep.FOREVER, LARGE_RECORD),
+    _input("sales.v1", "inventory", "pool_id"),
+    _input("stock.v1", "inventory", "pool_id"),
+    _input("orders.v1", "inventory", "pool_id"),
+    _input("fulfilments.v1", "inventory", "pool_id"),
+    _input(TICKS, "inventory", "pool_id", internal=True),
+    _input(CLICKS, "clicks", "visitor_id"),
+    Topic(LOCATIONS, ("inventory",), Role.STATE, ("id",), events.MODELS[LOCATIONS], Partitions.ANY, Keep.LATEST, LOG_TIME),
+    _output(INVENTORY, "inventory", "location_id/sku", outputs.Inventory, _INVENTORY, Keep.LATEST),
+    _output(ALLOCATIONS, "inventory", "order_id", outputs.Allocation, _INVENTORY, _OUTPUT, **LARGE_RECORD),
+    _output(DEMAND, "clicks", "pool_id/sku/partition", outputs.Demand, _CLICKS, _OUTPUT),
+    _output(DEAD_LETTERS, "inventory clicks", "key", outputs.DeadLetterRecord, Partitions.LARGER, _OUTPUT, **LARGE_RECORD),
+    _output(ALERTS, "audit", "kind/topic/partition", outputs.AuditAlert, Partitions.ANY, _OUTPUT),
+    _changelog("inventory"),
+    _changelog("clicks"),
 )
 CATALOGUE: dict[str, Topic] = {topic.name: topic for topic in _CATALOGUE}
 
 
-def create_topics(admin: AdminClient, settings: TopicSettings) -> list[str]:
-    """Create the topics that are missing, and check those that are there.
-
-    Parameters
-    ----------
-    admin : AdminClient
-        Connected to the cluster.
-    settings : TopicSettings
-        Partition counts, copies and retention of new topics.
-
-    Returns
-    -------
-    list of str
-        The names of the topics that were created; empty when all were there.
+def topics_of(group: str, *roles: Role) -> tuple[str, ...]:
+    """Name a group's topics of some roles, role by role, in the catalogue's order.
 
     Raises
     ------
-    TopicMismatch
-        An existing topic has another partition count, timestamp type or cleanup policy, or a changelog forgets.
-    KafkaException
-        The cluster cannot be reached or refuses.
+    LookupError
+        There is no such group.
+
+    Examples
+    --------
+    >>> topics_of("inventory", Role.INPUT, Role.STATE)
+    ('sales.v1', 'stock.v1', 'orders.v1', 'fulfilments.v1', 'ticks.v1', 'locations.v1')
     """
-    existing = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-    _check([topic for topic in _CATALOGUE if topic.name in existing], existing, admin, settings)
-    missing = [topic for topic in _CATALOGUE if topic.name not in existing]
-    if not missing:
-        return []
-    created, raced = [], []
-    for topic, future in zip(missing, _request(admin, missing, settings), strict=True):
-        try:
-            future.result()
-            created.append(topic.name)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-                raise
-            raced.append(topic)  # another process creates them too
-    _await_leaders(admin, [topic.name for topic in missing])
-    _check(raced, admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics, admin, settings)
-    return created
+    groups = sorted({name for topic in _CATALOGUE for name in topic.groups})
+    if group not in groups:
+        raise LookupError(f"expected a group of the catalogue, one of {', '.join(groups)}, found {group}")
+    return tuple(topic.name for role in roles for topic in _CATALOGUE if topic.role is role and group in topic.groups)
 
 
-def topic_config(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """Return each existing topic's configuration in force, by topic and key."""
-    if not names:  # the client refuses to ask for nothing
-        return {}
-    futures = admin.describe_configs([ConfigResource(ResourceType.TOPIC, name) for name in names])
-    return {
-        resource.name: {key: entry.value for key, entry in future.result(REQUEST_TIMEOUT_S).items()}
-        for resource, future in futures.items()
-    }
+def inputs_of(group: str) -> tuple[str, ...]:
+    """Name a group's inputs; the place of each is the code of its events.
+
+    Examples
+    --------
+    >>> inputs_of("clicks")
+    ('clicks.v1',)
+    """
+    return topics_of(group, Role.INPUT)
 
 
-def _request(admin: AdminClient, topics: list[Topic], settings: TopicSettings) -> list[Any]:
-    wanted = [
-        NewTopic(
-            topic.name,
-            num_partitions=topic.partition_count(settings),
-            replication_factor=settings.replication_factor,
-            config=topic.config(settings),
-        )
-        for topic in topics
-    ]
-    futures = admin.create_topics(wanted, operation_timeout=REQUEST_TIMEOUT_S)
-    return [futures[topic.name] for topic in topics]
+def outputs_of(group: str) -> tuple[str, ...]:
+    """Name a group's outputs.
+
+    Examples
+    --------
+    >>> outputs_of("clicks")
+    ('demand.v1', 'dead-letter.v1')
+    """
+    return topics_of(group, Role.OUTPUT)
 
 
-def _await_leaders(admin: AdminClient, names: list[str]) -> None:
-    """Return when the brokers know the topics: the controller, which has created them, is some 100 ms ahead of them."""
-    deadline = time.monotonic() + REQUEST_TIMEOUT_S
-    while True:
-        found = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-        late = [name for name in names if name not in found or not _has_leaders(found[name])]
-        if not late:
-            return
-        if time.monotonic() > deadline:
-            text = f"topics created, but without a leader after {REQUEST_TIMEOUT_S} s: {', '.join(late)}"
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, text))
-        time.sleep(0.02)
+def changelog_of(group: str) -> str:
+    """Name the topic that holds a group's state.
+
+    Examples
+    --------
+    >>> changelog_of("clicks")
+    'clicks-changelog.v1'
+    """
+    (name,) = topics_of(group, Role.CHANGELOG)
+    return name
 
 
-def _has_leaders(topic: Any) -> bool:
-    return bool(topic.partitions) and all(partition.leader >= 0 for partition in topic.partitions.values())
+def publishable() -> list[Topic]:
+    """List the topics that people and other systems write."""
+    return [topic for topic in _CATALOGUE if topic.role in (Role.INPUT, Role.STATE) and not topic.internal]
 
 
-def _check(topics: list[Topic], existing: dict[str, Any], admin: AdminClient, settings: TopicSettings) -> None:
-    found_configs = topic_config(admin, [topic.name for topic in topics])
-    faults = [
-        fault
-        for topic in topics
-        for fault in _faults(topic, len(existing[topic.name].partitions), found_configs[topic.name], settings)
-    ]
-    if faults:
-        raise TopicMismatch(
-            "existing topics differ from what results depend on:\n  "
-            + "\n  ".join(faults)
-            + "\nPartition counts: set NEARSHELF_PARTITIONS (inventory) and NEARSHELF_CLICK_PARTITIONS (clicks) to what the "
-            "cluster has. Configuration: alter the topics (kafka-configs.sh --alter). Or delete the topics, their history "
-            "with them, and create them anew."
-        )
-
-
-def _faults(topic: Topic, found_count: int, found: dict[str, str], settings: TopicSettings) -> list[str]:
-    faults = []
-    expected_count = topic.partition_count(settings)
-    if topic.partitions is not Partitions.ANY and found_count != expected_count:
-        faults.append(f"{topic.name}: expected {expected_count} partitions ({topic.partitions.value}), found {found_count}")
-    expected = topic.config(settings)
-    decisive = (*DECISIVE, "retention.ms") if topic.keep is Keep.FOREVER else DECISIVE
-    faults += [
-        f"{topic.name}: expected {name}={expected[name]}, found {found[name]}"
-        for name in decisive
-        if name in expected and found[name] != expected[name]
-    ]
-    return faults
+INVENTORY_TOPICS = inputs_of("inventory")

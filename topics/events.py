@@ -1,11 +1,12 @@
-"""The contract's one source: a pydantic model for each record in and out, and the judge of what comes in.
+"""What comes in: a pydantic model for each input record, and the judge that takes or refuses it.
 
 Owner: the public contract. Values are UTF-8 JSON objects; unknown fields are ignored; types are strict ("5", 5.0 and
 true are not integers); `null` for an optional field means that it is absent. Quantities are units, money is minor units
 (cents), times are epoch milliseconds UTC, coordinates are degrees, distances kilometres.
 Invariants: nothing is renamed, removed or given another meaning; the fast decoder (codec/decode.py) never accepts what
 `judge` refuses, nor reads it otherwise.
-Not here: the numbers behind the words (reasons.py), topics' partitions and retention (catalogue.py), what events do.
+Not here: what goes out (outputs.py), the numbers behind the words (reasons.py), keys, partitions and retention (catalogue.py),
+what events do (streams/).
 """
 
 import reprlib
@@ -27,7 +28,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+from topics.reasons import DeadLetter
 
 MAX_QUANTITY = 1_000_000_000  # units
 MAX_TIME = 253_402_300_799_999  # epoch ms: the end of the year 9999
@@ -35,9 +36,6 @@ MAX_MONEY = 1_000_000_000_000  # minor units, either sign
 MAX_ID = 128  # characters
 MAX_LINES = 1000
 MAX_VALUE_BYTES = 4 << 20
-
-# An event's topic code is its place here.
-INVENTORY_TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
 
 
 def _printable(text: str) -> str:
@@ -320,125 +318,6 @@ class LocationRecord(Record):
         if isinstance(found, dict) and found.get("capabilities") is None and isinstance(found.get("kind"), str):
             return {**found, "capabilities": CAPABILITIES.get(found["kind"])}
         return found
-
-
-# Outputs.
-
-
-class Inventory(Record):
-    """`inventory.v1`, key: `{location_id}/{sku}`. A cell after a change; a greater `version` is newer."""
-
-    pool_id: Id
-    location_id: Id
-    sku: Id
-    on_hand: int
-    reserved: Annotated[int, Field(ge=0)]
-    safety_stock: UnitsOrNone
-    available: Annotated[int, Field(ge=0)]
-    version: Annotated[int, Field(ge=1)]
-    updated_at: Time
-
-
-class ShipmentLine(Record):
-    """Units of a line that a shipment holds."""
-
-    line_id: Id
-    sku: Id
-    quantity: Units
-
-
-class Shipment(Record):
-    """What one location ships of an order, and how far it is from there to the customer or the pickup location."""
-
-    shipment_id: Id
-    location_id: Id
-    kind: Literal[*(kind.wire for kind in ShipmentKind)]
-    distance_km: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    lines: list[ShipmentLine]
-
-
-class UnallocatedLine(Record):
-    """Units of a line that wait, or can't be met, and why."""
-
-    line_id: Id
-    sku: Id
-    quantity: Units
-    reason: Literal[*(reason.wire for reason in Unallocated)]
-
-
-class Source(Record):
-    """The record that caused a decision."""
-
-    topic: str
-    partition: Annotated[int, Field(ge=0)]
-    offset: Annotated[int, Field(ge=0)]
-
-
-class LostLocation(Record):
-    """A location that was considered and not chosen."""
-
-    location_id: Id
-    distance_km: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    reason: Literal[*(reason.wire for reason in Lost)]
-
-
-class Explanation(Record):
-    """Why a decision is as it is: how many locations were considered, what won, the best few that lost."""
-
-    policy: str
-    version: int
-    considered: Annotated[int, Field(ge=0)]
-    won: Literal[*(reason.wire for reason in Won)]
-    lost: list[LostLocation]
-
-
-class Allocation(Record):
-    """`allocations.v1`, key: order id. One decision; `shipments` are the order's open ones after it, whole."""
-
-    allocation_id: Id
-    sequence: Annotated[int, Field(ge=1)]
-    order_id: Id
-    pool_id: Id
-    status: Literal[*(status.wire for status in Status)]
-    shipments: list[Shipment]
-    unallocated: list[UnallocatedLine]
-    policy: str
-    decided_at: Time
-    source: Source
-    explanation: Explanation
-
-
-class DeadLetterRecord(Record):
-    """`dead-letter.v1`, key: the refused record's. A record that was refused, whole; `key` and `value` are base64."""
-
-    topic: str
-    partition: Annotated[int, Field(ge=0)]
-    offset: Annotated[int, Field(ge=0)]
-    timestamp: int
-    reason: Literal[*(reason.wire for reason in DeadLetter)]
-    detail: str
-    key: str | None
-    value: str | None
-
-
-class Demand(Record):
-    """`demand.v1`, key: `{pool_id}/{sku}/{partition}`. Clicks on a SKU in [`window_start`, `window_start + window_ms`).
-
-    Of one `partition` of `clicks.v1`, which is keyed by visitor: the demand is the sum of all partitions' last records.
-    Counts are absolute and stand until the key's next record; a greater `version` is newer. The window slides with the
-    clock of the log: `updated_at` is the partition's now, and `window_start` the window's then.
-    """
-
-    pool_id: Id
-    sku: Id
-    partition: Annotated[int, Field(ge=0)]
-    window_start: Time
-    window_ms: Annotated[int, Field(ge=1)]
-    views: Annotated[int, Field(ge=0)]
-    carts: Annotated[int, Field(ge=0)]
-    checkouts: Annotated[int, Field(ge=0)]
-    version: Annotated[int, Field(ge=1)]
-    updated_at: Time
 
 
 # The judge.

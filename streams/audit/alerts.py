@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException, Producer
 
 from config.settings import Settings
 from streams.audit.report import Fault
-from topics.alerts import AuditAlert
+from topics.outputs import AuditAlert
 
 TOPIC = "alerts.v1"
 WARNINGS = ("transaction", "retention")

@@ -19,7 +19,8 @@ from streams.audit.log import Log, Record
 from streams.audit.outputs import Tape, read
 from streams.audit.report import FaultSink, Report
 from streams.audit.rows import DemandRow, Names, demand_of
-from topics.events import Click, Demand, Refusal, judge
+from topics.events import Click, Refusal, judge
+from topics.outputs import Demand
 from topics.reasons import DeadLetter, Outcome
 
 CLICKS = "clicks.v1"

@@ -13,8 +13,9 @@ from math import asin, cos, radians, sin, sqrt
 from typing import NamedTuple
 
 from streams.audit.ledger import Order, Part, Pool, Shipment
-from topics.events import Allocation, LocationRecord
-from topics.events import Shipment as PublishedShipment
+from topics.events import LocationRecord
+from topics.outputs import Allocation
+from topics.outputs import Shipment as PublishedShipment
 
 EARTH_RADIUS_KM = 6371.0088
 DISTANCE_TOLERANCE_KM = 0.0021  # distances are rounded to a metre, from unit vectors

@@ -32,7 +32,7 @@ from streams.audit.clicks import CLICKS, CLICKS_CHANGELOG, DEMAND
 from streams.audit.log import Deleted, Record
 from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY
 from streams.audit.replay import CHANGELOG
-from topics.events import INVENTORY_TOPICS
+from topics.catalogue import INVENTORY_TOPICS
 
 INPUTS = {CHANGELOG: INVENTORY_TOPICS, CLICKS_CHANGELOG: (CLICKS,)}
 OUTPUTS = {CHANGELOG: (ALLOCATIONS, INVENTORY, DEAD_LETTERS), CLICKS_CHANGELOG: (DEMAND, DEAD_LETTERS)}

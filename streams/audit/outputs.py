@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from streams.audit.log import Record
 from streams.audit.report import FaultSink
 from streams.audit.rows import CellRow
-from topics.events import Allocation, DeadLetterRecord, Inventory
+from topics.outputs import Allocation, DeadLetterRecord, Inventory
 
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""

@@ -19,10 +19,9 @@ from streams.audit.log import Log, Record
 from streams.audit.outputs import ALLOCATIONS, INVENTORY, Cells, Decisions, Place
 from streams.audit.report import Report
 from streams.audit.rows import CellRow, Names, PoolRows, cells_of
+from topics.catalogue import INVENTORY_TOPICS
 from topics.events import (
     CAPABILITIES,
-    INVENTORY_TOPICS,
-    Allocation,
     Cancelled,
     Fulfilment,
     LocationRecord,
@@ -34,6 +33,7 @@ from topics.events import (
     judge,
 )
 from topics.keys import partition_of
+from topics.outputs import Allocation
 from topics.reasons import DeadLetter, Outcome
 
 CHANGELOG = "inventory-changelog.v1"

@@ -51,7 +51,7 @@ def exit_status(error: Exception) -> int | None:
     from config.network import NetworkError
     from config.settings import SettingsError
     from streams.cli.cluster import NoTopic, Unreachable
-    from topics.catalogue import TopicMismatch
+    from streams.kafka.create import TopicMismatch
 
     statuses = {
         NetworkError: WRONG_USE,

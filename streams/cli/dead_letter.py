@@ -23,7 +23,6 @@ import typer
 
 from streams.cli.options import Bootstrap, Json, Set, read_settings
 
-TOPIC = "dead-letter.v1"
 NO_ANSWER_S = 30
 _AGE = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -209,8 +208,9 @@ def _check_use(
 def _read(settings: Any, wanted: Callable[[Letter], bool], since: int | None) -> Iterator[Letter]:
     """Give the wanted letters that are committed now, partition by partition in their order."""
     from streams.cli.cluster import partitions_of
+    from topics.catalogue import DEAD_LETTERS
 
-    partitions = partitions_of(TOPIC, settings)
+    partitions = partitions_of(DEAD_LETTERS, settings)
     for message in _messages(settings, dict.fromkeys(partitions, 0), since):
         letter = _letter(message)
         if letter is None:
@@ -222,13 +222,14 @@ def _read(settings: Any, wanted: Callable[[Letter], bool], since: int | None) ->
 def _at(settings: Any, place: str) -> Letter:
     """Read one place; exits with status 1 if there is no dead letter."""
     from streams.cli.cluster import partitions_of
+    from topics.catalogue import DEAD_LETTERS
 
     match = _PLACE.fullmatch(place)
     if match is None:
         raise typer.BadParameter(f"expected partition@offset, found {place}", param_hint="PLACE")
     partition, offset = map(int, match.groups())
     message = None
-    if partition in partitions_of(TOPIC, settings):
+    if partition in partitions_of(DEAD_LETTERS, settings):
         message = next(_messages(settings, {partition: offset}, None), None)
     letter = _letter(message) if message is not None and message.offset() == offset else None
     if letter is None:
@@ -244,6 +245,7 @@ def _messages(settings: Any, starts: dict[int, int], since: int | None) -> Itera
     from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
     from streams.cli.cluster import QUIET, Unreachable
+    from topics.catalogue import DEAD_LETTERS
 
     consumer = Consumer(
         {
@@ -260,15 +262,16 @@ def _messages(settings: Any, starts: dict[int, int], since: int | None) -> Itera
     )
     try:
         if since is not None:
-            asked = [TopicPartition(TOPIC, partition, since) for partition in starts]
+            asked = [TopicPartition(DEAD_LETTERS, partition, since) for partition in starts]
             found = consumer.offsets_for_times(asked, NO_ANSWER_S)
             starts = {place.partition: place.offset for place in found if place.offset >= 0}
         # An offset beyond the end would be taken for one that is gone, and everything be read.
         ends = {
-            partition: consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), NO_ANSWER_S) for partition in starts
+            partition: consumer.get_watermark_offsets(TopicPartition(DEAD_LETTERS, partition), NO_ANSWER_S)
+            for partition in starts
         }
         left = {partition for partition, offset in starts.items() if offset < ends[partition][1]}
-        consumer.assign([TopicPartition(TOPIC, partition, starts[partition]) for partition in left])
+        consumer.assign([TopicPartition(DEAD_LETTERS, partition, starts[partition]) for partition in left])
         deadline = time.monotonic() + NO_ANSWER_S
         while left:
             for message in consumer.consume(1000, timeout=0.1):
@@ -289,7 +292,7 @@ def _messages(settings: Any, starts: dict[int, int], since: int | None) -> Itera
 def _letter(message: Any) -> Letter | None:
     from pydantic import ValidationError
 
-    from topics.events import DeadLetterRecord
+    from topics.outputs import DeadLetterRecord
 
     try:
         record = DeadLetterRecord.model_validate_json(message.value() or b"")
@@ -389,10 +392,10 @@ def _repaired(
     settings: Any, letters: list[Letter], replacement: bytes | None, changes: list[tuple[list[str], Any]], key: str | None
 ) -> tuple[Events, dict[str, str]]:
     """Give what can be sent, each with its key, and place → why not for the rest; what is alike is given once."""
-    from streams.cli.publish import OWN_KEY, _published_pools
+    from streams.cli.publish import published_pools
 
-    by_pool = key is None and any(letter.topic not in OWN_KEY for letter in letters)
-    pools = _published_pools(settings) if by_pool else {}
+    by_pool = key is None and any(_own_key(letter.topic) is None for letter in letters)
+    pools = published_pools(settings) if by_pool else {}
     events, faults, seen = [], {}, set()
     for letter in letters:
         try:
@@ -401,7 +404,7 @@ def _repaired(
             fault = _fault(letter.topic, value)
             if fault:
                 raise ValueError(fault)
-            own = _key(letter, value, pools) if key is None or letter.topic in OWN_KEY else key
+            own = _key(letter, value, pools) if key is None or _own_key(letter.topic) else key
         except ValueError as error:
             faults[letter.place] = str(error)
             continue
@@ -413,10 +416,10 @@ def _repaired(
 
 def _fault(topic: str, value: bytes | None) -> str:
     """Say why the event would be refused again; empty if the models take it."""
-    from streams.cli.publish import TOPICS
+    from topics.catalogue import publishable
     from topics.events import Refusal, judge
 
-    if topic not in TOPICS:
+    if topic not in {each.name for each in publishable()}:
         return f"{topic} is written by workers only; there is nothing to send again"
     judged = judge(topic, value)
     return judged.detail if isinstance(judged, Refusal) else ""
@@ -430,21 +433,29 @@ def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
     ValueError
         No known pool is the event's.
     """
-    from streams.cli.publish import OWN_KEY, _text_field
+    from streams.cli.publish import text_field
+    from topics.catalogue import CATALOGUE
 
     event = json.loads(value)
-    if letter.topic in OWN_KEY:
-        return event[OWN_KEY[letter.topic]]
-    if letter.topic != "orders.v1":
+    if own_key := _own_key(letter.topic):
+        return event[own_key]
+    if CATALOGUE[letter.topic].every_value_has("location_id"):
         if event["location_id"] in pools:
             return pools[event["location_id"]]
         raise ValueError(f"location_id: expected a known location, found {event['location_id']}")
     known = sorted(set(pools.values()))
-    pool = _text_field(event, "pool_id") or _text(letter.key) or (known[0] if len(known) == 1 else None)
+    pool = text_field(event, "pool_id") or _text(letter.key) or (known[0] if len(known) == 1 else None)
     if pool in known:
         return pool
     expected = f"one of {', '.join(known)}" if known else "a pool of locations.v1, which is empty"
     raise ValueError(f"pool: expected {expected}, found {pool or 'none'}. Name it by --key")
+
+
+def _own_key(topic: str) -> str | None:
+    """Name the field that keys a topic's values; None where a pool does, or the topic is none of the catalogue."""
+    from topics.catalogue import CATALOGUE
+
+    return CATALOGUE[topic].own_key if topic in CATALOGUE else None
 
 
 # Sending and telling
@@ -465,8 +476,10 @@ def _send(settings: Any, events: Events) -> dict[str, str]:
 
 
 def _headers(letter: Letter) -> list[tuple[str, bytes]]:
+    from topics.catalogue import DEAD_LETTERS
+
     traces = [header for header in letter.headers if header[0] == "traceparent"]
-    return [("replayed-from", f"{TOPIC}/{letter.partition}/{letter.offset}".encode()), *traces]
+    return [("replayed-from", f"{DEAD_LETTERS}/{letter.partition}/{letter.offset}".encode()), *traces]
 
 
 def _tell(faults: dict[str, str]) -> None:

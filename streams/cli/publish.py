@@ -15,9 +15,6 @@ import typer
 
 from streams.cli.options import Bootstrap, Json, Set, read_settings
 
-BY_LOCATION = ("sales.v1", "stock.v1", "fulfilments.v1")
-OWN_KEY = {"clicks.v1": "visitor_id", "locations.v1": "id"}
-TOPICS = (*BY_LOCATION, "orders.v1", *OWN_KEY)
 DELIVERY_TIMEOUT_MS = 30_000
 
 
@@ -34,11 +31,16 @@ class Report:
 
 
 def publish(
-    topic: Annotated[str, typer.Argument(help="One of " + ", ".join(TOPICS) + ".")],
+    topic: Annotated[str, typer.Argument(help="An input of the contract, orders.v1 say.")],
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", exists=True, dir_okay=False, help="JSON lines. Default: standard input.")
     ] = None,
-    pool: Annotated[str | None, typer.Option(help="The pool of every line. Default: see above.")] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option(
+            help="The pool of every line. Default: that of the line's location_id; an order's pool_id, or the only pool."
+        ),
+    ] = None,
     network: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="Look up pools here, not in locations.v1.")
     ] = None,
@@ -53,12 +55,14 @@ def publish(
     there is. Clicks are keyed by visitor, locations by id.
     """
     from streams.cli.cluster import partitions_of
+    from topics.catalogue import publishable
 
-    if topic not in TOPICS:
-        raise typer.BadParameter(f"expected one of {', '.join(TOPICS)}, found {topic}", param_hint="TOPIC")
+    topics = {each.name: each for each in publishable()}
+    if topic not in topics:
+        raise typer.BadParameter(f"expected one of {', '.join(topics)}, found {topic}", param_hint="TOPIC")
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
     partitions_of(topic, settings)
-    pools = {} if pool or topic in OWN_KEY else _pools(settings, network)
+    pools = {} if pool or topics[topic].own_key else _pools(settings, network)
     report = Report()
     with file.open("rb") if file else sys.stdin.buffer as source:
         _send(settings, topic, _keyed(topic, _lines(source), pool, pools, unchecked, report), report)
@@ -76,11 +80,11 @@ def _pools(settings: Any, network: Path | None) -> dict[str, str]:
         from config.network import load_network
 
         return {location.id: location.pool for location in load_network(network).locations}
-    return _published_pools(settings)
+    return published_pools(settings)
 
 
-def _published_pools(settings: Any) -> dict[str, str]:
-    """Read `locations.v1` to its end; a location whose last record is empty is gone."""
+def published_pools(settings: Any) -> dict[str, str]:
+    """Give location id → pool id by `locations.v1`; a location whose last record is empty is gone."""
     from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
     from streams.cli.cluster import QUIET, partitions_of
@@ -145,19 +149,22 @@ def _keyed(
 
 def _key_finder(topic: str, pool: str | None, pools: dict[str, str]) -> Callable[[bytes], tuple[str | None, str]]:
     """Return a function from a line to its key and, where there is none, why."""
+    from topics.catalogue import CATALOGUE
+
     names = sorted(set(pools.values()))
     only_pool = names[0] if len(names) == 1 else None
+    own_key, has_location = CATALOGUE[topic].own_key, CATALOGUE[topic].every_value_has("location_id")
 
     def key_of(line: bytes) -> tuple[str | None, str]:
         event = _object(line)
-        if topic in OWN_KEY:
-            return _text_field(event, OWN_KEY[topic]), ""
+        if own_key:
+            return text_field(event, own_key), ""
         if pool:
             return pool, ""
-        if topic == "orders.v1":
-            key = _text_field(event, "pool_id") or only_pool
+        if not has_location:
+            key = text_field(event, "pool_id") or only_pool
             return key, "" if key else _no_pool(names)
-        location = _text_field(event, "location_id")
+        location = text_field(event, "location_id")
         # Where nothing is checked, a record that names no known location still has to go somewhere.
         return pools.get(
             location, only_pool
@@ -174,7 +181,7 @@ def _object(line: bytes) -> dict:
     return found if isinstance(found, dict) else {}
 
 
-def _text_field(event: dict, name: str) -> str | None:
+def text_field(event: dict, name: str) -> str | None:
     return event[name] if isinstance(event.get(name), str) else None
 
 

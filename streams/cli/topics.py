@@ -24,7 +24,8 @@ def create(
 ) -> None:
     """Create the topics that are missing, and check those that are there."""
     from streams.cli.cluster import connect
-    from topics.catalogue import CATALOGUE, create_topics
+    from streams.kafka.create import create_topics
+    from topics.catalogue import CATALOGUE
 
     settings = read_settings(
         assignments, bootstrap_servers=bootstrap_servers, partitions=partitions, click_partitions=click_partitions
@@ -56,7 +57,8 @@ def list_(bootstrap_servers: Bootstrap = None, assignments: Set = None, as_json:
 
 def _rows(settings: Any) -> list[dict[str, Any]]:
     from streams.cli.cluster import connect
-    from topics.catalogue import CATALOGUE, topic_config
+    from streams.kafka.create import topic_config
+    from topics.catalogue import CATALOGUE
 
     admin = connect(settings)
     found = admin.list_topics(timeout=10).topics
@@ -64,7 +66,7 @@ def _rows(settings: Any) -> list[dict[str, Any]]:
     return [
         {
             "topic": topic.name,
-            "key": topic.key,
+            "key": "/".join(topic.key_fields),
             "partitions": len(found[topic.name].partitions) if topic.name in found else None,
             "time": configs[topic.name]["message.timestamp.type"] if topic.name in found else "",
             "kept": _kept(configs.get(topic.name) or topic.config(settings)),

@@ -20,6 +20,8 @@ from streams.batch.letters import letter
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.demand.kernel import apply_clicks
+from topics.catalogue import CLICKS as TOPIC
+from topics.catalogue import changelog_of, inputs_of
 from topics.codec.decode import ClickBatch, decode_clicks
 from topics.codec.demand import encode_demand
 from topics.codec.messages import Messages
@@ -27,7 +29,6 @@ from topics.codec.records import Record
 from topics.reasons import DeadLetter
 from topics.reasons import Outcome as Fate
 
-TOPIC = "clicks.v1"
 _ALL_POOLS = b"-"
 """The state is kept by pool; that of clicks is one for all pools of a partition."""
 _NO_ROOM = "sku: as many SKUs as may be were clicked on within the window, found one more (setting max_demand_rows)"
@@ -54,8 +55,8 @@ class Decoded:
 class ClicksPipeline(GroupPipeline[DemandState]):
     """The state and the rules of one partition of `clicks.v1`."""
 
-    topics = (TOPIC,)
-    changelog_topic = "clicks-changelog.v1"
+    topics = inputs_of("clicks")
+    changelog_topic = changelog_of("clicks")
 
     def __init__(self, partition: int, partitions: int, settings: Settings):
         super().__init__(partition, partitions)

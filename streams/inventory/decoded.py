@@ -4,12 +4,12 @@ import numpy as np
 
 from streams.batch.inputs import Inputs
 from streams.batch.pipeline import LocationChange, Segment
+from topics.catalogue import INVENTORY_TOPICS, Role, topics_of
 from topics.codec.decode import decode
 from topics.columns import EVENT
-from topics.events import INVENTORY_TOPICS
 from topics.reasons import Kind
 
-TOPICS = (*INVENTORY_TOPICS, "locations.v1")
+TOPICS = topics_of("inventory", Role.INPUT, Role.STATE)
 """An event's topic is its place here."""
 
 

@@ -19,7 +19,8 @@ from streams.inventory.apply import apply_events, forget_old, lines_at_most, nam
 from streams.inventory.decide import N_DECISIONS, N_LINES, make_decisions, make_work
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.messages import InventoryOutputs
-from topics.events import INVENTORY_TOPICS, Refusal
+from topics.catalogue import INVENTORY_TOPICS, changelog_of
+from topics.events import Refusal
 from topics.keys import partition_of
 from topics.reasons import DeadLetter, Kind
 from topics.reasons import Outcome as Fate
@@ -46,7 +47,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
     """The state and the rules of one partition of the inventory topics."""
 
     topics = INVENTORY_TOPICS
-    changelog_topic = "inventory-changelog.v1"
+    changelog_topic = changelog_of("inventory")
 
     def __init__(self, partition: int, partitions: int, settings: Settings):
         super().__init__(partition, partitions)

@@ -10,8 +10,8 @@ from confluent_kafka.admin import AdminClient
 
 from config.settings import Settings
 from streams.kafka.clients import client_config
-from streams.worker import locations
 from streams.worker.groups import Group
+from topics.catalogue import LOCATIONS
 
 
 class CannotStart(Exception):
@@ -41,7 +41,7 @@ def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, i
             "`nearshelf broker start` starts a local one; --bootstrap-servers names another."
         ) from None
     counts = {name: len(topic.partitions) for name, topic in found.items()}
-    needed = {locations.TOPIC, *(topic for group in groups for topic in (*group.topics, group.changelog_topic))}
+    needed = {LOCATIONS, *(topic for group in groups for topic in (*group.topics, group.changelog_topic))}
     if missing := sorted(needed - counts.keys()):
         raise CannotStart(
             f"topics missing at {settings.bootstrap_servers}: {', '.join(missing)}. `nearshelf topics create` makes them."

@@ -21,7 +21,6 @@ from faust.types import TP
 
 from streams.batch.pipeline import Pipeline
 from streams.kafka.transport import Fetched
-from streams.worker import locations
 from streams.worker.cluster import BrokerUnreachable, CannotStart, partition_counts
 from streams.worker.failpoints import fail_points
 from streams.worker.flow import PartitionFlow, Shared
@@ -32,6 +31,7 @@ from streams.worker.recovery import Inconsistent, LogReader
 from streams.worker.snapshots import Place, Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
+from topics.catalogue import LOCATIONS
 from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.worker")
@@ -91,7 +91,7 @@ class Flows:
         settings = self._app.settings
         self._partitions = partition_counts(settings, self.groups)
         self._reader = LogReader(settings)
-        feed = LocationFeed(settings, self._partitions[locations.TOPIC], self._reader, self.fail)
+        feed = LocationFeed(settings, self._partitions[LOCATIONS], self._reader, self.fail)
         passed = fail_points(settings.fail_at)
         snapshots = Snapshots(settings, passed)
         self._shared = Shared(

@@ -9,8 +9,8 @@ from typing import Any
 
 from config.settings import Settings
 from streams.batch.pipeline import Pipeline
-from streams.worker import ticks
 from streams.worker.snapshots import Place
+from topics.catalogue import TICKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def inventory_group() -> Group:
         topics=InventoryPipeline.topics,
         changelog_topic=InventoryPipeline.changelog_topic,
         make_pipeline=InventoryPipeline,
-        expendable=(ticks.TOPIC,),
+        expendable=(TICKS,),
     )
 
 

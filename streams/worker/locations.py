@@ -22,11 +22,11 @@ from pydantic import ValidationError
 from streams.batch.pipeline import LocationChange
 from streams.kafka.clients import client_config, reading_config
 from streams.worker.recovery import LogReader
+from topics.catalogue import LOCATIONS
 from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.locations")
 
-TOPIC = "locations.v1"
 POLL_S = 0.2
 RETRY_S = 0.1
 FETCH_RECORDS = 500
@@ -90,7 +90,7 @@ class LocationFeed:
         )
 
     def start(self) -> None:
-        self._consumer.assign([TopicPartition(TOPIC, partition, OFFSET_BEGINNING) for partition in self._reached])
+        self._consumer.assign([TopicPartition(LOCATIONS, partition, OFFSET_BEGINNING) for partition in self._reached])
         self._thread.start()
 
     def stop(self) -> None:
@@ -124,13 +124,13 @@ class LocationFeed:
         while True:
             try:
                 ends = {
-                    partition: self._reader.range(TOPIC, partition, max(0.01, deadline - time.monotonic()))[1]
+                    partition: self._reader.range(LOCATIONS, partition, max(0.01, deadline - time.monotonic()))[1]
                     for partition in self._reached
                 }
                 break
             except KafkaException as failure:
                 if time.monotonic() + RETRY_S > deadline:
-                    log.warning("the end of %s is not to be had: %s", TOPIC, failure)
+                    log.warning("the end of %s is not to be had: %s", LOCATIONS, failure)
                     return False
                 time.sleep(RETRY_S)  # no leader yet, or the broker is away
         with self._condition:
@@ -150,20 +150,20 @@ class LocationFeed:
             `locations.v1` could not be read to its end, or written, in `request_timeout_ms`.
         """
         if not self.catch_up(self._timeout_s):
-            raise TimeoutError(f"{TOPIC} could not be read to its end within {self._timeout_s:g} s")
+            raise TimeoutError(f"{LOCATIONS} could not be read to its end within {self._timeout_s:g} s")
         known = {change.key: _location(change) for change in list(self._latest.values())}
         wanted = [location for location in network if known.get(location.id.encode()) != location]
         errors: list[KafkaError] = []
         producer = Producer(client_config(self._settings, enable_idempotence=True, partitioner="murmur2_random"))
         for location in wanted:
             producer.produce(
-                TOPIC,
+                LOCATIONS,
                 key=location.id.encode(),
                 value=location.model_dump_json().encode(),
                 on_delivery=lambda error, _: error and errors.append(error),
             )
         if producer.flush(self._timeout_s):
-            raise TimeoutError(f"{TOPIC} could not be written within {self._timeout_s:g} s")
+            raise TimeoutError(f"{LOCATIONS} could not be written within {self._timeout_s:g} s")
         if errors:
             raise KafkaException(errors[0])
         return len(wanted)

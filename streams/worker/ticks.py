@@ -13,10 +13,9 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from streams.kafka.clients import client_config
+from topics.catalogue import TICKS
 
 log = logging.getLogger("nearshelf.ticks")
-
-TOPIC = "ticks.v1"
 
 
 class TickWriter:
@@ -39,7 +38,7 @@ class TickWriter:
         for pool in pools:
             value = json.dumps({"pool_id": pool.decode()}, ensure_ascii=False, separators=(",", ":")).encode()
             try:
-                self._producer.produce(TOPIC, key=pool, value=value, partition=partition, on_delivery=self._report)
+                self._producer.produce(TICKS, key=pool, value=value, partition=partition, on_delivery=self._report)
             except (BufferError, KafkaException) as failure:
                 self._report(failure, None)
         self._producer.poll(0)

@@ -17,8 +17,7 @@ from tests.chaos import digests
 from tests.chaos.faults import INSIDE
 from tests.chaos.load import PARTITIONS
 from tests.chaos.watch import CELLS, DECISIONS
-from topics.catalogue import CATALOGUE
-from topics.events import INVENTORY_TOPICS
+from topics.catalogue import CATALOGUE, INVENTORY_TOPICS
 
 if TYPE_CHECKING:
     from tests.chaos.round import Round

@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 
 from config.settings import load_settings
+from streams.kafka.create import create_topics
 from streams.worker.failpoints import FAIL_POINTS
 from tests.chaos import faults, rest
 from tests.chaos.cluster import Cluster
@@ -27,7 +28,6 @@ from tests.chaos.load import PARTITIONS, POOLS, Load, Shop, write_network
 from tests.chaos.nursery import Nursery
 from tests.chaos.watch import Reader, Recovery, Watch
 from tests.chaos.workers import Crew, Place, Worker, point_of
-from topics.catalogue import create_topics
 from topics.keys import partition_of
 
 PLACES = 4

@@ -17,12 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from config.settings import load_settings
+from streams.kafka.create import create_topics
 from tests.chaos.cluster import Cluster
 from tests.chaos.load import PARTITIONS, POOLS, Load, Shop, write_network
 from tests.chaos.nursery import Nursery
 from tests.chaos.watch import Reader, Watch
 from tests.chaos.workers import Crew
-from topics.catalogue import create_topics
 from topics.keys import partition_of
 
 SESSION_MS = 3_000

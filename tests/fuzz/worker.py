@@ -24,7 +24,8 @@ from tests.fuzz import inputs
 from tests.fuzz.report import Found
 from tests.inventory_log import START_MS, LogRecord, make_log, segments
 from tests.property import test_codec_parity as parity
-from topics.events import INVENTORY_TOPICS, Refusal, judge
+from topics.catalogue import INVENTORY_TOPICS
+from topics.events import Refusal, judge
 from topics.keys import partition_of
 
 ROUND = 2_000

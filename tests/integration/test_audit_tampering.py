@@ -20,8 +20,8 @@ from confluent_kafka.admin import AdminClient
 from benchmarks.demo import drain, running
 from config.settings import load_settings
 from streams.audit import audit
+from streams.kafka.create import create_topics
 from tests.hand_log import T0, line, order, stock
-from topics.catalogue import create_topics
 
 CHANGELOG = "inventory-changelog.v1"
 PATIENCE_S = 60

@@ -16,7 +16,8 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from config import broker as broker_module
 from config.broker import Broker, BrokerError
 from config.settings import load_settings
-from topics.catalogue import CATALOGUE, TopicMismatch, create_topics, topic_config
+from streams.kafka.create import TopicMismatch, create_topics, topic_config
+from topics.catalogue import CATALOGUE
 
 PROJECT = Path(__file__).parents[2]
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from topics.events import DeadLetterRecord, Demand
+from topics.outputs import DeadLetterRecord, Demand
 
 FLAGS = {"session_timeout_ms": 2_000, "heartbeat_ms": 300, "batch_rows": 50, "click_partitions": 3, "partitions": 2}
 WORKER = """

@@ -13,7 +13,8 @@ from streams.audit import audit
 from tests.fuzz import inputs
 from tests.fuzz.worker import HEADERS, KEYS
 from tests.property import test_codec_parity as parity
-from topics.events import INVENTORY_TOPICS, Refusal, judge
+from topics.catalogue import INVENTORY_TOPICS
+from topics.events import Refusal, judge
 
 NETWORK = """
 version: 1

@@ -17,9 +17,9 @@ from benchmarks.retail.workload import retail_events
 from config.network import load_network
 from streams.audit import audit
 from streams.inventory.pipeline import InventoryPipeline
+from streams.kafka.create import create_topics
 from streams.worker import recovery
 from streams.worker.recovery import LogReader
-from topics.catalogue import create_topics
 
 NETWORKS = Path(config.__file__).parent / "networks"
 QUICK = {"session_timeout_ms": 3_000, "heartbeat_ms": 500, "snapshot_interval_ms": 200, "digest_at_stop": True}

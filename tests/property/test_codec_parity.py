@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from topics.catalogue import INVENTORY_TOPICS
 from topics.codec import decode as codec
 from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import CLICK, EVENT, LINE
-from topics.events import INVENTORY_TOPICS, MODELS
+from topics.events import MODELS
 
 TOPICS = [*INVENTORY_TOPICS, "clicks.v1"]
 CLICKS = TOPICS.index("clicks.v1")

@@ -11,7 +11,7 @@ from streams.audit import audit_log, limits_of
 from streams.audit.log import MemoryLog, Record
 from streams.batch.pipeline import LocationChange, Segment
 from streams.inventory.pipeline import InventoryPipeline
-from topics.events import INVENTORY_TOPICS
+from topics.catalogue import INVENTORY_TOPICS
 from topics.keys import partition_of
 
 T0 = 1_700_000_000_000

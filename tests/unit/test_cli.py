@@ -166,7 +166,7 @@ def keyed(topic, *events, pool=None, pools=None, unchecked=False):
     return [(number, key) for number, key, _ in messages], report.faults
 
 
-@pytest.mark.parametrize("topic", publishing.BY_LOCATION)
+@pytest.mark.parametrize("topic", ["sales.v1", "stock.v1", "fulfilments.v1"])
 def test_an_event_goes_to_the_pool_of_its_location(topic):
     fields = {
         "sales.v1": {"kind": "sale"},

@@ -86,7 +86,7 @@ def letter(topic, value, key=b"uk", offset=0, headers=()):
 @pytest.fixture
 def repaired(monkeypatch):
     """A function from letters to [(place, key, value)] and the faults, in a network of two pools."""
-    monkeypatch.setattr(publishing, "_published_pools", lambda settings: {"A": "uk", "B": "fr"})
+    monkeypatch.setattr(publishing, "published_pools", lambda settings: {"A": "uk", "B": "fr"})
 
     def call(*letters, value=None, changes=(), key=None):
         parsed = [dead_letter._change(change) for change in changes]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from tests.unit.test_events import CELL, CLICK, LINE, PICKUP, PLACED, SHIPMENT
+from topics.catalogue import INVENTORY_TOPICS
 from topics.codec.decode import Batch, decode, decode_clicks, records_of
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, EVENT, HAS_LINES, URGENT
 from topics.columns import PICKUP as PICKUP_FLAG
-from topics.events import INVENTORY_TOPICS, MAX_LINES, MAX_VALUE_BYTES
+from topics.events import MAX_LINES, MAX_VALUE_BYTES
 from topics.reasons import DeadLetter, Kind
 
 SALES, STOCK, ORDERS, FULFILMENTS, TICKS = range(len(INVENTORY_TOPICS))

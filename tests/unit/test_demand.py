@@ -11,7 +11,7 @@ from config.settings import Settings
 from state import changelog
 from streams.batch.pipeline import ChangelogGap, Segment
 from streams.demand.pipeline import ClicksPipeline
-from topics.events import DeadLetterRecord, Demand
+from topics.outputs import DeadLetterRecord, Demand
 
 START_MS = 1_700_000_100_000  # begins a minute, and five
 MINUTE_MS = 60_000

@@ -9,7 +9,8 @@ import pytest
 from state.columns import CELL, LOCATION, SKU
 from topics.codec.encode import encode_allocations, encode_dead_letter, encode_inventory
 from topics.columns import DECISION, DECISION_LINE, DECISION_SHIPMENT, EVENT, LOSER
-from topics.events import MAX_ID, Allocation, DeadLetterRecord, Inventory
+from topics.events import MAX_ID
+from topics.outputs import Allocation, DeadLetterRecord, Inventory
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 TOPICS = ["sales.v1", "orders.v1", "locations.v1"]

@@ -12,7 +12,6 @@ from topics.events import (
     MAX_VALUE_BYTES,
     MODELS,
     Count,
-    Demand,
     LocationRecord,
     Placed,
     Refusal,
@@ -20,6 +19,7 @@ from topics.events import (
     Tick,
     judge,
 )
+from topics.outputs import Demand
 from topics.reasons import DeadLetter, Kind
 
 BASE = {"event_id": "e-1", "event_time": 1_700_000_000_000}

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from topics.catalogue import CLICKS, INVENTORY_TOPICS
 from topics.codec.fields import TEXTS, TIMES
 from topics.codec.records import Joined, Record, Records, join
 from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
-from topics.events import INVENTORY_TOPICS, Refusal, judge
 from topics.events import Record as Event
+from topics.events import Refusal, judge
 from topics.reasons import Kind
 
 _SHORTEST_LINE = 4  # bytes: `"a",` in line_ids
@@ -92,7 +93,7 @@ def decode(records: Joined, topics: np.ndarray | Sequence[int]) -> Batch:
     records : Joined
         The n records.
     topics : uint8[n]
-        Each record's topic as its place in `events.INVENTORY_TOPICS`.
+        Each record's topic as its place in `catalogue.INVENTORY_TOPICS`.
 
     Returns
     -------
@@ -134,7 +135,7 @@ def decode_clicks(records: Joined) -> ClickBatch:
     clicks["timestamp"] = records.rows["timestamp"]
     scan_clicks(records.buffer, records.starts, records.ends, clicks, np.empty(0, LINE), *workspace())
     tail = _Tail(len(records.buffer), 0)
-    details = _judge_rows(clicks, ("clicks.v1",), records, tail, _fill_click)
+    details = _judge_rows(clicks, (CLICKS,), records, tail, _fill_click)
     return ClickBatch(clicks, tail.grown(records.buffer), details)
 
 

@@ -12,7 +12,9 @@ from typing import get_args
 import numpy as np
 from annotated_types import Ge
 
-from topics.events import INVENTORY_TOPICS, MODELS, Destination, FulfilmentLine, OrderLine, Record
+from topics.catalogue import CLICKS as CLICKS_TOPIC
+from topics.catalogue import INVENTORY_TOPICS
+from topics.events import MODELS, Destination, FulfilmentLine, OrderLine, Record
 from topics.reasons import Kind
 
 IDS = (
@@ -49,7 +51,7 @@ def _kinds(model: type[Record]) -> list[Kind]:
 
 SALES, STOCK, ORDERS, FULFILMENTS, TICKS = range(len(INVENTORY_TOPICS))
 CLICKS = len(INVENTORY_TOPICS)  # only the scanner counts clicks.v1 among the topics
-_SCANNED = (*INVENTORY_TOPICS, "clicks.v1")
+_SCANNED = (*INVENTORY_TOPICS, CLICKS_TOPIC)
 
 # By topic: the fields that any of its models has. By kind: its topic, its model's required fields, its smallest quantity.
 KIND_COUNT = max(Kind) + 1

@@ -1,0 +1,150 @@
+"""What goes out: a pydantic model for each output record.
+
+Owner: the public contract; conventions as in events.py. The codec writes these records byte by byte; tests read each one back
+by its model.
+Invariant: nothing is renamed, removed or given another meaning.
+Not here: what comes in (events.py), who writes a record (streams/), keys, partitions and retention (catalogue.py).
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from topics.events import Id, Record, Time, Units, UnitsOrNone
+from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+
+
+class Inventory(Record):
+    """`inventory.v1`, key: `{location_id}/{sku}`. A cell after a change; a greater `version` is newer."""
+
+    pool_id: Id
+    location_id: Id
+    sku: Id
+    on_hand: int
+    reserved: Annotated[int, Field(ge=0)]
+    safety_stock: UnitsOrNone
+    available: Annotated[int, Field(ge=0)]
+    version: Annotated[int, Field(ge=1)]
+    updated_at: Time
+
+
+class ShipmentLine(Record):
+    """Units of a line that a shipment holds."""
+
+    line_id: Id
+    sku: Id
+    quantity: Units
+
+
+class Shipment(Record):
+    """What one location ships of an order, and how far it is from there to the customer or the pickup location."""
+
+    shipment_id: Id
+    location_id: Id
+    kind: Literal[*(kind.wire for kind in ShipmentKind)]
+    distance_km: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    lines: list[ShipmentLine]
+
+
+class UnallocatedLine(Record):
+    """Units of a line that wait, or can't be met, and why."""
+
+    line_id: Id
+    sku: Id
+    quantity: Units
+    reason: Literal[*(reason.wire for reason in Unallocated)]
+
+
+class Source(Record):
+    """The record that caused a decision."""
+
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+
+
+class LostLocation(Record):
+    """A location that was considered and not chosen."""
+
+    location_id: Id
+    distance_km: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    reason: Literal[*(reason.wire for reason in Lost)]
+
+
+class Explanation(Record):
+    """Why a decision is as it is: how many locations were considered, what won, the best few that lost."""
+
+    policy: str
+    version: int
+    considered: Annotated[int, Field(ge=0)]
+    won: Literal[*(reason.wire for reason in Won)]
+    lost: list[LostLocation]
+
+
+class Allocation(Record):
+    """`allocations.v1`, key: order id. One decision; `shipments` are the order's open ones after it, whole."""
+
+    allocation_id: Id
+    sequence: Annotated[int, Field(ge=1)]
+    order_id: Id
+    pool_id: Id
+    status: Literal[*(status.wire for status in Status)]
+    shipments: list[Shipment]
+    unallocated: list[UnallocatedLine]
+    policy: str
+    decided_at: Time
+    source: Source
+    explanation: Explanation
+
+
+class DeadLetterRecord(Record):
+    """`dead-letter.v1`, key: the refused record's. A record that was refused, whole; `key` and `value` are base64."""
+
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    timestamp: int
+    reason: Literal[*(reason.wire for reason in DeadLetter)]
+    detail: str
+    key: str | None
+    value: str | None
+
+
+class Demand(Record):
+    """`demand.v1`, key: `{pool_id}/{sku}/{partition}`. Clicks on a SKU in [`window_start`, `window_start + window_ms`).
+
+    Of one `partition` of `clicks.v1`, which is keyed by visitor: the demand is the sum of all partitions' last records.
+    Counts are absolute and stand until the key's next record; a greater `version` is newer. The window slides with the
+    clock of the log: `updated_at` is the partition's now, and `window_start` the window's then.
+    """
+
+    pool_id: Id
+    sku: Id
+    partition: Annotated[int, Field(ge=0)]
+    window_start: Time
+    window_ms: Annotated[int, Field(ge=1)]
+    views: Annotated[int, Field(ge=0)]
+    carts: Annotated[int, Field(ge=0)]
+    checkouts: Annotated[int, Field(ge=0)]
+    version: Annotated[int, Field(ge=1)]
+    updated_at: Time
+
+
+class AuditAlert(Record):
+    """`alerts.v1`, key: `audit/{topic}/{partition}`. The audit found something that is not as it must be, at the record named.
+
+    `alert_id` follows from what was found: an audit that is started again repeats it, under the same id. `fault` is one of
+    the kinds of faults (streams/audit/report.py), `offset` null where a record is missing; `raised_at` is when it was found,
+    epoch ms.
+    """
+
+    kind: Literal["audit"]
+    alert_id: Id
+    severity: Literal["critical", "warning"]
+    fault: str
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)] | None
+    expected: str
+    found: str
+    raised_at: Time
