@@ -79,6 +79,19 @@ class Shared:
     """Told an error after which the worker must not go on."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Commit:
+    """A commit under way."""
+
+    outcome: Outcome
+    result: "Future[Committed]"
+    due_at: float  # monotonic seconds
+
+    @property
+    def over(self) -> bool:
+        return self.result.done() or time.monotonic() >= self.due_at
+
+
 class PartitionFlow:
     """The flow of one partition of one group. Public methods are the event loop's; none of them blocks.
 
@@ -105,13 +118,11 @@ class PartitionFlow:
         self._quiet: Future[None] = Future()
         self._ended: Future[None] = Future()
         # The flow thread's alone.
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Pipeline = None  # type: ignore[assignment]  # restored before anything is asked of it
         self._inbox: Inbox | None = None
         self._unsettled: deque[Taken] = deque()  # batches whose commit is not known to have succeeded
         self._committer: Committer | None = None
-        self._outcome: Outcome | None = None
-        self._commit: Future[Committed] | None = None
-        self._commit_due_at = 0.0
+        self._commit: _Commit | None = None
         self._tick_at = 0.0
         self._unforeseen_at = 0  # number of the last batch whose commit failed in a way that nobody foresaw
         self._thread = threading.Thread(target=self._run, name=f"flow-{group.name}-{partition}", daemon=True)
@@ -244,7 +255,7 @@ class PartitionFlow:
         self._settle()
 
     def _commit_is_over(self) -> bool:
-        return self._commit is not None and (self._commit.done() or time.monotonic() >= self._commit_due_at)
+        return self._commit is not None and self._commit.over
 
     def _interrupted(self) -> bool:
         return self._suspended or self._closing or self._rebuild is not None or not self._ready.done()
@@ -273,6 +284,7 @@ class PartitionFlow:
         return self._backlog.take(), self._inbox.take() if self._inbox is not None else []
 
     def _advance(self, batch: Taken, changes: list[LocationChange]) -> None:
+        assert self._committer is not None, "a batch is taken only after a restoration, which makes it"
         self._unsettled.append(batch)
         segments = [Segment(topic, records) for topic, records in batch.items()]
         clock = Clock()
@@ -291,10 +303,9 @@ class PartitionFlow:
         if not (outcome.offsets or outcome.changelog or outcome.outputs):
             self._unsettled.pop()
             return
-        self._outcome = outcome
-        self._commit_due_at = time.monotonic() + self._settings.request_timeout_ms / 1000
-        self._commit = self._committer.commit(outcome)
-        self._commit.add_done_callback(self._wake)
+        due_at = time.monotonic() + self._settings.request_timeout_ms / 1000
+        self._commit = _Commit(outcome, self._committer.commit(outcome), due_at)
+        self._commit.result.add_done_callback(self._wake)
 
     def _wake(self, _: Any = None) -> None:
         with self._condition:
@@ -304,19 +315,20 @@ class PartitionFlow:
         """Wait for the commit under way, if there is one, and act on its result: committed, fenced, in doubt or refused."""
         if self._commit is None:
             return
-        commit, outcome, self._commit = self._commit, self._outcome, None
+        commit, self._commit = self._commit, None
+        outcome = commit.outcome
         count = self._shared.metrics.transactions.labels
         try:
-            committed = commit.result(max(0.0, self._commit_due_at - time.monotonic()))
+            committed = commit.result.result(max(0.0, commit.due_at - time.monotonic()))
         except Fenced as error:
             count(self.group.name, "fenced").inc()
             log.warning("%s was taken over by another worker: %s", self.name, error)
             self._rebuild = "fenced"
             self._await_verdict()
         except (Doubt, TimeoutError) as error:
-            error = str(error) or "no answer in time"
+            why = str(error) or "no answer in time"
             count(self.group.name, "doubtful").inc()
-            log.warning("%s: the fate of batch %d is unknown: %s", self.name, outcome.sequence, error)
+            log.warning("%s: the fate of batch %d is unknown: %s", self.name, outcome.sequence, why)
             self._rebuild = "doubt"
         except Refused:
             count(self.group.name, "refused").inc()

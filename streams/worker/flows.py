@@ -70,8 +70,8 @@ class Flows:
         self._assigned.set()
         self._revoked = asyncio.Event()
         self._seeking: set[TP] = set()
-        self._shared: Shared | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._shared: Shared = None  # type: ignore[assignment]  # made by `prepare`
+        self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known from the first assignment on
         self._stop_metrics = lambda: None
         app.on_partitions_revoked.connect(self.on_revoked)
         app.on_partitions_assigned.connect(self.on_assigned)
@@ -104,7 +104,7 @@ class Flows:
             metrics=self.metrics,
             passed=passed,
             throttle=self._throttle,
-            fetch_again=lambda *given: self._loop.call_soon_threadsafe(self._seek_soon, *given),
+            fetch_again=self._fetch_again,
             failed=self.fail,
         )
         self.metrics.lag.ask = self._lags
@@ -153,6 +153,9 @@ class Flows:
         flow = self._flows.get((group.name, fetched.partition))
         if flow is not None and not flow.offer(fetched):
             self._seek_soon(flow, fetched.topic, fetched.start)
+
+    def _fetch_again(self, flow: PartitionFlow, topic: str, found: int) -> None:
+        self._loop.call_soon_threadsafe(self._seek_soon, flow, topic, found)
 
     def _seek_soon(self, flow: PartitionFlow, topic: str, found: int) -> None:
         tp = TP(topic, flow.partition)
@@ -265,7 +268,8 @@ class Flows:
 
     def _others(self, owned: set[tuple[str, int]]) -> list[tuple[Place, Callable[[], Pipeline]]]:
         """Name the partitions that are not owned, each with what makes its empty pipeline."""
-        settings, found = self._app.settings, []
+        settings = self._app.settings
+        found: list[tuple[Place, Callable[[], Pipeline]]] = []
         for group in self.groups:
             count = self._partitions[group.topics[0]]
             for partition in range(count):

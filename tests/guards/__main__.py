@@ -67,8 +67,8 @@ GUARDS = {
     "undo": Guard(
         "a state whose commit is in doubt is thrown away",
         "streams/worker/flow.py",
-        '.name, outcome.sequence, error)\n            self._rebuild = "doubt"\n        except Refused:',
-        ".name, outcome.sequence, error)\n            self._unsettled.popleft()\n        except Refused:",
+        '.name, outcome.sequence, why)\n            self._rebuild = "doubt"\n        except Refused:',
+        ".name, outcome.sequence, why)\n            self._unsettled.popleft()\n        except Refused:",
     ),
     "put back": Guard(
         "batches that were not settled go through again",
