@@ -28,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +38,7 @@ from confluent_kafka import Producer
 
 from benchmarks import harness
 from benchmarks.cluster import POOL, SETTLE_S, Bench, Ends, Part, Sampler, WrongAnswer, bench, cpu_s
+from benchmarks.record import values
 from benchmarks.stencil import Records, Stencil, mixed
 from benchmarks.synthetic import CHUNK, TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
@@ -125,8 +127,8 @@ def run(size: str, variants: float = len(NAMES)) -> dict[str, Any]:
 def _day(cluster: Bench, shape: Size, variant: str) -> dict[str, Any]:
     work, warm_up, count = shape.work(variant), shape.warm_up_of(variant), shape.orders_of(variant)
     for chunk in work.opening():
-        cluster.append("stock.v1", [record.value for record in chunk])
-    orders = [record.value for chunk in work.order_records() for record in chunk]
+        cluster.append("stock.v1", list(values(chunk)))
+    orders = list(values(chain.from_iterable(work.order_records())))
     clicks = Clicks(shape, count) if variant == "clicks" else None
     with cluster.settled("worker", cluster.worker_command(work)) as process:
         first, release = cluster.load("orders.v1", orders[:warm_up])

@@ -26,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -34,6 +35,7 @@ from benchmarks import account, harness
 from benchmarks.cluster import POOL, SETTLE_S, Bench, Round, WrongAnswer
 from benchmarks.cluster import bench as on_a_broker
 from benchmarks.peers import java, quix
+from benchmarks.record import values
 from benchmarks.synthetic import Synthetic
 from config.broker import KAFKA_VERSION
 from streams.audit import audit
@@ -133,7 +135,7 @@ def run(size: str) -> dict[str, Any]:
     """
     with on_a_broker("throughput") as bench:
         shape = SIZES[size]
-        orders = [record.value for chunk in shape.work().order_records() for record in chunk]
+        orders = list(values(chain.from_iterable(shape.work().order_records())))
         checks: dict[str, Any] = {}
         decided: list[str | None] = []
         runs = {"worker": _run_worker(bench, shape, orders, checks, decided), "loop": _run_loop(bench, shape, orders, checks)}
@@ -243,7 +245,7 @@ def _run_worker(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str
     """Measure the worker; adds its stages and what was checked to `checks`, and the location each order got to `decided`."""
     work = shape.work()
     for chunk in work.opening():
-        bench.append("stock.v1", [record.value for record in chunk])
+        bench.append("stock.v1", list(values(chunk)))
     with bench.settled("worker", bench.worker_command(work)) as process:
         starts = {topic: bench.end(topic) for topic in ("inventory.v1", "inventory-changelog.v1")}
 
@@ -277,7 +279,7 @@ def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, 
         records.write_bytes(orjson.dumps([(key.decode(), value.decode()) for key, value in samples[topic]]))
         command += [f"--{option}", topics[topic], str(records)]
     done = cells = 0
-    rounds = []
+    rounds: list[Round] = []
     with bench.process("loop", [sys.executable, *command]) as process:
         for part in _parts(orders, shape, warm_up=True):
             done += len(part)
@@ -344,8 +346,8 @@ def _run_peer(
         command = [*command, *(part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value)))]
         command += ["--set", f"producer.compression.type={bench.settings.compression}"]
     for chunk in shape.work().opening():
-        bench.append(topics["stock.v1"], [record.value for record in chunk])
-    rounds = []
+        bench.append(topics["stock.v1"], list(values(chunk)))
+    rounds: list[Round] = []
     with bench.group(given["application_id"]) as committed, bench.process(name, command, environment) as process:
         process.await_that(lambda: committed(topics["stock.v1"]) >= bench.end(topics["stock.v1"]))
         given_orders = 0

@@ -64,6 +64,7 @@ def answer(benchmark: ModuleType, size: str, as_json: bool, out: Path | None = N
     **options
         Of the benchmark's `OPTIONS`.
     """
+    assert benchmark.__spec__ is not None, "a benchmark is a module that was imported"
     name = benchmark.__spec__.name
     asked = "".join(f" --{option} {value:g}" for option, value in options.items())
     known = {"command": f"python -m {name} --size {size}{asked}", "size": size} | facts(benchmark.PACKAGES)

@@ -13,6 +13,7 @@ The first `Size.warm_s` of each rate are left out: the broker's Java compiles it
 
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from benchmarks import account, harness, open_loop
 from benchmarks.cluster import POOL, Bench, bench
 from benchmarks.open_loop import SALE_CELLS, Flow, Note, Take
 from benchmarks.peers import java
+from benchmarks.record import values
 from benchmarks.synthetic import TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
 
@@ -148,7 +150,7 @@ def _worker(cluster: Bench, shape: Size, rate: int) -> dict[str, Any]:
     per_s = rate // 2
     work = _work(shape, shape.count(per_s))
     for chunk in work.opening():
-        cluster.append("stock.v1", [record.value for record in chunk])
+        cluster.append("stock.v1", list(values(chunk)))
     cluster.append("stock.v1", open_loop.opening_of_sales(work.locations))
     with cluster.settled("worker", cluster.worker_command(work)) as process:
         before = account.stages(process.metrics())
@@ -176,7 +178,7 @@ def _streams(cluster: Bench, shape: Size, rate: int, interval_ms: int) -> dict[s
     }
     command += [part for key, value in given.items() for part in (f"--{key}", value)]
     for chunk in work.opening():
-        cluster.append(topics["stock.v1"], [record.value for record in chunk])
+        cluster.append(topics["stock.v1"], list(values(chunk)))
     with cluster.group("peer") as committed, cluster.process("streams", command) as process:
         process.await_that(lambda: committed(topics["stock.v1"]) >= cluster.end(topics["stock.v1"]))
         parts = {"order": (topics["orders.v1"], topics["allocations.v1"])}
@@ -236,7 +238,7 @@ def make_sales(count: int, locations: int) -> Take:
 def make_orders(count: int, shape: dict[str, Any]) -> Take:
     """Make all orders."""
     work = _work(Size(**shape), count)
-    return open_loop.in_memory([record.value for chunk in work.order_records() for record in chunk])
+    return open_loop.in_memory(list(values(chain.from_iterable(work.order_records()))))
 
 
 def note_orders(count: int, **_: Any) -> Note:

@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ import numpy as np
 from benchmarks import account, harness
 from benchmarks.cluster import POOL, SETTLE_S, Bench, Part, Process, Round, WrongAnswer
 from benchmarks.cluster import bench as on_a_broker
+from benchmarks.record import values
 from benchmarks.synthetic import MOST_UNITS, TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
 from streams.audit import Report, audit
@@ -85,7 +86,7 @@ class _Events:
 
     def __init__(self, work: Synthetic):
         self._work = work
-        self._orders = (record.value for chunk in work.order_records() for record in chunk)
+        self._orders = values(chain.from_iterable(work.order_records()))
         self._random = np.random.default_rng(SEED)
         self._number = 0
 
@@ -136,10 +137,10 @@ def run(size: str) -> dict[str, Any]:
     """
     shape = SIZES[size]
     work = shape.work()
-    events, sent = _Events(work), Counter()
+    events, sent = _Events(work), Counter[str]()
     with on_a_broker("throughput") as bench:
         for chunk in work.opening():
-            bench.append("stock.v1", [record.value for record in chunk])
+            bench.append("stock.v1", list(values(chunk)))
             sent["stock.v1"] += len(chunk)
         with bench.settled("worker", bench.worker_command(work)) as process:
             mixes = {mix: _measure(bench, process, events, mix, shape, sent) for mix in SHARES}
@@ -163,8 +164,8 @@ def _measure(bench: Bench, process: Process, events: _Events, mix: str, shape: S
         if number == 1:
             before = account.stages(process.metrics())
         parts = events.round(SHARES[mix], shape.events[mix])
-        for topic, _, values in parts:
-            sent[topic] += len(values)
+        for topic, _, contents in parts:
+            sent[topic] += len(contents)
         rounds.append(_round(bench, process, parts))
         lines.append(sum(value.count(b'"sku"') for *_, values in parts for value in values))
         time.sleep(SETTLE_S)

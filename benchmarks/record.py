@@ -4,6 +4,7 @@ Owner: the workloads; the demo, the tests and the benchmarks read them.
 Not here: producing it.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 APPLIED = "applied"
@@ -19,3 +20,11 @@ class Record(NamedTuple):
     """What must become of it: `applied`, `duplicate`, `stale`, or the wire name of the dead letter's reason."""
     partition: int | None = None
     """Where to produce it; None = where its key belongs."""
+
+
+def values(records: Iterable[Record]) -> Iterator[bytes]:
+    """Give the records' values; raises `ValueError` for one that has none."""
+    for record in records:
+        if record.value is None:
+            raise ValueError(f"expected records with a value, found {record}")
+        yield record.value

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -26,6 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import harness
 from benchmarks.cluster import SETTLE_S, Bench, Part, Process, WrongAnswer, bench, pools_for
+from benchmarks.record import values
 from benchmarks.synthetic import Synthetic
 from config.broker import KAFKA_VERSION
 from streams.audit import audit
@@ -85,7 +87,7 @@ def run(size: str) -> dict[str, Any]:
     """Measure each number of workers; see the module."""
     shape = SIZES[size]
     works = shape.works()
-    orders = [[record.value for chunk in work.order_records() for record in chunk] for work in works]
+    orders = [list(values(chain.from_iterable(work.order_records()))) for work in works]
     rows = []
     for workers in shape.workers:
         with bench("throughput", partitions=shape.pools) as cluster:
@@ -106,7 +108,7 @@ def _run_workers(
 ) -> dict[str, Any]:
     for work in works:
         for chunk in work.opening():
-            cluster.append("stock.v1", [record.value for record in chunk], work.pool)
+            cluster.append("stock.v1", list(values(chunk)), work.pool)
     command = cluster.worker_command(*works)
     places = {work.pool: partition_of(work.pool.encode(), shape.pools) for work in works}
     opened = {("stock.v1", partition): cluster.end("stock.v1", partition) for partition in places.values()}

@@ -27,6 +27,7 @@ import numpy as np
 from benchmarks import harness, open_loop
 from benchmarks.cluster import POOL, Bench, Sampler, WrongAnswer, bench
 from benchmarks.open_loop import SALE_CELLS, Clock, Flow, Note, Seen, Take
+from benchmarks.record import values
 from benchmarks.stencil import Blocks, Records, Stencil, mixed
 from benchmarks.synthetic import TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
@@ -150,7 +151,7 @@ def _running(cluster: Bench, shape: Size, per_s: float) -> Any:
     # Stock for some times the orders that are open at once: none ever waits.
     work = _work(shape, int(8 * per_s * shape.lag_s))
     for chunk in work.opening():
-        cluster.append("stock.v1", [record.value for record in chunk])
+        cluster.append("stock.v1", list(values(chunk)))
     cluster.append("stock.v1", open_loop.opening_of_sales(work.locations))
     return cluster.settled("worker", cluster.worker_command(work))
 

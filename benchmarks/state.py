@@ -295,13 +295,13 @@ def lines(result: dict[str, Any]) -> list[str]:
 def _split(cases: dict[Kind, dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
     """A table of the arrays, largest first."""
     head = ["array", "is", *(f"{kind}s, {what}" for kind in cases for what in ("in use", "allocated"))]
-    found: dict[tuple[str, str], np.ndarray] = {}
+    found: dict[tuple[str, str], Any] = {}
     for name, array in next(iter(cases.values()))["arrays"].items():
         each = [case["arrays"][name][what] / case["cells"] for case in cases.values() for what in ("used", "allocated")]
         key = (name, array["is"]) if max(each) >= SHOWN_BYTES else ("the others", "")
         found[key] = found.get(key, 0) + np.array(each)
     rows = sorted(found.items(), key=lambda row: (row[0][0] == "the others", -row[1].max()))
-    rows.append((("all", ""), sum(each for _, each in rows)))
+    rows.append((("all", ""), np.sum([each for _, each in rows], axis=0)))
     return head, [[*key, *(f"{value:.1f}" for value in each)] for key, each in rows]
 
 

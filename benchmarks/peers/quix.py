@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable
 from math import acos, cos, radians, sin
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,25 +83,25 @@ class Shelves:
 class Allocator:
     """Decides; `source` gives the topic, partition and offset of the message at hand."""
 
-    def __init__(self, places: dict[str, tuple[float, float, float]], source):
+    def __init__(self, places: dict[str, tuple[float, float, float]], source: Any):
         self._places = places
         self._source = source
         self._shelves: dict[str, Shelves] = {}
 
-    def __call__(self, event: dict, key, timestamp: int, headers, state) -> list[dict]:
+    def __call__(self, event: dict, key: Any, timestamp: int, headers: Any, state: Any) -> list[dict]:
         """Apply an event to the state; give the decision if it is an order."""
         if event["kind"] == "receipt":
             self._receive(event, state)
             return []
         return [self._decide(event, key, timestamp, state)]
 
-    def _of(self, sku: str, state) -> Shelves:
+    def _of(self, sku: str, state: Any) -> Shelves:
         shelves = self._shelves.get(sku)
         if shelves is None:
             shelves = self._shelves[sku] = Shelves(sku, state.get(sku.encode(), []), self._places)
         return shelves
 
-    def _receive(self, receipt: dict, state) -> None:
+    def _receive(self, receipt: dict, state: Any) -> None:
         sku, location_id = receipt["sku"], receipt["location_id"]
         shelves = self._of(sku, state)
         if location_id not in shelves.location_ids:
@@ -109,13 +110,13 @@ class Allocator:
         cell = shelves.cells[shelves.location_ids.index(location_id)]
         state.set(cell, state.get(cell, 0) + receipt["quantity"])
 
-    def _decide(self, order: dict, key, timestamp: int, state) -> dict:
+    def _decide(self, order: dict, key: Any, timestamp: int, state: Any) -> dict:
         (line,) = order["lines"]
         quantity, destination = line["quantity"], order["destination"]
         shelves = self._of(line["sku"], state)
         near, cosines = shelves.nearest_first(destination["latitude"], destination["longitude"])
         winner = None
-        losers = []
+        losers: list[dict] = []
         for shelf in near:
             if winner is None and (units := state.get(shelves.cells[shelf])) >= quantity:
                 state.set(shelves.cells[shelf], units - quantity)

@@ -72,7 +72,7 @@ class Places:
         self._shippers = {
             location.id
             for location in enabled
-            if location.kind in ("front_warehouse", "store") and "ship" in location.capabilities
+            if location.kind in ("front_warehouse", "store") and "ship" in (location.capabilities or ())
         }
         self._nearest = self._nearest_locations(enabled)
 
@@ -90,7 +90,7 @@ class Places:
         for row in np.argsort(_closeness(self._points, locations), axis=1, kind="stable"):
             pool = locations[row[0]].pool
             near = [locations[i] for i in row if locations[i].pool == pool]
-            hands_over = [location for location in near if "pickup" in location.capabilities]
+            hands_over = [location for location in near if "pickup" in (location.capabilities or ())]
             store = next(location for location in hands_over if location.kind == "store")
             shipper = next(location for location in near if location.id in self._shippers)
             nearest.append((pool, store.id, hands_over[0].id, shipper.id))
@@ -99,12 +99,12 @@ class Places:
 
 def _tiers(pool: str, locations: list[LocationRecord]) -> Tiers:
     mine = [location for location in locations if location.pool == pool]
-    ships = [location for location in mine if "ship" in location.capabilities]
+    ships = [location for location in mine if "ship" in (location.capabilities or ())]
     tiers = Tiers(
         [location.id for location in ships if location.kind == "warehouse"],
         [location.id for location in ships if location.kind in ("regional_warehouse", "front_warehouse")],
     )
-    stores = [x for x in ships if x.kind == "store" and "pickup" in x.capabilities]
+    stores = [x for x in ships if x.kind == "store" and "pickup" in (x.capabilities or ())]
     if not tiers.warehouses or not stores:
         raise ValueError(
             f"pool {pool}: expected at least one warehouse, and one store that ships and hands over; found"

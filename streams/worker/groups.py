@@ -20,7 +20,7 @@ class Group:
     name: str
     topics: tuple[str, ...]
     changelog_topic: str
-    make_pipeline: Callable[[int, int, Any], Pipeline]
+    make_pipeline: Callable[[int, int, Any], Pipeline[Any]]
     """(partition, partitions, settings) → an empty pipeline."""
     expendable: tuple[str, ...] = ()
     """Topics whose records may be deleted unread."""

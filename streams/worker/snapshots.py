@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ class Snapshots:
                     continue
                 try:
                     reader = reader or LogReader(self._settings)
-                    kept.write(reader, lambda name=name: self._stopping or name not in self._kept, self._passed)
+                    kept.write(reader, partial(self._unwanted, name), self._passed)
                 except Interrupted:
                     pass
                 except KafkaException as failure:
@@ -142,6 +143,9 @@ class Snapshots:
                     self._end()
         if reader is not None:
             reader.close()
+
+    def _unwanted(self, name: str) -> bool:
+        return self._stopping or name not in self._kept
 
     def _wait(self) -> bool:
         due_at = time.monotonic() + self._settings.snapshot_interval_ms / 1000
