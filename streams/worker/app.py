@@ -136,7 +136,7 @@ def _keep_freed_memory() -> None:
 
 
 class _Seldom(logging.Filter):
-    """Lets a complaint pass once in ten seconds: aiokafka says sixty times a second that a broker is away."""
+    """Passes each message once in ten seconds: aiokafka logs sixty times a second that a broker is away."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -70,13 +70,13 @@ class Shared:
     standby: Standby
     metrics: Metrics
     passed: Callable[[str], None]
-    """Told each fail point as it is passed."""
+    """Called with each fail point that the worker passes."""
     throttle: Callable[[Iterable[tuple[str, int]], bool], None]
-    """Stops or restarts the fetching of (topic, partition)s."""
+    """Called to stop the fetching of (topic, partition)s, or to let it go on."""
     fetch_again: Callable[["PartitionFlow", str, int], None]
-    """Has a topic fetched from the flow's position on again; also told the offset from which it would be fetched otherwise."""
+    """Called to fetch a topic again from the flow's position on; the last argument is the offset that was fetched instead."""
     failed: Callable[[BaseException], None]
-    """Told an error after which the worker must not go on."""
+    """Called with an error after which the worker must stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class _Commit:
 
 
 class PartitionFlow:
-    """The flow of one partition of one group. Public methods are the event loop's; none of them blocks.
+    """The flow of one partition of one group. The event loop calls the public methods; none of them blocks.
 
     It starts suspended. `resume` makes it restore its state, if it has none, and then take what is offered.
     """
@@ -261,7 +261,7 @@ class PartitionFlow:
         return self._suspended or self._closing or self._rebuild is not None or not self._ready.done()
 
     def _next_batch(self) -> tuple[Taken, list[LocationChange]] | None:
-        """Wait for a batch to close; None when something else is to be done first."""
+        """Wait for a batch to close; None if a tick, a commit or the owner's word comes first."""
         settings = self._settings
         with self._condition:
             while not self._interrupted():
@@ -450,7 +450,7 @@ class PartitionFlow:
         return pipeline, positions, f"{source} and {batches} batches of the changelog"
 
     def _newest_state(self, reader: LogReader) -> tuple[Pipeline, int | None, str]:
-        """Give the newest state at hand, the offset in the changelog to read on from (None: its first), and whence it comes."""
+        """Give the newest state at hand, the changelog's offset to read on from (None: the first), and the state's source."""
         taken = self._shared.standby.take(self.place)
         if taken is not None:
             return *taken, "standby"

@@ -164,7 +164,7 @@ class Flows:
             self._loop.create_task(self._seek_back(flow, tp, found))
 
     async def _seek_back(self, flow: PartitionFlow, tp: TP, found: int) -> None:
-        """Fetch again what was lost between a fetch and its flow, however often it takes: in a quiet topic no fetch follows."""
+        """Fetch again what was lost between a fetch and its flow. It is tried until it is done: a quiet topic has no next fetch."""
         try:
             while not await self._sought_back(flow, tp, found):
                 await asyncio.sleep(SEEK_RETRY_S)
@@ -219,7 +219,7 @@ class Flows:
         self._assigned.set()
 
     async def on_rebalanced(self, app: Any, **_: Any) -> None:
-        """Own exactly what is assigned, and return when all of it is ready, or the assignment is out of date."""
+        """Make the flows those of the assignment; return when all are ready, or when the assignment is out of date."""
         self._loop = asyncio.get_running_loop()
         try:
             if self.failure is not None:

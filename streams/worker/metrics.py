@@ -1,4 +1,4 @@
-"""What a worker tells Prometheus, on a port of its own.
+"""The metrics of a worker, for Prometheus, on a port of their own.
 
 Histograms take a whole batch's values as an array: one call, whatever the batch's size.
 Owner: one `Metrics` per worker, with a registry of its own, so that several workers may live in one process (tests).
@@ -55,7 +55,7 @@ class Histogram:
 
 
 class _Scraped:
-    """Gauges whose values are asked for when Prometheus is."""
+    """Gauges whose values are computed at each scrape."""
 
     def __init__(self, name: str, documentation: str, labels: tuple[str, ...]):
         self._family = (name, documentation, labels)
@@ -70,7 +70,7 @@ class _Scraped:
 
 
 class Metrics:
-    """All metrics of a worker. `lag` and `backlog` are asked for at a scrape: set their `ask`."""
+    """All metrics of a worker. `lag` and `backlog` are computed at each scrape: set their `ask`."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
@@ -106,7 +106,7 @@ class Metrics:
             registry.register(collector)
 
     def serve(self, port: int) -> tuple[int, Callable[[], Any]]:
-        """Answer Prometheus; give the port (0: any free one was chosen) and what stops it."""
+        """Serve the metrics over HTTP; give the port (for port 0, the free one that was chosen) and a function that stops it."""
         server, thread = start_http_server(port, registry=self.registry)
 
         def stop() -> None:

@@ -1,10 +1,10 @@
 """The transactional producer of one input partition: outputs, changelog and input offsets in one Kafka transaction.
 
-Owner: the partition's flow. Each producer has a thread of its own (`Committer`), in which everything but its making happens.
-Whoever fences last owns the partition: the broker refuses all that a former owner's producer still does.
-After a commit whose result is `Doubt`, or missing, the transaction may or may not have taken effect: only the fence of another
-producer, which settles it, and then the log can tell. So a producer is never used again after it. (librdkafka 2.16 was seen to
-stay in `send_offsets_to_transaction` for minutes when a broker restarts, whatever time-out it was given.)
+Owner: the partition's flow. The flow makes a producer; all else happens in the producer's own thread (`Committer`).
+The worker that fences last owns the partition: the broker refuses all that a former owner's producer still does.
+After a commit that ends with `Doubt`, or does not end, the transaction may have taken effect or not. The fence of another
+producer settles it, and then the log shows which. So a producer is never used again after a doubt. (librdkafka 2.16 was seen
+to stay in `send_offsets_to_transaction` for minutes when a broker restarts, whatever time-out it was given.)
 Not here: what is in the transaction (pipeline.py), when to commit and what to do after a failure (flow.py).
 """
 
@@ -54,7 +54,7 @@ class Fenced(Exception):
 
 
 class Doubt(Exception):
-    """Nobody here knows whether the batch took effect."""
+    """The broker's answer is missing: the batch may have taken effect or not."""
 
 
 class Refused(Exception):
@@ -131,7 +131,7 @@ class PartitionProducer:
             queue_buffering_max_messages=0,
             queue_buffering_max_kbytes=2_000_000,
         )
-        # Without a logger: what librdkafka says of a fenced producer would reach Python in the middle of another exception.
+        # Without a logger: librdkafka's line about a fenced producer would reach Python in the middle of another exception.
         self._producer = Producer(config)
         self._handle = handle_of(self._producer, transactional_id)
         # With a connection up the fence takes 50 ms; without one librdkafka asks for the coordinator again after half a second.
@@ -179,8 +179,8 @@ class PartitionProducer:
         producer, passed = self._producer, self._passed
         times = [time.perf_counter()]
         producer.begin_transaction()
-        # First of all: if the last transaction's markers are still being written, this is tried again after `retry_backoff_ms`;
-        # a message's would be after 20 ms, a number fixed in librdkafka.
+        # The offsets come first. While the broker still writes the markers of the transaction before, librdkafka repeats this
+        # request after `retry_backoff_ms`; the request of a first message it would repeat after 20 ms, a fixed number.
         if outcome.offsets:
             offsets = [TopicPartition(topic, self._partition, offset) for topic, offset in outcome.offsets.items()]
             producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
@@ -236,11 +236,11 @@ class PartitionProducer:
             self._reject(topic, failure)
 
     def _reject(self, topic: str, failure: KafkaException) -> None:
-        """Say what it means that a message was not accepted: that the answer to an earlier one came in between, or worse."""
+        """Raise what a message that was not accepted means: `Refused`, or `_Aborted` if the transaction has failed before it."""
         error = failure.args[0]
         if error.code() not in STOPPED:
             raise Refused(f"a message to {topic} was not accepted: {error.str()}") from failure
-        self._producer.abort_transaction(self._timeout_s)  # raises what the producer died of, if it did
+        self._producer.abort_transaction(self._timeout_s)  # raises the producer's fatal error, if it has one
         raise _Aborted(f"{topic}: {error.str()}") from failure
 
     def _judge(self, error: KafkaError) -> None:
@@ -263,7 +263,7 @@ class PartitionProducer:
 
 
 class Committer:
-    """The thread of one producer. It can be left behind with a call that does not return: it ends when the call does."""
+    """The thread of one producer. The flow may leave it behind in a call that does not return: it ends when the call does."""
 
     def __init__(self, producer: PartitionProducer, name: str):
         self._producer = producer

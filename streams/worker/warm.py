@@ -1,4 +1,4 @@
-"""Compiling all kernels before the first event is waited for: once a machine and version, minutes; after that a second or two.
+"""Compiling all kernels before the worker starts: a minute, once a machine and version; after that a second or two.
 
 A worker does it before it joins its group, so that it is never given partitions it could not serve yet.
 """
@@ -32,7 +32,7 @@ def _segment(topic: str, *events: dict) -> Segment:
 
 
 def warm_kernels(settings: Settings) -> None:
-    """Run a shop of one location through the inventory pipeline, in memory, and restore it; then the clicks' own."""
+    """Run every kernel once: a shop of one location through the inventory pipeline, restored from its changelog; then clicks."""
     log.warm()
     warm_demand(settings)
     pipeline = InventoryPipeline(0, 1, settings)
