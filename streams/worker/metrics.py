@@ -106,7 +106,7 @@ class Metrics:
             registry.register(collector)
 
     def serve(self, port: int) -> tuple[int, Callable[[], Any]]:
-        """Serve the metrics over HTTP; give the port (for port 0, the free one that was chosen) and a function that stops it."""
+        """Serve the metrics over HTTP; give the port (0: any free one was chosen) and a function that stops it."""
         server, thread = start_http_server(port, registry=self.registry)
 
         def stop() -> None:

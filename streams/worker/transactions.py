@@ -236,7 +236,7 @@ class PartitionProducer:
             self._reject(topic, failure)
 
     def _reject(self, topic: str, failure: KafkaException) -> None:
-        """Raise what a message that was not accepted means: `Refused`, or `_Aborted` if the transaction has failed before it."""
+        """Raise the meaning of a message that was not accepted: `Refused`, or `_Aborted` if the transaction failed before."""
         error = failure.args[0]
         if error.code() not in STOPPED:
             raise Refused(f"a message to {topic} was not accepted: {error.str()}") from failure

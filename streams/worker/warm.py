@@ -32,7 +32,7 @@ def _segment(topic: str, *events: dict) -> Segment:
 
 
 def warm_kernels(settings: Settings) -> None:
-    """Run every kernel once: a shop of one location through the inventory pipeline, restored from its changelog; then clicks."""
+    """Run every kernel once: a shop of one location through the inventory pipeline, a restoration, then the clicks."""
     log.warm()
     warm_demand(settings)
     pipeline = InventoryPipeline(0, 1, settings)
