@@ -164,7 +164,7 @@ class Flows:
             self._loop.create_task(self._seek_back(flow, tp, found))
 
     async def _seek_back(self, flow: PartitionFlow, tp: TP, found: int) -> None:
-        """Fetch again what was lost between a fetch and its flow; try until it is done, since a quiet topic has no next fetch."""
+        """Fetch again what was lost between a fetch and its flow; repeated until done: a quiet topic has no next fetch."""
         try:
             while not await self._sought_back(flow, tp, found):
                 await asyncio.sleep(SEEK_RETRY_S)
