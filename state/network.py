@@ -9,9 +9,9 @@ import numpy as np
 
 from state.columns import ENABLED, PICKS_UP, SHIPS
 from state.hashing import hash_bytes
-from state.index import find_text, insert
+from state.index import insert
 from state.pool import PoolState
-from state.stock import relink_cells
+from state.stock import find_location, relink_cells
 from state.tables import LOCATIONS, mark
 from state.text import allocate_text, touch_text
 
@@ -24,10 +24,8 @@ def unit_vector(latitude: float, longitude: float) -> tuple[float, float, float]
 
 def location_row(state: PoolState, location_id: bytes) -> int:
     """Find a location's row; -1 = unknown."""
-    low, high = hash_bytes(location_id)
-    t = state.t
     text = np.frombuffer(location_id, np.uint8)
-    return int(find_text(t.location_index, t.locations, np.uint64(low), np.uint64(high), t.heap, text, 0, text.size))
+    return int(find_location(state.t, text, 0, text.size))
 
 
 def flags_of(enabled: bool, capabilities: list[str]) -> int:

@@ -210,7 +210,7 @@ def _leave_queue(t, row):
 
 
 @kernel
-def promise_line(t, row, cell, sequence, number, kind, distance_m):
+def promise_line(t, row, cell, sequence, number, kind, distance_m, event_row):
     """Promise a line whole from a cell."""
     _leave_queue(t, row)
     line = t.lines[row]
@@ -222,15 +222,16 @@ def promise_line(t, row, cell, sequence, number, kind, distance_m):
     line.shipment_kind = kind
     line.distance_m = distance_m
     mark(t.journal, t.counters, LINES, line, row)
-    reserve(t, cell, line.quantity)
+    reserve(t, cell, line.quantity, event_row)
 
 
 @kernel
-def drop_line(t, row):
+def drop_line(t, row, event_row):
     """Take an open line out of its order: its promise is given back; what was shipped of it stays shipped."""
     line = t.lines[row]
     if line.state == RESERVED:
-        reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), line.shipped - line.quantity)
+        cell = find_cell(t.cell_index, t.cells, line.sku, line.location)
+        reserve(t, cell, line.shipped - line.quantity, event_row)
     _leave_queue(t, row)
     if line.shipped > 0:
         line.quantity = line.shipped

@@ -27,7 +27,6 @@ from state.tables import (
     PAGE_BYTES,
     PAGES,
     ROW_TABLES,
-    TO_ROUTE,
     Tables,
     View,
 )
@@ -108,7 +107,6 @@ class PoolState:
             row[name] = -1
         arrays = {"pool": row, "limits": np.array([getattr(limits, name) for name in Limits.__slots__], np.int64)}
         arrays["counters"] = np.zeros(16, np.int64)
-        arrays["counters"][TO_ROUTE] = -1
         for name in (*ROW_TABLES, *RINGS):
             arrays[name] = np.zeros(0, _DTYPES[name])
         for array, dtype in _LINKS.values():
@@ -286,7 +284,6 @@ class PoolState:
         self._grow_closed(2 * max(a["orders"].size, 128))
         self._grow("holds", int(self.row["held_orders"][0]) + 1)
         a["counters"][:] = 0
-        a["counters"][TO_ROUTE] = -1
         a["counters"][LONGEST_ORDER] = self.rows("orders")["line_count"].max(initial=0)
         self.ensure()
         # In the order of their blocks: entered by row, each would push half of its block along.

@@ -13,7 +13,6 @@ from state.index import cell_home, find_cell, find_hash, find_text, insert, remo
 from state.tables import (
     BLOCKS_TAIL,
     CELLS,
-    EVENT,
     FREED_COUNT,
     HORIZON_MS,
     MAX_UNITS,
@@ -31,6 +30,13 @@ FIRST_BLOCK = 4
 def available(cell):
     """Units of a cell that an order may be promised."""
     return max(0, cell.on_hand - cell.reserved - cell.safety_stock)
+
+
+@kernel
+def find_location(t, text, at, size):
+    """Find a location's row by its id; -1 = not in this pool."""
+    low, high = hash_text(text, at, size)
+    return find_text(t.location_index, t.locations, low, high, t.heap, text, at, size)
 
 
 @kernel
@@ -141,8 +147,8 @@ def cell_row(t, sku, location):
 
 
 @kernel
-def change_cell(t, row, on_hand, reserved, safety_stock):
-    """Set a cell's three quantities; one change, one version."""
+def change_cell(t, row, on_hand, reserved, safety_stock, event_row):
+    """Set a cell's three quantities, because of an event of the batch in hand; one change, one version."""
     cell = t.cells[row]
     before = available(cell)
     cell.on_hand = on_hand
@@ -150,7 +156,7 @@ def change_cell(t, row, on_hand, reserved, safety_stock):
     cell.safety_stock = safety_stock
     cell.version += 1
     cell.updated_at = t.pool[0].now
-    t.cell_event[row] = t.counters[EVENT] + 1
+    t.cell_event[row] = event_row + 1
     mark(t.journal, t.counters, CELLS, cell, row)
     if available(cell) > before:
         t.freed[t.counters[FREED_COUNT]] = row
@@ -158,10 +164,10 @@ def change_cell(t, row, on_hand, reserved, safety_stock):
 
 
 @kernel
-def reserve(t, row, units):
+def reserve(t, row, units, event_row):
     """Promise units of a cell (negative: give them back)."""
     cell = t.cells[row]
-    change_cell(t, row, cell.on_hand, cell.reserved + units, cell.safety_stock)
+    change_cell(t, row, cell.on_hand, cell.reserved + units, cell.safety_stock, event_row)
 
 
 @kernel
@@ -177,14 +183,14 @@ def is_counted(t, row, event_time):
 
 
 @kernel
-def move_stock(t, row, units, reserved_units, event_time):
+def move_stock(t, row, units, reserved_units, event_time, event_row):
     """Change on hand by signed units, and reserved by signed units, as one movement that a late count keeps on top.
 
     What the last count has seen changes on hand no more.
     """
     cell = t.cells[row]
     if is_counted(t, row, event_time):
-        change_cell(t, row, cell.on_hand, cell.reserved + reserved_units, cell.safety_stock)
+        change_cell(t, row, cell.on_hand, cell.reserved + reserved_units, cell.safety_stock, event_row)
         return
     position = t.pool[0].movement_tail
     movement = t.movements[position & (t.movements.size - 1)]
@@ -195,7 +201,7 @@ def move_stock(t, row, units, reserved_units, event_time):
     movement.quantity = units
     t.pool[0].movement_tail = position + 1
     cell.movement = position
-    change_cell(t, row, cell.on_hand + units, cell.reserved + reserved_units, cell.safety_stock)
+    change_cell(t, row, cell.on_hand + units, cell.reserved + reserved_units, cell.safety_stock, event_row)
 
 
 @kernel

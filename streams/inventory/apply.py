@@ -1,43 +1,26 @@
 """Applying a pool's events one after another, as the log has them.
 
-Each event, whole, before the next: the clock moves to the record's timestamp and due holds expire; an id seen before changes
-nothing; the event is applied or refused; whoever waits for what it freed is served. Cutting the same events into other batches
-gives the same decisions.
+Each event is done with before the next begins. The clock moves to the record's timestamp, and due holds expire. An id seen
+before changes nothing. The event is applied or refused. The orders that wait for what it freed are served. So the same events
+cut into other batches give the same decisions.
 Owner: the partition's pipeline. Invariant: an event is only begun if every table has room for all it may need.
 """
 
 import numpy as np
 
+from state.columns import EXPIRED
 from state.hashing import hash_text
 from state.orders import forget_holds, forget_orders, pop_due_hold
 from state.seen import forget_seen, remember, was_seen
-from state.stock import forget_movements
-from state.tables import BLOCKS_TAIL, EVENT, HOLD_COUNT, LONGEST_ORDER
-from streams.inventory.decide import N_DECISIONS, N_LINES, serve
-from streams.inventory.events import (
-    STALE,
-    apply_fulfilment,
-    apply_stock,
-    cancel_order,
-    expire_order,
-    find_location,
-    place_order,
-)
+from state.stock import find_location, forget_movements
+from state.tables import BLOCKS_TAIL, HOLD_COUNT, LONGEST_ORDER
+from streams.inventory.decide import N_DECISIONS, N_LINES
+from streams.inventory.fulfilments import apply_fulfilment
+from streams.inventory.order_events import NOBODY, cancel_order, drop_order, place_order
+from streams.inventory.stock_events import STALE, apply_stock
+from streams.inventory.waiting import serve
 from topics.compiled.kernels import kernel
-from topics.reasons import Kind, Outcome
-
-UNDECODED = int(Kind.UNDECODED)
-FIRST_ORDER_KIND = PLACED_KIND = int(Kind.PLACED)
-HELD_KIND = int(Kind.HELD)
-CANCELLED_KIND = int(Kind.CANCELLED)
-FIRST_FULFILMENT_KIND = int(Kind.SHIPPED)
-TICK = int(Kind.TICK)
-LOCATION = int(Kind.LOCATION)
-APPLIED = int(Outcome.APPLIED)
-DUPLICATE = int(Outcome.DUPLICATE)
-STALE_OUTCOME = int(Outcome.STALE)
-DEAD_LETTER = int(Outcome.DEAD_LETTER)
-CLOCK = int(Outcome.CLOCK)
+from topics.reasons import Kind, Outcome, Status
 
 # A text is at most 128 characters of 4 bytes, and its block at most twice that.
 _TEXT_BYTES = 1024
@@ -75,24 +58,25 @@ def _has_room(t, out, work, line_count):
 
 
 @kernel
-def _expire_due(t, out, event, work):
+def _expire_due(t, out, event_row, work):
     order_row = pop_due_hold(t)
     while order_row >= 0:
-        expire_order(t, out, order_row, event, work)
-        serve(t, out, event, work, False)
+        drop_order(t, order_row, EXPIRED, event_row)
+        serve(t, out, order_row, Status.EXPIRED, event_row, work, False)
         order_row = pop_due_hold(t)
 
 
 @kernel
-def _apply_one(t, out, e, event, lines, buffer, work, tag):
-    if e.kind < FIRST_ORDER_KIND:
-        return apply_stock(t, e, buffer)
-    if e.kind == PLACED_KIND or e.kind == HELD_KIND:
-        return place_order(t, out, e, event, lines, buffer, work)
-    if e.kind == CANCELLED_KIND:
-        return cancel_order(t, out, e, event, lines, buffer, work)
-    if FIRST_FULFILMENT_KIND <= e.kind < TICK:
-        return apply_fulfilment(t, e, lines, buffer, work, tag)
+def _apply_one(t, event, event_row, lines, buffer, work, tag):
+    """Apply one event; (0, `STALE` or reasons.DeadLetter; the order to decide on; its status), see order_events.py."""
+    if Kind.UNDECODED < event.kind <= Kind.RELEASE:
+        return apply_stock(t, event, event_row, buffer), NOBODY, 0
+    if event.kind in (Kind.PLACED, Kind.HELD):
+        return place_order(t, event, event_row, lines, buffer)
+    if event.kind == Kind.CANCELLED:
+        return cancel_order(t, event, event_row, lines, buffer, work)
+    if Kind.SHIPPED <= event.kind <= Kind.RETURNED:
+        return apply_fulfilment(t, event, event_row, lines, buffer, work, tag)
     raise ValueError("an event of a kind that has no handler: see _apply_one in streams/inventory/apply.py")
 
 
@@ -114,47 +98,46 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
     Position reached: `rows.size`, or that of the first event for which a table lacks room.
     """
     for k in range(start, rows.size):
-        event = rows[k]
-        e = events[event]
-        if not _has_room(t, out, work, e.line_count):
+        event_row = rows[k]
+        event = events[event_row]
+        if not _has_room(t, out, work, event.line_count):
             return k
-        t.counters[EVENT] = event
-        if e.kind == LOCATION:
-            serve(t, out, event, work, True)
+        if event.kind == Kind.LOCATION:
+            serve(t, out, NOBODY, 0, event_row, work, True)
             continue
-        if e.timestamp > t.pool[0].now:
-            t.pool[0].now = e.timestamp
-        _expire_due(t, out, event, work)
-        if e.kind == UNDECODED:
-            e.outcome = DEAD_LETTER
+        if event.timestamp > t.pool[0].now:
+            t.pool[0].now = event.timestamp
+        _expire_due(t, out, event_row, work)
+        if event.kind == Kind.UNDECODED:
+            event.outcome = Outcome.DEAD_LETTER
             continue
-        if e.kind == TICK:
-            e.outcome = CLOCK
+        if event.kind == Kind.TICK:
+            event.outcome = Outcome.CLOCK
             continue
-        low, high = hash_text(buffer, e.event_id_at, e.event_id_size)
+        low, high = hash_text(buffer, event.event_id_at, event.event_id_size)
         if was_seen(t, low, high):
-            e.outcome = DUPLICATE
+            event.outcome = Outcome.DUPLICATE
             continue
-        reason = _apply_one(t, out, e, event, lines, buffer, work, tag)
+        reason, order_row, status = _apply_one(t, event, event_row, lines, buffer, work, tag)
         if reason == 0:
-            e.outcome = APPLIED
+            event.outcome = Outcome.APPLIED
         elif reason == STALE:
-            e.outcome = STALE_OUTCOME
+            event.outcome = Outcome.STALE
         else:
-            e.outcome = DEAD_LETTER
-            e.reason = reason
+            event.outcome = Outcome.DEAD_LETTER
+            event.reason = reason
             continue
         remember(t, low, high)
-        serve(t, out, event, work, False)
+        serve(t, out, order_row, status, event_row, work, False)
     return rows.size
 
 
 @kernel
 def names_unknown_location(t, events, buffer, rows):
-    """Tell whether any of the pool's events names a location that is not in the pool."""
-    for row in rows:
-        e = events[row]
-        if e.location_size > 0 and find_location(t, buffer, e.location_at, e.location_size) < 0:
+    """Whether any of the pool's events names a location that is not in the pool."""
+    for event_row in rows:
+        event = events[event_row]
+        if event.location_size > 0 and find_location(t, buffer, event.location_at, event.location_size) < 0:
             return True
     return False
 

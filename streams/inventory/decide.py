@@ -1,31 +1,20 @@
 """Deciding on one order at a time: route its open lines, reserve what was promised, write the decision down.
 
 Routing and reservation are one step: nothing else touches the pool's cells in between.
-Owner: the engine's kernel. Not here: which location wins (streams/routing), what an event asks for (events.py).
+Owner: waiting.py, which alone writes decisions. Not here: which location wins (streams/routing), what an event asks for
+(order_events.py, fulfilments.py).
 """
 
 import numpy as np
 
 from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
 from state.orders import promise_line, wait_line
-from state.stock import available
-from state.tables import FREED_COUNT, MAX_UNITS, TO_ROUTE
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
-from streams.routing.sorting import sort_rows
 from topics import columns as c
 from topics.compiled.bundle import bundle
 from topics.compiled.kernels import allocating_kernel, kernel
 from topics.reasons import Status
-
-# Statuses as plain numbers, for the kernels.
-ALLOCATED = int(Status.ALLOCATED)
-PARTIAL = int(Status.PARTIAL)
-BACKORDERED = int(Status.BACKORDERED)
-HELD_STATUS = int(Status.HELD)
-CANCELLED = int(Status.CANCELLED)
-EXPIRED_STATUS = int(Status.EXPIRED)
-REJECTED = int(Status.REJECTED)
 
 # The batch's decisions (topics/columns.py) and how many rows of each are in use.
 Decisions = bundle("Decisions", "decisions shipments lines losers counts")
@@ -118,7 +107,7 @@ def _route(t, order_row, n, work):
 
 
 @kernel
-def try_order(t, order_row, work):
+def try_order(t, order_row, event_row, work):
     """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
 
     The decision that must follow carries the pool's next sequence number.
@@ -150,13 +139,13 @@ def try_order(t, order_row, work):
         if number == shipments:
             work.shipments[number] = answer.location[i]
             shipments += 1
-        promise_line(t, work.rows[i], answer.cell[i], sequence, number + 1, answer.kind[i], answer.distance_m[i])
+        promise_line(t, work.rows[i], answer.cell[i], sequence, number + 1, answer.kind[i], answer.distance_m[i], event_row)
     return promised
 
 
 @kernel
 def status_of(t, order_row):
-    """Say in one word what an order has now."""
+    """Give the reasons.Status of what an order has now."""
     order = t.orders[order_row]
     waiting = 0
     met = 0
@@ -169,15 +158,15 @@ def status_of(t, order_row):
             met += 1
         row = t.lines[row].next
     if order.state == HELD:
-        return HELD_STATUS
+        return Status.HELD
     if waiting == 0:
-        return ALLOCATED if met > 0 else CANCELLED
-    return PARTIAL if met > 0 else BACKORDERED
+        return Status.ALLOCATED if met > 0 else Status.CANCELLED
+    return Status.PARTIAL if met > 0 else Status.BACKORDERED
 
 
 @kernel
 def is_open(t, order_row):
-    """Tell whether a line of the order still waits or is promised."""
+    """Whether a line of the order still waits or is promised."""
     row = t.orders[order_row].first_line
     while row >= 0:
         if t.lines[row].state == WAITING or t.lines[row].state == RESERVED:
@@ -256,7 +245,7 @@ def _write_unallocated(t, out, order_row, state):
 
 
 @kernel
-def write_decision(t, out, order_row, status, event, work, routed):
+def write_decision(t, out, order_row, status, event_row, work, routed):
     """Write a decision with the pool's next sequence number; `routed`: the scratch explains it."""
     pool = t.pool[0]
     pool.sequence += 1
@@ -267,12 +256,12 @@ def write_decision(t, out, order_row, status, event, work, routed):
     decision.decided_at = pool.now
     decision.order_id_at = order.id_at
     decision.order_id_size = order.id_size
-    decision.event = event
+    decision.event = event_row
     decision.status = status
     decision.first_shipment = out.counts[N_SHIPMENTS]
     decision.shipment_count = _write_shipments(t, out, order_row, work)
     decision.first_unallocated = out.counts[N_LINES]
-    decision.unallocated_count = _write_unallocated(t, out, order_row, DROPPED if status == REJECTED else WAITING)
+    decision.unallocated_count = _write_unallocated(t, out, order_row, DROPPED if status == Status.REJECTED else WAITING)
     decision.first_loser = out.counts[N_LOSERS]
     decision.loser_count = 0
     decision.considered = 0
@@ -288,83 +277,3 @@ def write_decision(t, out, order_row, status, event, work, routed):
             loser.distance_m = answer.loser_distance_m[i]
             loser.reason = answer.loser_reason[i]
             out.counts[N_LOSERS] += 1
-
-
-@kernel
-def _choose(t, work, sku, units, count):
-    """Note the orders that wait for a SKU with a line of at most `units`; returns how many are noted now."""
-    row = t.sku_links[sku].waiting_head
-    while row >= 0:
-        line = t.lines[row]
-        if line.quantity <= units and work.stamps[line.order] != work.sweeps[0]:
-            work.stamps[line.order] = work.sweeps[0]
-            work.chosen[count] = line.order
-            count += 1
-        row = t.line_links[row].waiting_next
-    return count
-
-
-@kernel
-def _choose_waiting(t, work, everyone):
-    """List the orders to try, oldest first: all that wait, or those that a cell in `freed` could serve; returns how many."""
-    work.sweeps[0] += 1
-    count = 0
-    if everyone:
-        for sku in range(t.pool[0].sku_count):
-            count = _choose(t, work, sku, MAX_UNITS, count)
-    else:
-        for i in range(t.counters[FREED_COUNT]):
-            cell = t.cells[t.freed[i]]
-            count = _choose(t, work, cell.sku, available(cell), count)
-    sort_rows(t.orders.age, work.chosen, count)
-    return count
-
-
-@kernel
-def serve(t, out, event, work, everyone):
-    """Decide on the order that the event asks to route, then on those that wait for what the event freed, oldest first.
-
-    The event's own order (counter TO_ROUTE) always gets a decision, the others if they got anything. No order waits that could
-    be promised something (else it would not be waiting), so only a line that fits into a freed cell can change an order's lot:
-    the others are passed over without routing, unless `everyone` is to be tried.
-    """
-    own = t.counters[TO_ROUTE]
-    t.counters[TO_ROUTE] = -1
-    if t.pool[0].waiting_lines == 0 and own < 0:
-        t.counters[FREED_COUNT] = 0
-        return
-    # The orders to try are listed once the event's own is decided: it may take what it freed.
-    count = np.int64(-1)
-    at = np.int64(0)
-    single = False
-    cell_row = np.int32(0)
-    row = np.int32(-1)
-    while True:
-        order_row = np.int32(own)
-        if own < 0 and count < 0:
-            single = t.counters[FREED_COUNT] == 1 and not everyone
-            count = 0
-            if single:
-                cell_row = t.freed[0]
-                row = t.sku_links[t.cells[cell_row].sku].waiting_head
-            elif everyone or t.counters[FREED_COUNT] > 0:
-                count = _choose_waiting(t, work, everyone)
-            t.counters[FREED_COUNT] = 0
-        if single:
-            # The queue of one cell's SKU, while the cell has any left. An order's lines of one SKU stand together in it, and
-            # deciding on the order may take any of them out.
-            units = available(t.cells[cell_row])
-            while row >= 0 and units > 0 and order_row < 0:
-                candidate = t.lines[row].order
-                while row >= 0 and t.lines[row].order == candidate:
-                    if t.lines[row].quantity <= units:
-                        order_row = candidate
-                    row = t.line_links[row].waiting_next
-        elif own < 0 and at < count:
-            order_row = work.chosen[at]
-            at += 1
-        if order_row < 0:
-            return
-        if try_order(t, order_row, work) > 0 or own >= 0:
-            write_decision(t, out, order_row, status_of(t, order_row), event, work, True)
-        own = np.int64(-1)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from streams.inventory.events import MAX_LINE_PARTS, MAX_ORDER_PARTS
+from streams.inventory.fulfilments import MAX_LINE_PARTS, MAX_ORDER_PARTS
 from topics.codec.decode import Batch
 from topics.reasons import DeadLetter, Kind
 

@@ -183,9 +183,9 @@ GUARDS = {
     ),
     "stale count": Guard(
         "a count older than the last one is ignored",
-        "streams/inventory/events.py",
-        "        if e.time < t.cells[known].counted_at:\n",
-        "        if e.time < 0:\n",
+        "streams/inventory/stock_events.py",
+        "        if event.time < t.cells[known].counted_at:\n",
+        "        if event.time < 0:\n",
         "tests/complaints",
     ),
     "counted movement": Guard(
@@ -198,13 +198,13 @@ GUARDS = {
     "reservation": Guard(
         "a promised unit is not available",
         "state/stock.py",
-        "    change_cell(t, row, cell.on_hand, cell.reserved + units, cell.safety_stock)\n\n\n@kernel\ndef within_bounds",
-        "    change_cell(t, row, cell.on_hand, cell.reserved, cell.safety_stock)\n\n\n@kernel\ndef within_bounds",
+        "cell.on_hand, cell.reserved + units, cell.safety_stock, event_row)\n\n\n@kernel\ndef within_bounds",
+        "cell.on_hand, cell.reserved, cell.safety_stock, event_row)\n\n\n@kernel\ndef within_bounds",
         "tests/complaints",
     ),
     "limits": Guard(
         "a pool keeps no more SKUs than it may",
-        "streams/inventory/events.py",
+        "streams/inventory/stock_events.py",
         "    if sku < 0 and pool.sku_count >= t.limits[MAX_SKUS]:\n",
         "    if sku < -1 and pool.sku_count >= t.limits[MAX_SKUS]:\n",
         "tests/unit/test_limits.py",

@@ -1,0 +1,111 @@
+"""Lines of sales.v1 and stock.v1: what each kind means for the cells.
+
+A handler checks everything first and changes something only if all is well. It returns 0, `STALE`, or the reasons.DeadLetter
+for which the event is refused, having changed nothing. What an event frees goes to waiting orders afterwards (waiting.py).
+Owner: apply.py. Not here: dedupe, the clock (apply.py).
+"""
+
+import numpy as np
+
+from state.columns import EXPECTED_SUPPLY, IN_TRANSIT
+from state.index import find_cell
+from state.stock import (
+    cell_row,
+    change_cell,
+    change_supply,
+    find_location,
+    find_sku,
+    has_supply,
+    is_counted,
+    move_stock,
+    moved_after,
+    sku_row,
+    within_bounds,
+)
+from state.tables import MAX_CELLS, MAX_SKUS, MAX_SUPPLIES
+from topics.compiled.kernels import kernel
+from topics.reasons import DeadLetter, Kind
+
+STALE = 255
+
+
+@kernel
+def apply_stock(t, event, event_row, buffer):
+    """Apply a line of sales.v1 or stock.v1."""
+    location = find_location(t, buffer, event.location_at, event.location_size)
+    if location < 0:
+        return DeadLetter.UNKNOWN_LOCATION
+    sku = find_sku(t, buffer, event.sku_at, event.sku_size)
+    known = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
+    on_hand = 0
+    if known >= 0:
+        on_hand = t.cells[known].on_hand
+    if event.kind == Kind.COUNT:
+        return _apply_count(t, event, event_row, buffer, location, sku, known)
+    units = np.int64(event.quantity)
+    if event.kind in (Kind.SALE, Kind.TRANSFER_OUT, Kind.QUARANTINE):
+        units = -units
+    moves = event.kind not in (Kind.EXPECTED, Kind.SAFETY_STOCK)
+    if moves and is_counted(t, known, event.event_time):
+        if event.kind not in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
+            return STALE
+        moves = False
+    if moves and not within_bounds(on_hand + units):
+        return DeadLetter.OUT_OF_RANGE
+    full = _lacks_room(t, event, buffer, sku, known)
+    if full:
+        return full
+    sku = sku_row(t, buffer, event.sku_at, event.sku_size)
+    at, size = event.reference_at, event.reference_size
+    if event.kind == Kind.EXPECTED:
+        change_supply(t, EXPECTED_SUPPLY, buffer, at, size, sku, location, event.quantity, event.time)
+        return 0
+    if event.kind == Kind.SAFETY_STOCK:
+        row = cell_row(t, sku, location)
+        change_cell(t, row, t.cells[row].on_hand, t.cells[row].reserved, event.quantity, event_row)
+        return 0
+    if moves:
+        move_stock(t, cell_row(t, sku, location), units, 0, event.event_time, event_row)
+    if event.kind in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
+        if event.kind == Kind.TRANSFER_OUT:
+            location = find_location(t, buffer, event.target_at, event.target_size)
+        change_supply(t, IN_TRANSIT, buffer, at, size, sku, location, -units, event.event_time)
+    return 0
+
+
+@kernel
+def _lacks_room(t, event, buffer, sku, known):
+    """Why the pool has no room for what a line of stock would add: a SKU, a cell, a supply; 0 = it has."""
+    pool = t.pool[0]
+    if sku < 0 and pool.sku_count >= t.limits[MAX_SKUS]:
+        return DeadLetter.TOO_MANY_SKUS
+    if known < 0 and event.kind != Kind.EXPECTED and pool.cell_count >= t.limits[MAX_CELLS]:
+        return DeadLetter.TOO_MANY_CELLS
+    if pool.kept_supplies >= t.limits[MAX_SUPPLIES]:
+        kind = EXPECTED_SUPPLY if event.kind == Kind.EXPECTED else IN_TRANSIT
+        supplies = event.kind in (Kind.EXPECTED, Kind.TRANSFER_OUT, Kind.TRANSFER_IN)
+        if supplies and not has_supply(t, kind, buffer, event.reference_at, event.reference_size, sku):
+            return DeadLetter.TOO_MANY_SUPPLIES
+    return 0
+
+
+@kernel
+def _apply_count(t, event, event_row, buffer, location, sku, known):
+    """Set on hand to what was counted, plus what is known to have moved since."""
+    moved = np.int64(0)
+    if known >= 0:
+        if event.time < t.cells[known].counted_at:
+            return STALE
+        exact, moved = moved_after(t, known, event.time)
+        if not exact:
+            return DeadLetter.COUNT_TOO_OLD
+    if not within_bounds(event.quantity + moved):
+        return DeadLetter.OUT_OF_RANGE
+    full = _lacks_room(t, event, buffer, sku, known)
+    if full:
+        return full
+    row = cell_row(t, sku_row(t, buffer, event.sku_at, event.sku_size), location)
+    cell = t.cells[row]
+    cell.counted_at = event.time
+    change_cell(t, row, event.quantity + moved, cell.reserved, cell.safety_stock, event_row)
+    return 0
