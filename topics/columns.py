@@ -70,6 +70,7 @@ DECISION = np.dtype(
         ("event", "i4"),  # row in the batch's events: the decision's source
         ("status", "u1"),  # reasons.Status
         ("won", "u1"),  # reasons.Won
+        ("policy", "u1"),  # index into the policies the encoder is given
         ("considered", "i4"),  # locations with a cell of an ordered SKU
         ("first_shipment", "i4"),
         ("shipment_count", "i4"),

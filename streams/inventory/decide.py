@@ -258,6 +258,7 @@ def write_decision(t, out, order_row, status, event_row, work, routed):
     decision.order_id_size = order.id_size
     decision.event = event_row
     decision.status = status
+    decision.policy = work.route.policy
     decision.first_shipment = out.counts[N_SHIPMENTS]
     decision.shipment_count = _write_shipments(t, out, order_row, work)
     decision.first_unallocated = out.counts[N_LINES]

@@ -11,6 +11,7 @@ from streams.batch.pipeline import LocationChange
 from streams.inventory.decide import N_DECISIONS
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.refusals import sentence
+from streams.routing.policy import POLICIES
 from topics.codec.encode import encode_allocations, encode_inventory
 from topics.codec.messages import Messages
 from topics.reasons import DeadLetter, Outcome
@@ -62,6 +63,7 @@ class InventoryOutputs(Outputs):
             events=self.events,
             partitions=self._partitions,
             topic_names=TOPICS,
+            policies=POLICIES,
             pool_id=state.pool_id,
             tag=state.tag,
         )

@@ -6,9 +6,10 @@ Not here: which location takes which line.
 
 import numpy as np
 
-from streams.routing.distance import EQUAL_M, metres
+from streams.routing.distance import metres, squared_chord
 from streams.routing.fences import NONE, OWN
-from streams.routing.ties import lost_by, nearer
+from streams.routing.prices import cost_of
+from streams.routing.ties import EQUAL_M, cheaper, lost_by
 from topics.compiled.bundle import bundle
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import Lost, ShipmentKind, Won
@@ -22,7 +23,7 @@ Answer = bundle(
 
 
 @inner_kernel
-def write_promises(line_count, pickup_location, work):
+def write_promises(locations, line_count, x, y, z, pickup_location, work):
     """Write the lines that have a location; return (lines promised, shipments)."""
     candidates, out = work.candidates, work.out
     lines = shipments = 0
@@ -36,7 +37,7 @@ def write_promises(line_count, pickup_location, work):
             shipments += 1
         out.location[i] = location
         out.cell[i] = work.line_cell[i]
-        out.distance_m[i] = np.int32(metres(candidates[location].chord2) + 0.5)
+        out.distance_m[i] = _whole_metres(locations[location], x, y, z)
         if candidates[location].role == OWN:
             out.kind[i] = ShipmentKind.PICKUP
         elif pickup_location < 0:
@@ -47,33 +48,39 @@ def write_promises(line_count, pickup_location, work):
 
 
 @inner_kernel
+def _whole_metres(place, x, y, z):
+    """Distance from a location (row `place`) to the destination, rounded."""
+    return np.int32(metres(squared_chord(place, x, y, z)) + 0.5)
+
+
+@inner_kernel
 def find_losers(locations, found_count, work):
-    """Put the nearest candidates that were not chosen into `work.near`; return how many."""
+    """Put the cheapest candidates that were not chosen into `work.near`; return how many."""
     candidates, near = work.candidates, work.near
     count = 0
     last = np.inf
     for k in range(found_count):
         location = np.int64(work.found[k])
-        chord2 = candidates[location].chord2
-        if chord2 > last or candidates[location].chosen:
+        price = candidates[location].price
+        if price > last or candidates[location].chosen:
             continue
         at = count
         if count == LOSERS:
             at = LOSERS - 1
-            if not nearer(chord2, location, candidates[near[at]].chord2, near[at], locations):
+            if not cheaper(price, location, candidates[near[at]].price, near[at], locations):
                 continue
-        while at > 0 and nearer(chord2, location, candidates[near[at - 1]].chord2, near[at - 1], locations):
+        while at > 0 and cheaper(price, location, candidates[near[at - 1]].price, near[at - 1], locations):
             near[at] = near[at - 1]
             at -= 1
         near[at] = location
         count = min(count + 1, LOSERS)
         if count == LOSERS:
-            last = candidates[near[LOSERS - 1]].chord2
+            last = candidates[near[LOSERS - 1]].price
     return count
 
 
 @inner_kernel
-def write_losers(locations, found_count, loser_count, winner, won, needed_units, work):
+def write_losers(locations, found_count, loser_count, x, y, z, winner, won, needed_units, work):
     """Write why each candidate in `work.near` lost.
 
     Parameters
@@ -86,13 +93,13 @@ def write_losers(locations, found_count, loser_count, winner, won, needed_units,
     """
     candidates, out = work.candidates, work.out
     tied = won in (Won.PRIORITY, Won.LOCATION_ID)
-    shortest = np.inf
+    least = np.inf
     if tied:
         for k in range(found_count):
             location = np.int64(work.found[k])
             if candidates[location].whole:
-                shortest = min(shortest, candidates[location].chord2)
-        shortest = metres(shortest)
+                least = min(least, candidates[location].price)
+        least = cost_of(least)
     for i in range(loser_count):
         location = work.near[i]
         entry = candidates[location]
@@ -103,9 +110,9 @@ def write_losers(locations, found_count, loser_count, winner, won, needed_units,
             reason = Lost.NO_STOCK
         elif entry.units < needed_units:
             reason = Lost.FEWER_UNITS
-        elif tied and entry.whole and metres(entry.chord2) <= shortest + EQUAL_M:
+        elif tied and entry.whole and cost_of(entry.price) <= least + EQUAL_M:
             reason = lost_by(locations, location, winner)
         out.loser_location[i] = location
-        out.loser_distance_m[i] = np.int32(metres(entry.chord2) + 0.5)
+        out.loser_distance_m[i] = _whole_metres(locations[location], x, y, z)
         out.loser_reason[i] = reason
     out.explanation[2] = loser_count

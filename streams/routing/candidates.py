@@ -1,4 +1,4 @@
-"""The locations an order could come from: what each has of the order's SKUs, how far it is, what it may do.
+"""The locations an order could come from: what each has of the order's SKUs, what it costs, what it may do.
 
 A candidate is a location with a cell of an ordered SKU, eligible or not. The table of candidates has a row per location of
 the pool, preallocated and never cleared: a row counts only if its stamp is this order's, and `found` lists those that do,
@@ -9,22 +9,21 @@ Not here: choosing among candidates (single.py, few.py, many.py).
 
 import numpy as np
 
-from streams.routing.distance import squared_chord
 from streams.routing.fences import OWN, role_of
+from streams.routing.prices import price_of
 from topics.compiled.kernels import inner_kernel
 
 CANDIDATE = np.dtype(
     [
         ("stamp", "i8"),  # the order it was found in last
-        ("chord2", "f8"),  # squared chord to the destination
+        ("price", "f8"),  # of serving the order from it (prices.py)
         ("units", "i8"),  # most units it could take alone
         ("taker", "i4"),  # many.py: its number in the set-cover problem, -1 = not in it
         ("role", "u1"),  # fences.NONE | SHIPPER | OWN
         ("short", "u1"),  # many.py: it has too little of a SKU for all the lines that share it
         ("whole", "u1"),  # 1: it could be the single answer
         ("chosen", "u1"),
-        ("cover", "u1"),  # few.py: bit per line it could take alone
-        ("refused", "u1"),  # few.py: bit per line it refused
+        ("cover", "u1"),  # few.py: bit per line it may and could take alone
     ],
     align=True,
 )
@@ -40,14 +39,13 @@ def free_units(cell):
 def open_candidate(entry, place, location, x, y, z, pickup_location, clock):
     """Start the candidate of a location (row `place`) that is met for the first time in this order."""
     entry.stamp = clock
-    entry.chord2 = squared_chord(place, x, y, z)
+    entry.price = price_of(place, x, y, z)
     entry.role = role_of(place, location, pickup_location)
     entry.taker = -1
     entry.short = 0
     entry.whole = 0
     entry.chosen = 0
     entry.cover = 0
-    entry.refused = 0
 
 
 @inner_kernel

@@ -1,6 +1,6 @@
-"""Serving a set of lines from as few locations as can be found, then as near ones: set cover with prices.
+"""Serving a set of lines at the least cost that can be found, a shipment's cost included: set cover with prices.
 
-Greedy gives an answer, local steps improve it (drop what is redundant, take one instead of two, a nearer one instead), and
+Greedy gives an answer, local steps improve it (drop what is redundant, take one instead of two, a cheaper one instead), and
 a branch and bound looks for a better one until it has proven that there is none. It branches over the takers of the line that
 has the fewest. Improving and searching each end when they have done their share of work, which is counted, not timed: no
 order holds up the others, and the same order always gets the same answer.
@@ -17,8 +17,6 @@ import numpy as np
 from streams.routing.bits import EMPTY, ONE, add, bit, count_bits
 from topics.compiled.kernels import inner_kernel
 
-# More metres than a thousand distances add up to.
-SHIPMENT_M = 1e11
 # Bounds of the work on one order, in steps of some nanoseconds.
 IMPROVE_WORK_PER_LINE = 10_000
 SEARCH_WORK = 500_000
@@ -26,16 +24,17 @@ PACK_STEPS = 2_000
 # No index; typed, since numba compiles a function once more for each constant.
 NOBODY = np.int64(-1)
 
-# A problem: lines are numbered from the one with the fewest takers, takers from the nearest.
-#   bits: uint64[takers, words], the lines a taker could take alone; price_m: float64[takers], distances
+# A problem: lines are numbered from the one with the fewest takers, takers from the cheapest.
+#   bits: uint64[takers, words], the lines a taker could take alone; taker_cost: float64[takers], metres;
+#   shipment: float64, metres that each taker in use adds
 #   quantity: int64[lines]
 #   group_start: int32[groups + 1], group_line: int32[...], lines that share a SKU, most units first
 #   free: int32[groups * takers], units a taker has for the group's lines
 # The rest is working memory; done: int64[1], work done. Arrays may be longer than the problem.
 Covers = namedtuple(
     "Covers",
-    "line_count taker_count words group_count bits price_m quantity group_start group_line free "
-    "left once twice trial room at placed nearest_m lefts prices picks serves done",
+    "line_count taker_count words group_count bits shipment taker_cost quantity group_start group_line free "
+    "left once twice trial room at placed line_cost lefts prices picks serves done",
 )
 
 
@@ -71,7 +70,7 @@ def choose_takers(covers, takers_out, line_taker_out):
 
 @inner_kernel
 def _greedy(covers, takers):
-    """Take the location that covers most of what is left, the nearest of equals; return how many were taken."""
+    """Take the location that covers most of what is left, the cheapest of equals; return how many were taken."""
     left = covers.left
     for w in range(covers.words):
         left[w] = EMPTY
@@ -221,7 +220,7 @@ def _pack_group(covers, group, takers, count):
 
 @inner_kernel
 def _step(covers, takers, count):
-    """Drop a taker, put one in the place of two, or a nearer one in the place of one; how many are left, -1 = no change."""
+    """Drop a taker, put one in the place of two, or a cheaper one in the place of one; how many are left, -1 = no change."""
     _count_takers(covers, takers, count)
     for i in range(count):
         if not _find_left(covers, takers[i], takers[i]) and _replace(covers, takers, count, i, i, NOBODY):
@@ -237,7 +236,7 @@ def _step(covers, takers, count):
     for i in range(count):
         _find_left(covers, takers[i], takers[i])
         for j in range(np.int64(takers[i])):
-            if covers.price_m[j] >= covers.price_m[takers[i]]:
+            if covers.taker_cost[j] >= covers.taker_cost[takers[i]]:
                 break
             if _covers_left(covers, j) and _replace(covers, takers, count, i, i, j):
                 return count
@@ -271,21 +270,21 @@ def _replace(covers, takers, count, i, k, j):
 @inner_kernel
 def _search(covers, takers, count):
     """Branch and bound from the answer in `takers`; return (takers of the best answer, whether it is proven best)."""
-    bits, price_m, words = covers.bits, covers.price_m, covers.words
-    nearest_m = covers.nearest_m
+    bits, shipment, taker_cost, words = covers.bits, covers.shipment, covers.taker_cost, covers.words
+    line_cost = covers.line_cost
     for i in range(covers.line_count):
-        nearest_m[i] = 0.0
+        line_cost[i] = 0.0
     widest = 1
     for j in range(covers.taker_count - 1, -1, -1):
         width = 0
         for i in range(covers.line_count):
             if bits[j, i >> 6] & bit(i) != EMPTY:
                 width += 1
-                nearest_m[i] = price_m[j]
+                line_cost[i] = taker_cost[j]
         widest = max(widest, width)
     best = 0.0
     for i in range(count):
-        best += SHIPMENT_M + price_m[takers[i]]
+        best += shipment + taker_cost[takers[i]]
     if _pack(covers, takers, count) >= 0:
         best = np.inf
     # Per depth: the lines left, the price so far, the taker picked, what the pick must serve (a line, or -1 - group).
@@ -305,7 +304,7 @@ def _search(covers, takers, count):
             if depth < 0:
                 return best_count, True
             continue
-        spent = price[depth] + SHIPMENT_M + price_m[j]
+        spent = price[depth] + shipment + taker_cost[j]
         covers.done[0] += words
         lines_left = 0
         serve = -1
@@ -324,9 +323,9 @@ def _search(covers, takers, count):
                 for i in range(best_count):
                     takers[i] = picks[i]
                 continue
-            bound, serve = spent + SHIPMENT_M, -1 - group
+            bound, serve = spent + shipment, -1 - group
         else:
-            bound = spent + (lines_left + widest - 1) // widest * SHIPMENT_M + nearest_m[serve]
+            bound = spent + (lines_left + widest - 1) // widest * shipment + line_cost[serve]
         if bound >= best or depth == deepest:
             continue
         depth += 1
@@ -349,7 +348,7 @@ def _next_pick(covers, picks, depth, serves):
 
 @inner_kernel
 def _hand_out(covers, takers, count, line_taker):
-    """Give each line to the nearest of the takers that covers it, lines that share a SKU as they are packed."""
+    """Give each line to the cheapest of the takers that covers it, lines that share a SKU as they are packed."""
     for line in range(covers.line_count):
         best = -1
         for i in range(count):

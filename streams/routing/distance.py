@@ -11,8 +11,6 @@ import math
 from topics.compiled.kernels import kernel
 
 EARTH_RADIUS_M = 6_371_008.8
-# Two sums of distances this close are equal (contract, section 6).
-EQUAL_M = 1.0
 
 
 @kernel
@@ -58,7 +56,7 @@ def metres(chord2):
 
 
 @kernel
-def window(chord2):
-    """Squared chord that surely reaches past all places within `EQUAL_M` of one at `chord2`; metres() decides exactly."""
-    reach = math.sqrt(chord2) + 1.1 * EQUAL_M / EARTH_RADIUS_M
+def window(chord2, margin_m):
+    """Squared chord that surely reaches past all places at most `margin_m` farther than `chord2`; metres() decides exactly."""
+    reach = math.sqrt(chord2) + 1.1 * margin_m / EARTH_RADIUS_M
     return reach * reach + 1e-15

@@ -11,14 +11,11 @@ from collections import namedtuple
 import numpy as np
 
 from streams.routing.candidates import free_units
-from streams.routing.distance import metres
 from streams.routing.fences import SHIPPER
+from streams.routing.prices import cost_of, shipment_cost
 from streams.routing.scratch import EXACT_LINES
 from streams.routing.sorting import sort_rows
 from topics.compiled.kernels import inner_kernel
-
-# More metres than any 8 distances add up to.
-SHIPMENT_M = 1e9
 
 # One order's lines as sets: bit i of a set is line i, `full` is all of them.
 #   sums: int64[2^lines], units of a set; group_mask: int64[groups], lines of a SKU; cells: CELL rows
@@ -67,7 +64,7 @@ def combine_families(lines, found_count, work):
     Returns
     -------
     int
-        Steps: `work.used` names their candidates, nearest first, `work.parts` per set the lines that a step's location takes.
+        Steps: `work.used` names their candidates, cheapest first, `work.parts` per set the lines that a step's location takes.
     """
     candidates, takers = work.candidates, work.takers
     count = np.int64(0)
@@ -76,7 +73,7 @@ def combine_families(lines, found_count, work):
         if candidates[location].role == SHIPPER and candidates[location].cover:
             takers[count] = location
             count += 1
-    sort_by_distance(count, work)
+    sort_by_price(count, work)
 
     wanted, cost, before = work.wanted, work.cost, work.before
     for part in range(lines.full + 1):
@@ -90,7 +87,7 @@ def combine_families(lines, found_count, work):
         if closed == lines.full:
             break
         location = np.int64(takers[rank])
-        price = SHIPMENT_M + metres(candidates[location].chord2)
+        added = shipment_cost(lines.count) + cost_of(candidates[location].price)
         kept = False
         cover = np.int64(candidates[location].cover)
         part = cover
@@ -103,7 +100,7 @@ def combine_families(lines, found_count, work):
                         before[i] = cost[i]
                         work.parts[steps, i] = 0
                     kept = True
-                _extend(part, price, lines.full, before, cost, work.parts[steps])
+                _extend(part, added, lines.full, before, cost, work.parts[steps])
             part = (part - 1) & cover
         if kept:
             work.used[steps] = location
@@ -112,21 +109,21 @@ def combine_families(lines, found_count, work):
 
 
 @inner_kernel
-def sort_by_distance(count, work):
-    """Sort the candidates in `work.takers`, nearest first."""
-    chords = work.taker_key.view(np.float64)
+def sort_by_price(count, work):
+    """Sort the candidates in `work.takers`, cheapest first."""
+    prices = work.taker_key.view(np.float64)
     for i in range(count):
-        chords[work.takers[i]] = work.candidates[work.takers[i]].chord2
+        prices[work.takers[i]] = work.candidates[work.takers[i]].price
     sort_rows(work.taker_key, work.takers, count)
 
 
 @inner_kernel
-def _extend(part, price, full, before, cost, part_of):
-    """Serve `part` from a further location, on top of every set served without it."""
+def _extend(part, added, full, before, cost, part_of):
+    """Serve `part` from one more location, on top of every set served without it."""
     others = full ^ part
     subset = others
     while True:
-        total = before[subset] + price
+        total = before[subset] + added
         if total < cost[subset | part]:
             cost[subset | part] = total
             part_of[subset | part] = part

@@ -1,12 +1,11 @@
-"""Up to 8 lines, exactly: what matters of a location is which lines it covers and how far it is.
+"""Up to 8 lines, exactly: what matters of a location is which lines it covers and what it costs.
 
-Without a SKU on two lines, any part of a location's cover is open to it: the nearest location per cover set, a minimum
-over supersets, then a subset sum over sets of lines. The answer never uses a location twice, since its two parts together
-are one shipment less.
-Lines that share a SKU compete for the same units: what a location can take is then a family of sets, closed downward, and
-a location used twice would be promised twice. So each set of lines keeps its `n - size + 1` nearest takers (the other lines
-cannot occupy more locations than that leaves) and sets are combined over distinct locations.
-Units decide first, then a cost in metres to which each shipment adds more than any distances can.
+No SKU on two lines: any part of a location's cover is open to it. So the cheapest location of each cover set is kept, then of
+each set's supersets, and a subset sum over the sets of lines finds the cheapest partition. That never uses a location twice,
+since its two parts together are one shipment less.
+A SKU on two lines: the lines compete for the same units, and a location used twice would be promised twice (families.py). Each
+set of n lines keeps only its `n - size + 1` cheapest takers: the other lines cannot occupy more locations than that leaves.
+Units decide first, then the cost, to which each shipment adds more than any distances can (prices.py).
 Owner: lines.py.
 Not here: one delivered line (single.py), more than 8 (many.py).
 """
@@ -15,9 +14,9 @@ import numpy as np
 
 from streams.routing.answer import find_losers, write_losers, write_promises
 from streams.routing.candidates import find_own, free_units, open_candidate
-from streams.routing.distance import metres
-from streams.routing.families import SHIPMENT_M, Lines, combine_families, most, takes, units_at
-from streams.routing.fences import NONE, SHIPPER
+from streams.routing.families import Lines, combine_families, most, takes, units_at
+from streams.routing.fences import NONE, SHIPPER, refuses
+from streams.routing.prices import cost_of, shipment_cost
 from streams.routing.scratch import EXACT_LINES
 from streams.routing.ties import pick_single
 from topics.compiled.kernels import inner_kernel
@@ -66,17 +65,17 @@ def route_few(view, line_count, refused_lines, refused_locations, x, y, z, picku
         if work.line_location[i] >= 0:
             work.line_cell[i] = work.cell_rows[work.line_location[i] * EXACT_LINES + work.line_group[i]]
         else:
-            work.out.reason[i] = _why_waiting(lines, i, allow_split, found_count, work)
-    promised_lines, shipments = write_promises(line_count, pickup_location, work)
+            work.out.reason[i] = _why_waiting(lines, i, refused_lines, refused_locations, allow_split, found_count, work)
+    promised_lines, shipments = write_promises(locations, line_count, x, y, z, pickup_location, work)
     explanation = work.out.explanation
     explanation[0] = found_count
     explanation[1] = won
     explanation[3] = shipments
     loser_count = find_losers(locations, found_count, work)
     for i in range(loser_count):
-        candidates[work.near[i]].units = _units_alone(lines, np.int64(work.near[i]), work)
+        candidates[work.near[i]].units = _units_alone(lines, np.int64(work.near[i]), refused_lines, refused_locations, work)
     needed = lines.sums[promised] if promised else lines.sums[full]
-    write_losers(locations, found_count, loser_count, winner, won, needed, work)
+    write_losers(locations, found_count, loser_count, x, y, z, winner, won, needed, work)
     return promised_lines
 
 
@@ -146,8 +145,7 @@ def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_locat
     for i in range(refused_lines.size):
         entry = candidates[refused_locations[i]]
         if entry.stamp == clock:
-            entry.refused |= 1 << refused_lines[i]
-            entry.cover &= ~entry.refused
+            entry.cover &= ~(1 << refused_lines[i])
     return found_count
 
 
@@ -177,47 +175,47 @@ def _single(locations, lines, ask, units, found_count, work):
 @inner_kernel
 def _combine(locations, lines, ask, found_count, work):
     """Assign the lines of `ask`, no two of one SKU; return (set promised, single winner or -1, reasons.Won)."""
-    candidates, nearest, nearest_location = work.candidates, work.nearest, work.nearest_location
+    candidates, cheapest, cheapest_location = work.candidates, work.cheapest, work.cheapest_location
     for part in range(lines.full + 1):
-        nearest[part] = np.inf
+        cheapest[part] = np.inf
     reachable = np.int64(0)
     for k in range(found_count):
         location = np.int64(work.found[k])
         part = np.int64(candidates[location].cover) & ask
         if part and candidates[location].role == SHIPPER:
             reachable |= part
-            if candidates[location].chord2 < nearest[part]:
-                nearest[part] = candidates[location].chord2
-                nearest_location[part] = location
+            if candidates[location].price < cheapest[part]:
+                cheapest[part] = candidates[location].price
+                cheapest_location[part] = location
     winner, won = np.int64(-1), np.int64(Won.FEWEST_SHIPMENTS)
-    if reachable and nearest[reachable] < np.inf:
+    if reachable and cheapest[reachable] < np.inf:
         winner, won = _single(locations, lines, reachable, lines.sums[reachable], found_count, work)
     elif reachable:
-        _price_covers(reachable, nearest, nearest_location)
+        _price_covers(reachable, shipment_cost(lines.count), cheapest, cheapest_location)
         _split(reachable, work)
     return reachable, winner, won
 
 
 @inner_kernel
-def _price_covers(reachable, nearest, nearest_location):
-    """Turn squared chords per exact cover into costs of the nearest location that covers at least the set."""
+def _price_covers(reachable, shipment, cheapest, cheapest_location):
+    """Turn prices per exact cover into costs of the cheapest location that covers at least the set."""
     for part in range(1, reachable + 1):
-        if nearest[part] < np.inf:
-            nearest[part] = SHIPMENT_M + metres(nearest[part])
+        if cheapest[part] < np.inf:
+            cheapest[part] = shipment + cost_of(cheapest[part])
     bit = 1
     while bit <= reachable:
         if reachable & bit:
             for part in range(reachable + 1):
-                if not part & bit and nearest[part | bit] < nearest[part]:
-                    nearest[part] = nearest[part | bit]
-                    nearest_location[part] = nearest_location[part | bit]
+                if not part & bit and cheapest[part | bit] < cheapest[part]:
+                    cheapest[part] = cheapest[part | bit]
+                    cheapest_location[part] = cheapest_location[part | bit]
         bit <<= 1
 
 
 @inner_kernel
 def _split(reachable, work):
     """Cover a set by the cheapest partition: the part that holds the set's lowest line, and the rest."""
-    nearest, cost, taken = work.nearest, work.cost, work.taken
+    cheapest, cost, taken = work.cheapest, work.cost, work.taken
     cost[0] = 0.0
     for target in range(1, reachable + 1):
         if target & reachable != target:
@@ -228,7 +226,7 @@ def _split(reachable, work):
         subset = others
         while True:
             part = subset | first
-            total = nearest[part] + cost[target ^ part]
+            total = cheapest[part] + cost[target ^ part]
             if total < best:
                 best, best_part = total, part
             if subset == 0:
@@ -239,7 +237,7 @@ def _split(reachable, work):
     left = reachable
     while left:
         part = taken[left]
-        _assign(part, work.nearest_location[part], work)
+        _assign(part, work.cheapest_location[part], work)
         left ^= part
 
 
@@ -267,7 +265,7 @@ def _share(locations, lines, own, found_count, work):
             if subset == 0:
                 break
             subset = (subset - 1) & rest
-    if 0 < cost[best_rest] < 2 * SHIPMENT_M:
+    if 0 < cost[best_rest] < 2 * shipment_cost(lines.count):
         ask = full ^ best_own
         winner, won = _single(locations, lines, ask, sums[best_rest], found_count, work)
         return best_own, most(lines, winner, ask, work), winner, won
@@ -281,7 +279,7 @@ def _share(locations, lines, own, found_count, work):
 
 
 @inner_kernel
-def _why_waiting(lines, line, allow_split, found_count, work):
+def _why_waiting(lines, line, refused_lines, refused_locations, allow_split, found_count, work):
     """Why a line got no promise, after what the order's other lines took; reasons.Unallocated."""
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
@@ -299,21 +297,22 @@ def _why_waiting(lines, line, allow_split, found_count, work):
             i = work.line_next[i]
         if left < work.line_quantity[line]:
             continue
-        if work.candidates[location].role != NONE and not work.candidates[location].refused >> line & 1:
+        if work.candidates[location].role != NONE and not refuses(location, line, refused_lines, refused_locations):
             return Unallocated.ALL_OR_NOTHING
         reason = Unallocated.NOT_ELIGIBLE
     return reason
 
 
 @inner_kernel
-def _units_alone(lines, location, work):
+def _units_alone(lines, location, refused_lines, refused_locations, work):
     """Most units of the order that a location could take alone; -1 if it has units only for lines it refused."""
     units = lines.sums[most(lines, location, lines.full, work)]
     if units == 0:
-        for i in range(lines.count):
-            group = np.int64(work.line_group[i])
-            if not work.candidates[location].refused >> i & 1 or group < 0:
+        for i in range(refused_lines.size):
+            line = refused_lines[i]
+            group = np.int64(work.line_group[line])
+            if refused_locations[i] != location or group < 0:
                 continue
-            if units_at(lines, location, group, work) >= work.line_quantity[i]:
+            if units_at(lines, location, group, work) >= work.line_quantity[line]:
                 return np.int64(-1)
     return units

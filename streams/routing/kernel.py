@@ -1,4 +1,4 @@
-"""The routing kernel of policy `nearest`: one order in, the location of each line and the reasons out.
+"""The routing kernel: one order in, the location of each line and the reasons out.
 
 It decides and changes nothing: the caller reserves what was promised before it routes the next order.
 Owner: the engine (streams/inventory) and the benchmarks call it; its twin is reference.py.
@@ -12,6 +12,7 @@ import numpy as np
 from state.columns import ENABLED
 from streams.routing.answer import LOSERS
 from streams.routing.lines import call_route_lines
+from streams.routing.policy import NEAREST
 from streams.routing.single import route_line
 from topics.compiled.kernels import kernel
 from topics.reasons import Unallocated
@@ -63,7 +64,7 @@ def route_order_kernel(
         out.kind[i] = out.reason[i] = 0
     for i in range(4):
         out.explanation[i] = 0
-    if pickup_location < 0 and line_count == 1:
+    if pickup_location < 0 and line_count == 1 and scratch.policy == NEAREST:
         return route_line(view, scratch, refused_locations, x, y, z, allow_split)
     if scratch.candidates.size < view.locations.size or scratch.line_sku.size <= line_count:
         raise ValueError("scratch is too small: make_scratch(view.locations.size, most lines of an order)")

@@ -21,6 +21,7 @@ from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
 from state.tables import View
 from streams.routing.few import route_few
 from streams.routing.many import route_many
+from streams.routing.policy import NEAREST
 from streams.routing.scratch import EXACT_LINES, allocate_scratch
 from topics.compiled.kernels import inner_kernel, keep_with
 
@@ -45,7 +46,7 @@ def _signature():
     rows = numba.typeof(np.zeros(1, np.int32))
     return types.int64(
         numba.typeof(view),
-        numba.typeof(allocate_scratch(1, 1)),
+        numba.typeof(allocate_scratch(1, 1, NEAREST)),
         types.int64,
         rows,
         rows,
@@ -63,7 +64,7 @@ def compile_route_lines():
     return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)
 
 
-def make_scratch(location_count, line_capacity=1000):
+def make_scratch(location_count, line_capacity=1000, policy=NEAREST):
     """Allocate the working memory of one routing thread.
 
     Parameters
@@ -72,6 +73,8 @@ def make_scratch(location_count, line_capacity=1000):
         Rows of the pool's LOCATION array (its size, not its use); make a new Scratch when that grows.
     line_capacity : int
         Most lines of an order.
+    policy : int
+        Code of the policy to route by (policy.py).
 
     Returns
     -------
@@ -79,7 +82,7 @@ def make_scratch(location_count, line_capacity=1000):
         Up to `250 + line_capacity / 4` bytes per location, and 2 per location and line for orders that repeat SKUs; the
         operating system gives them as they are first used.
     """
-    return allocate_scratch(location_count, line_capacity, compile_route_lines().address)
+    return allocate_scratch(location_count, line_capacity, policy, compile_route_lines().address)
 
 
 @intrinsic

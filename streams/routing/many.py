@@ -2,7 +2,7 @@
 
 A single location that can ship everything is found exactly. Otherwise the lines to serve are settled first (those that some
 location can take; of lines that share a SKU, a subset of most units), since units come before shipments; covers.py
-then chooses the locations. Locations that a nearer one covers as well are left out.
+then chooses the locations. A location is left out if a cheaper one covers its lines.
 Without a shared SKU the units are the most possible. With one they are, too, up to 8 lines of a SKU; beyond that the
 largest lines are placed first where they fit tightest.
 Owner: lines.py.
@@ -17,9 +17,9 @@ from streams.routing.answer import find_losers, write_losers, write_promises
 from streams.routing.bits import EMPTY, add, drop, fill, has, size_of, within
 from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.covers import NOBODY, Covers, choose_takers
-from streams.routing.distance import metres
-from streams.routing.families import Lines, combine_families, sort_by_distance
+from streams.routing.families import Lines, combine_families, sort_by_price
 from streams.routing.fences import NONE, SHIPPER, refuses
+from streams.routing.prices import cost_of, shipment_cost
 from streams.routing.scratch import EXACT_LINES
 from streams.routing.sorting import sort_rows
 from streams.routing.ties import pick_single
@@ -78,7 +78,7 @@ def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pick
         won = np.int64(Won.NOTHING)
     _find_cells(view, order, work)
     _write_reasons(view, order, refused_lines, refused_locations, allow_split, work)
-    lines, shipments = write_promises(line_count, pickup_location, work)
+    lines, shipments = write_promises(locations, line_count, x, y, z, pickup_location, work)
     if served_own:
         won = np.int64(Won.OWN_STOCK)
     elif shipments > 1:
@@ -92,7 +92,7 @@ def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pick
     for i in range(loser_count):
         location = np.int64(work.near[i])
         candidates[location].units = _units_alone(view, order, location, ask, refused_lines, refused_locations)
-    write_losers(locations, found_count, loser_count, winner, won, units, work)
+    write_losers(locations, found_count, loser_count, x, y, z, winner, won, units, work)
     return lines
 
 
@@ -382,7 +382,7 @@ def _spread(view, order, ask, found_count, work):
 
 @inner_kernel
 def _list_takers(order, ask, found_count, work):
-    """Put the shippers of asked lines into `work.takers`, nearest first, but none whose lines a nearer one covers.
+    """Put the shippers of asked lines into `work.takers`, cheapest first, but none whose lines a cheaper one covers.
 
     One that is short of a shared SKU stands in for none: both may be needed.
     """
@@ -393,7 +393,7 @@ def _list_takers(order, ask, found_count, work):
         if candidates[location].role == SHIPPER:
             takers[count] = location
             count += 1
-    sort_by_distance(count, work)
+    sort_by_price(count, work)
     kept = 0
     for rank in range(count):
         location = takers[rank]
@@ -460,7 +460,7 @@ def _pose(view, order, line_count, taker_count, found_count, work):
         candidates[location].taker = -1
     for j in range(taker_count):
         candidates[takers[j]].taker = j
-        work.price_m[j] = metres(candidates[takers[j]].chord2)
+        work.taker_cost[j] = cost_of(candidates[takers[j]].price)
         for w in range(words):
             bits[j, w] = EMPTY
         for i in range(line_count):
@@ -481,7 +481,8 @@ def _pose(view, order, line_count, taker_count, found_count, work):
         words,
         shared,
         bits,
-        work.price_m,
+        shipment_cost(order.count),
+        work.taker_cost,
         quantity,
         start,
         lines,
@@ -493,7 +494,7 @@ def _pose(view, order, line_count, taker_count, found_count, work):
         work.room,
         work.at,
         work.placed,
-        work.nearest_m,
+        work.line_cost,
         work.left,
         work.price,
         work.picks,
@@ -521,7 +522,7 @@ def _list_room(view, order, group, work):
 
 @inner_kernel
 def _complete(view, order, work):
-    """Give lines of a shared SKU that still wait to the nearest shipper with units left; a packing may have missed some."""
+    """Give lines of a shared SKU that still wait to the cheapest shipper with units left; a packing may have missed some."""
     candidates = work.candidates
     for group in range(order.group_count):
         start, stop = order.start[group], order.start[group + 1]
@@ -536,13 +537,13 @@ def _complete(view, order, work):
             line = order.lines[k]
             if work.line_location[line] >= 0:
                 continue
-            best, nearest = NOBODY, np.inf
+            best, lowest = NOBODY, np.inf
             for at in range(block_at, block_end):
                 location = np.int64(view.sku_cells[at].location)
-                if work.room[at - block_at] < order.quantity[line] or candidates[location].chord2 >= nearest:
+                if work.room[at - block_at] < order.quantity[line] or candidates[location].price >= lowest:
                     continue
                 if candidates[location].role == SHIPPER and has(order.covers[location], line):
-                    best, nearest = location, candidates[location].chord2
+                    best, lowest = location, candidates[location].price
             if best >= 0:
                 work.line_location[line] = best
                 work.room[candidates[best].taker] -= order.quantity[line]

@@ -19,23 +19,23 @@ Scratch = bundle(
     "Scratch",
     # by length: one, per location, per location and line, per subset of few lines, per line, per word
     "clock near near_chord2 group_mask "
-    "candidates found takers taker_key chosen trial room price_m "
+    "candidates found takers taker_key chosen trial room taker_cost "
     "cell_rows covers bits free "
-    "sums nearest nearest_location cost taken before wanted parts used "
-    "line_sku line_quantity line_group line_next line_location line_cell line_key line_number line_taker quantity nearest_m "
+    "sums cheapest cheapest_location cost taken before wanted parts used "
+    "line_sku line_quantity line_group line_next line_location line_cell line_key line_number line_taker quantity line_cost "
     "group_sku group_head group_start shared_start shared_line lines asked at placed picks serves price left "
     "ask left_lines once twice done "
-    "out route_lines",
+    "out route_lines policy",
     """One routing thread's working memory: the lines of the order in hand (`line_sku`, `line_quantity`), the answer (`out`),
-    and the address of the compiled function for several lines (lines.py).""",
+    the address of the compiled function for several lines (lines.py), and the policy's code (policy.py).""",
 )
 # Locations that few.py may have to combine: all sets of 8 lines keep 9 - size takers.
 MOST_STEPS = 1271
-# Units of shared SKUs at takers that many.py can hold; orders that need more use the nearest takers only.
+# Units of shared SKUs at takers that many.py can hold; orders that need more use the cheapest takers only.
 MOST_FREE = 1 << 22
 
 
-def allocate_scratch(location_count, line_capacity, route_lines=0):
+def allocate_scratch(location_count, line_capacity, policy, route_lines=0):
     """Allocate the working memory; see `make_scratch` (lines.py)."""
     words = (line_capacity + 63) >> 6
 
@@ -66,14 +66,14 @@ def allocate_scratch(location_count, line_capacity, route_lines=0):
         chosen=np.zeros(location_count, np.int32),
         trial=np.zeros(location_count, np.int32),
         room=np.zeros(location_count, np.int64),
-        price_m=np.zeros(location_count, np.float64),
+        taker_cost=np.zeros(location_count, np.float64),
         cell_rows=np.zeros(location_count * EXACT_LINES, np.int32),
         covers=np.zeros((location_count, words), np.uint64),
         bits=np.zeros((location_count, words), np.uint64),
         free=np.zeros(min(MOST_FREE, location_count * (line_capacity // 2 + 1)), np.int32),
         sums=of_subsets(np.int64),
-        nearest=of_subsets(),
-        nearest_location=of_subsets(np.int64),
+        cheapest=of_subsets(),
+        cheapest_location=of_subsets(np.int64),
         cost=of_subsets(),
         taken=of_subsets(np.int64),
         before=of_subsets(),
@@ -90,7 +90,7 @@ def allocate_scratch(location_count, line_capacity, route_lines=0):
         line_number=of_lines(),
         line_taker=of_lines(),
         quantity=of_lines(np.int64),
-        nearest_m=of_lines(np.float64),
+        line_cost=of_lines(np.float64),
         group_sku=of_lines(),
         group_head=of_lines(),
         group_start=of_lines(),
@@ -111,4 +111,5 @@ def allocate_scratch(location_count, line_capacity, route_lines=0):
         done=np.zeros(1, np.int64),
         out=out,
         route_lines=route_lines,
+        policy=policy,
     )

@@ -1,4 +1,4 @@
-"""The hot path: one line, delivered; no table of candidates.
+"""The fast path of policy `nearest`: one line, delivered; no table of candidates, no prices but distances.
 
 A SKU's cells lie by their location's z, the sine of its latitude. A search begins at the destination's and goes outwards, first
 up, then down. A direction ends where the difference in z alone, which no chord is shorter than, is more than what is looked for
@@ -6,17 +6,17 @@ may be away. So of n cells spread over an area, it looks at about as many as the
 First the four nearest cells are found, with stock or without (an explanation names three besides the winner): mostly the winner
 is among them. Only if not, a second search looks for the nearest with the stock.
 Owner: kernel.py.
-Not here: several lines, pickups (lines.py).
+Not here: several lines, pickups, other policies (lines.py).
 """
 
 import numpy as np
 
 from streams.routing.answer import LOSERS
 from streams.routing.candidates import free_units
-from streams.routing.distance import EQUAL_M, metres, squared_chord, window
+from streams.routing.distance import metres, squared_chord, window
 from streams.routing.fences import SHIPPER, role_of
 from streams.routing.scratch import NEAR
-from streams.routing.ties import beats, lost_by, nearer
+from streams.routing.ties import EQUAL_M, beats, cheaper, lost_by
 from topics.compiled.kernels import kernel
 from topics.reasons import Lost, ShipmentKind, Unallocated, Won
 
@@ -42,7 +42,7 @@ def route_line(view, scratch, refused_locations, x, y, z, allow_split):
     winner, best, reach, tied = np.int64(-1), np.inf, np.inf, False
     if able > 0:
         winner, best = np.int64(sku_cells[near[first]].row), near_chord2[first]
-        reach = window(best)
+        reach = window(best, EQUAL_M)
         # Whoever is as near as the winner is among the near, unless all of those are.
         tied = near_count == NEAR and near_chord2[NEAR - 1] <= reach
         tied |= able > 1 and first + 1 < near_count and near_chord2[first + 1] <= reach
@@ -111,9 +111,9 @@ def _keep_near(locations, sku_cells, near, near_chord2, count, cell_at, location
     at = count
     if count == NEAR:
         at = NEAR - 1
-        if not nearer(chord2, location, near_chord2[at], sku_cells[near[at]].location, locations):
+        if not cheaper(chord2, location, near_chord2[at], sku_cells[near[at]].location, locations):
             return count
-    while at > 0 and nearer(chord2, location, near_chord2[at - 1], sku_cells[near[at - 1]].location, locations):
+    while at > 0 and cheaper(chord2, location, near_chord2[at - 1], sku_cells[near[at - 1]].location, locations):
         near[at] = near[at - 1]
         near_chord2[at] = near_chord2[at - 1]
         at -= 1
@@ -142,7 +142,7 @@ def _nearest_able(view, start, middle, stop, quantity, refused_locations, x, y, 
                 and _eligible(locations, entry.location, refused_locations)
             ):
                 if chord2 < best:
-                    farther = window(chord2)
+                    farther = window(chord2, EQUAL_M)
                     tied = best <= farther
                     winner, best, reach = np.int64(entry.row), chord2, farther
                 else:

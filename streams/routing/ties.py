@@ -1,28 +1,30 @@
-"""Ties: which of two candidates comes first, and which wins when both are equally near.
+"""Ties: which of two candidates comes first, and which wins when both are equally cheap.
 
-Two distances within `EQUAL_M` are equal (contract, section 6). Of equal candidates the lower priority number wins, then the
+Two costs within `EQUAL_M` are equal (contract, section 6). Of equal candidates the lower priority number wins, then the
 smaller location id. single.py, and the single winner of several lines, decide by the same functions.
 Owner: nobody; pure functions.
 """
 
 import numpy as np
 
-from streams.routing.distance import EQUAL_M, metres, window
+from streams.routing.prices import cost_of, price_above
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import Lost, Won
 
+EQUAL_M = 1.0
+
 
 @inner_kernel
-def nearer(chord2, location, other_chord2, other_location, locations):
-    """Order candidates by distance, co-located ones by id: the same whatever order the cells came in."""
-    if chord2 != other_chord2:
-        return chord2 < other_chord2
+def cheaper(price, location, other_price, other_location, locations):
+    """Order candidates by price, equal ones by id: the same whatever order the cells came in."""
+    if price != other_price:
+        return price < other_price
     return locations[location].rank < locations[other_location].rank
 
 
 @inner_kernel
 def beats(locations, other, winner, won):
-    """Judge two equally near candidates: whether `other` beats `winner`, and the reasons.Won of whichever wins."""
+    """Judge two equally cheap candidates: whether `other` beats `winner`, and the reasons.Won of whichever wins."""
     place, best = locations[other], locations[winner]
     if place.priority == best.priority:
         return place.rank < best.rank, np.int64(Won.LOCATION_ID)
@@ -33,13 +35,13 @@ def beats(locations, other, winner, won):
 
 @inner_kernel
 def lost_by(locations, loser, winner):
-    """Why an equally near candidate lost; reasons.Lost."""
+    """Why an equally cheap candidate lost; reasons.Lost."""
     return Lost.LOCATION_ID if locations[loser].priority == locations[winner].priority else Lost.PRIORITY
 
 
 @inner_kernel
 def pick_single(locations, found_count, work):
-    """Choose among the candidates marked `whole`: the nearest, ties as above.
+    """Choose among the candidates marked `whole`: the cheapest, ties as above.
 
     Returns
     -------
@@ -47,20 +49,20 @@ def pick_single(locations, found_count, work):
         Location (-1: none is marked) and reasons.Won.
     """
     candidates = work.candidates
-    nearest, able = np.inf, 0
+    lowest, able = np.inf, 0
     for k in range(found_count):
         location = np.int64(work.found[k])
         if candidates[location].whole:
             able += 1
-            nearest = min(nearest, candidates[location].chord2)
+            lowest = min(lowest, candidates[location].price)
     if able == 0:
         return np.int64(-1), np.int64(Won.NOTHING)
-    shortest, reach = metres(nearest), window(nearest)
+    least, reach = cost_of(lowest), price_above(lowest, EQUAL_M)
     winner, won = np.int64(-1), np.int64(Won.NEAREST if able > 1 else Won.ONLY_CANDIDATE)
     for k in range(found_count):
         location = np.int64(work.found[k])
-        chord2 = candidates[location].chord2
-        if not candidates[location].whole or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
+        price = candidates[location].price
+        if not candidates[location].whole or price > reach or cost_of(price) > least + EQUAL_M:
             continue
         better = True
         if winner >= 0:

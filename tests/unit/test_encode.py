@@ -14,6 +14,7 @@ from topics.outputs import Allocation, DeadLetterRecord, Inventory
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 TOPICS = ["sales.v1", "orders.v1", "locations.v1"]
+POLICIES = [("nearest", 1), ('"a" policy', 12)]
 ODD_TEXTS = ['"', "\\", "A-1", '\\"' * (MAX_ID // 2), "é", "😀" * MAX_ID, "two words", "S/K\\U", "x" * MAX_ID]
 
 
@@ -119,6 +120,7 @@ class Decisions:
             children.append([make() for _ in range(count)])
         sequence, decided_at = number + 1, int(self.random.integers(0, 253_402_300_799_999))
         event = int(self.random.integers(0, len(self.events)))
+        policy = int(self.random.integers(0, len(POLICIES)))
         status, won, considered = self.pick(list(Status)), self.pick(list(Won)), int(self.random.integers(0, 5000))
         self.expected.append(
             {
@@ -129,7 +131,7 @@ class Decisions:
                 "status": status.wire,
                 "shipments": children[0],
                 "unallocated": children[1],
-                "policy": "nearest",
+                "policy": POLICIES[policy][0],
                 "decided_at": decided_at,
                 "source": {
                     "topic": TOPICS[self.events["topic"][event]],
@@ -137,15 +139,15 @@ class Decisions:
                     "offset": int(self.events["offset"][event]),
                 },
                 "explanation": {
-                    "policy": "nearest",
-                    "version": 1,
+                    "policy": POLICIES[policy][0],
+                    "version": POLICIES[policy][1],
                     "considered": considered,
                     "won": won.wire,
                     "lost": children[2],
                 },
             }
         )
-        return (sequence, decided_at, order_at, order_size, event, status, won, considered, *firsts)
+        return (sequence, decided_at, order_at, order_size, event, status, won, policy, considered, *firsts)
 
     def encode(self) -> list[dict]:
         return encode_allocations(
@@ -159,6 +161,7 @@ class Decisions:
             events=self.events,
             partitions=self.partitions,
             topic_names=TOPICS,
+            policies=POLICIES,
             pool_id=self.pool_id.encode(),
             tag=b"0a1b2c3d",
         )

@@ -32,10 +32,6 @@ from topics.compiled.kernels import kernel
 from topics.events import MAX_ID
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
-POLICY = "nearest"
-POLICY_VERSION = 1
-
-
 _STATUS, _STATUS_SIZE = words_of(Status)
 _SHIPMENT, _SHIPMENT_SIZE = words_of(ShipmentKind)
 _UNALLOCATED, _UNALLOCATED_SIZE = words_of(Unallocated)
@@ -57,11 +53,13 @@ _QUANTITY = text_bytes('","quantity":')
 _LINES_END = text_bytes("]}")
 _REASON = text_bytes(',"reason":')
 _UNALLOCATED_LINES = text_bytes('],"unallocated":[')
-_DECIDED_AT = text_bytes(f'],"policy":"{POLICY}","decided_at":')
+_POLICY = text_bytes('],"policy":')
+_DECIDED_AT = text_bytes(',"decided_at":')
 _SOURCE = text_bytes(',"source":{"topic":')
 _PARTITION = text_bytes(',"partition":')
 _OFFSET = text_bytes(',"offset":')
-_CONSIDERED = text_bytes(f'}},"explanation":{{"policy":"{POLICY}","version":{POLICY_VERSION},"considered":')
+_EXPLANATION = text_bytes('},"explanation":{"policy":')
+_CONSIDERED = text_bytes(',"considered":')
 _WON_BY = text_bytes(',"won":')
 _LOSERS = text_bytes(',"lost":[')
 _LOSER = text_bytes('{"location_id":"')
@@ -133,6 +131,12 @@ def _put_loser(out, at, loser, heap, locations):
 
 
 @kernel
+def _put_one(out, at, texts, ends, number):
+    """Write one of several texts that lie behind one another; text i is `texts[ends[i]:ends[i + 1]]`."""
+    return put_raw(out, at, texts, ends[number], ends[number + 1] - ends[number])
+
+
+@kernel
 def _decision_room(decision, shipments):
     room = _DECISION_ROOM + decision.shipment_count * _SHIPMENT_ROOM
     room += decision.unallocated_count * _LINE_ROOM + decision.loser_count * _LOSER_ROOM
@@ -158,6 +162,8 @@ def _allocations_kernel(
     partitions,
     topics,
     topic_ends,
+    policies,
+    policy_ends,
     pool,
     tag,
 ):
@@ -167,7 +173,7 @@ def _allocations_kernel(
     """
     for number in range(first, len(decisions)):
         decision = decisions[number]
-        if at + _decision_room(decision, shipments) + len(pool) + len(topics) > len(out):
+        if at + _decision_room(decision, shipments) + len(pool) + len(topics) + 2 * len(policies) > len(out):
             return number, at
         spans_out[number, 0] = at
         at = put_raw(out, at, heap, decision.order_id_at, decision.order_id_size)
@@ -197,16 +203,20 @@ def _allocations_kernel(
             out[at + 1] = COMMA
             at += 2
         at -= decision.unallocated_count > 0
+        at = put(out, at, _POLICY)
+        at = _put_one(out, at, policies, policy_ends, 2 * decision.policy)
         at = put(out, at, _DECIDED_AT)
         at = put_integer(out, at, decision.decided_at)
         event = events[decision.event]
         at = put(out, at, _SOURCE)
-        topic_at = topic_ends[event.topic]
-        at = put_raw(out, at, topics, topic_at, topic_ends[event.topic + 1] - topic_at)
+        at = _put_one(out, at, topics, topic_ends, event.topic)
         at = put(out, at, _PARTITION)
         at = put_integer(out, at, np.int64(partitions[decision.event]))
         at = put(out, at, _OFFSET)
         at = put_integer(out, at, event.offset)
+        at = put(out, at, _EXPLANATION)
+        at = _put_one(out, at, policies, policy_ends, 2 * decision.policy)
+        at = _put_one(out, at, policies, policy_ends, 2 * decision.policy + 1)
         at = put(out, at, _CONSIDERED)
         at = put_integer(out, at, np.int64(decision.considered))
         at = put(out, at, _WON_BY)
@@ -273,6 +283,11 @@ def _messages(write: Callable, count: int, usual_bytes: int, *columns) -> Messag
     return messages
 
 
+def _joined(texts: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Put texts behind one another, for `_put_one`: uint8[...], int64[texts + 1]."""
+    return np.frombuffer(b"".join(texts), np.uint8), np.cumsum([0, *map(len, texts)])
+
+
 def encode_allocations(
     decisions: np.ndarray,
     shipments: np.ndarray,
@@ -285,6 +300,7 @@ def encode_allocations(
     events: np.ndarray,
     partitions: np.ndarray,
     topic_names: Sequence[str],
+    policies: Sequence[tuple[str, int]],
     pool_id: bytes,
     tag: bytes,
 ) -> Messages:
@@ -304,6 +320,8 @@ def encode_allocations(
         Each event's partition.
     topic_names : sequence of str
         What `topic` leads into.
+    policies : sequence of (str, int)
+        What a decision's `policy` leads into: a name and a version.
     pool_id, tag : bytes
         The pool's id, and what its allocations' and shipments' ids begin with (ASCII).
 
@@ -312,8 +330,6 @@ def encode_allocations(
     Messages
         For each decision, in order; key: the order's id.
     """
-    names = [orjson.dumps(name) for name in topic_names]
-    ends = np.cumsum([0, *map(len, names)])
     return _messages(
         _allocations_kernel,
         len(decisions),
@@ -327,8 +343,8 @@ def encode_allocations(
         locations,
         events,
         partitions,
-        np.frombuffer(b"".join(names), np.uint8),
-        ends,
+        *_joined([orjson.dumps(name) for name in topic_names]),
+        *_joined([part for name, version in policies for part in (orjson.dumps(name), b',"version":%d' % version)]),
         np.frombuffer(b'","pool_id":' + orjson.dumps(pool_id.decode()) + b',"status":', np.uint8),
         np.frombuffer(tag, np.uint8),
     )
