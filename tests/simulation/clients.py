@@ -326,11 +326,10 @@ class Message:
 
 
 class Consumer:
-    """Reads what it is assigned, committed records only. No member of the group."""
+    """Reads what it is assigned. No member of the group."""
 
     def __init__(self, config: dict[str, Any], logger: Any = None):
-        if config.get("isolation.level") != "read_committed":
-            raise NotImplementedError("only read_committed consumers are modelled")
+        self._committed_only = config.get("isolation.level", "read_committed") == "read_committed"
         self._tells_ends = config.get("enable.partition.eof", False)
         self._positions: dict[tuple[str, int], int] = {}
         self._told: dict[tuple[str, int], int] = {}  # partition → the end that was reported last
@@ -345,13 +344,14 @@ class Consumer:
 
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         places = [(each.topic, each.partition) for each in partitions]
-        found = self._ask(timeout, lambda: World.cluster.stable_offsets(places))
+        asked = World.cluster.stable_offsets if self._committed_only else World.cluster.known_offsets
+        found = self._ask(timeout, lambda: asked(places))
         answers = zip(places, found, strict=True)
         return [TopicPartition(*place, OFFSET_INVALID if offset is None else offset) for place, offset in answers]
 
     def get_watermark_offsets(self, partition: TopicPartition, timeout: float, cached: bool = True) -> tuple[int, int]:
-        place = (partition.topic, partition.partition)
-        return self._ask(timeout, lambda: (0, World.cluster.partitions[place].last_stable))
+        found = World.cluster.partitions[partition.topic, partition.partition]
+        return self._ask(timeout, lambda: (0, found.last_stable if self._committed_only else found.end))
 
     def _ask(self, timeout_s: float, apply: Callable[[], Any]) -> Any:
         if World.faults.strikes("timed_out"):
@@ -401,7 +401,7 @@ class Consumer:
             return None
         for (topic, number), position in self._positions.items():
             partition = World.cluster.partitions[topic, number]
-            entries, after = partition.read(position, 100)
+            entries, after = partition.read(position, 100, self._committed_only)
             if entries:
                 self._positions[topic, number] = after
                 self._ahead.extend(Message(topic, number, entry.offset, entry) for entry in entries)

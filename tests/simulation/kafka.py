@@ -274,6 +274,10 @@ class Cluster:
         """Give the committed offsets, none of which a pending transaction may change."""
         if any(self.group.pending.get(place) for place in places):
             raise Concurrent
+        return self.known_offsets(places)
+
+    def known_offsets(self, places: list[tuple[str, int]]) -> list[int | None]:
+        """Give the committed offsets, also those that a pending transaction may change."""
         return [self.group.committed.get(place) for place in places]
 
     def join(self, member: str) -> None:
