@@ -1,19 +1,15 @@
-"""A local Kafka for one benchmark, what loads and observes it, and the processes that are measured on it.
+"""A local Kafka for one benchmark, and what loads and observes it.
 
 Owner: one run of a benchmark. Topics have one partition, of one pool, unless a benchmark asks for more; then each pool is
 named so that it has a partition to itself.
-Not here: what is measured (end_to_end.py, latency.py, ...).
+Not here: what is measured (end_to_end.py, latency.py, ...), the processes (fleet.py).
 """
 
 import json
-import re
-import signal
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +20,7 @@ import psutil
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
-from benchmarks import harness
+from benchmarks.fleet import Process, worker_arguments
 from benchmarks.synthetic import Synthetic
 from config.settings import Settings, load_settings
 from streams.kafka.create import create_topics
@@ -32,17 +28,7 @@ from topics.catalogue import CATALOGUE
 from topics.keys import partition_of
 
 POOL = "bench"
-PATIENCE_S = 900  # the first worker on a machine compiles its kernels
 SETTLE_S = 1.0  # between loading and the start of time: the broker has nothing left to do
-POLL_S = 0.005
-NOT_YET = {
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-}
-"""What a broker answers of topics and groups that are just being created."""
 Ends = dict[tuple[str, int], int]
 """Topic and partition → offset behind the last record."""
 Part = tuple[str, str, list[bytes]]
@@ -64,63 +50,6 @@ class Round:
     broker_cpu_s: float
     busy: float
     """Share of all cores' time that was used, by anybody."""
-
-
-class Process:
-    """A process under test; its output goes to a file."""
-
-    def __init__(self, name: str, command: list[str], log: Path, environment: dict[str, str]):
-        self.name, self._log = name, log
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=log.parent,
-                env=harness.environment() | environment,
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
-
-    def await_that(self, condition: Callable[[], bool]) -> None:
-        """Return when the condition holds, looked at every few milliseconds."""
-        deadline = time.monotonic() + PATIENCE_S
-        while not _holds(condition):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                state = "stands still" if self._process.returncode is None else f"ended with {self._process.returncode}"
-                raise WrongAnswer(f"{self.name} {state}. End of its log:\n{self._log.read_text()[-3000:]}")
-            time.sleep(POLL_S)
-
-    def serves(self) -> bool:
-        """Whether a worker tells Prometheus anything yet."""
-        return self._port() is not None
-
-    def _port(self) -> str | None:
-        found = re.search(r"metrics at http://127\.0\.0\.1:(\d+)", self._log.read_text())
-        return found and found[1]
-
-    def metrics(self) -> str:
-        """What a worker tells Prometheus."""
-        port = self._port()
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as found:
-            return found.read().decode()
-
-    def finish(self, timeout_s: float) -> None:
-        """Wait for it to end by itself; raises `WrongAnswer` if it does not, or not well."""
-        try:
-            status = self._process.wait(max(1.0, timeout_s))
-        except subprocess.TimeoutExpired:
-            status = None
-        if status != 0:
-            raise WrongAnswer(f"{self.name} ended with {status}. End of its log:\n{self._log.read_text()[-3000:]}")
-
-    def stop(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
 
 
 class Sampler:
@@ -169,9 +98,8 @@ class Sampler:
 class Bench:
     """The broker of a run, and what loads and observes it."""
 
-    def __init__(self, settings: Settings, broker_pid: int, directory: Path, passed_on: Sequence[str] = ()):
+    def __init__(self, settings: Settings, broker_pid: int, directory: Path):
         self.settings, self._broker_pid, self.directory = settings, broker_pid, directory
-        self._passed_on = passed_on  # names of the settings that workers are told besides
         # Without log lines of their own: these clients outlive the broker by a moment.
         clients = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
         self._admin = AdminClient(clients)
@@ -208,11 +136,7 @@ class Bench:
 
     def worker_command(self, *works: Synthetic) -> list[str]:
         """The command line of a worker on this broker, with this run's settings."""
-        command = [sys.executable, "-m", "streams.cli", "worker", "--network", str(self.write_network(*works))]
-        command += ["--bootstrap-servers", self.settings.bootstrap_servers, "--preset", self.settings.preset]
-        for name in ("app_id", "partitions", "click_partitions", "metrics_port", *self._passed_on):
-            command += ["--set", f"{name}={getattr(self.settings, name)}"]
-        return command
+        return [sys.executable, "-m", "streams.cli", *worker_arguments(self.settings, network=self.write_network(*works))]
 
     def append(self, topic: str, values: list[bytes], pool: str = POOL) -> None:
         """Append a pool's records, and return when they are there."""
@@ -292,7 +216,7 @@ class Bench:
     @contextmanager
     def process(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> Iterator[Process]:
         """Run a process, and stop it."""
-        process = Process(name, command, self.directory / f"{name}.log", environment or {})
+        process = Process(name, command, self.directory / f"{name}.log", environment)
         try:
             yield process
         finally:
@@ -322,15 +246,6 @@ class Bench:
         used = [cpu_s(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
         busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * psutil.cpu_count())
         return Round(events, seconds, sum(used[1:]), used[0], busy)
-
-
-def _holds(condition: Callable[[], bool]) -> bool:
-    try:
-        return condition()
-    except KafkaException as failure:
-        if failure.args[0].code() in NOT_YET:
-            return False
-        raise
 
 
 def pools_for(partitions: int) -> list[str]:
@@ -375,6 +290,6 @@ def bench(preset: str, partitions: int = 1, click_partitions: int = 1, **setting
                 **settings,
             )
             create_topics(AdminClient({"bootstrap.servers": found.bootstrap_servers, "log_level": 0}), found)
-            yield Bench(found, broker.status().pid, directory, tuple(settings))
+            yield Bench(found, broker.status().pid, directory)
         finally:
             broker.stop()

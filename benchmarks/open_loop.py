@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
-from benchmarks.cluster import POOL, Bench, Process
+from benchmarks.cluster import POOL, Bench
+from benchmarks.fleet import Process
 from benchmarks.stencil import Records
 from benchmarks.synthetic import TIME_MS
 from streams.kafka.librdkafka import handle_of, produce_spans
@@ -98,7 +99,7 @@ def run(cluster: Bench, flows: dict[str, Flow], per_s: float, count: int, clock:
     try:
         for role, kind, more in roles:
             command = [sys.executable, "-m", "benchmarks.open_loop", "--role", role, json.dumps(given | more)]
-            children.append(Process(f"{role}-{kind}", command, cluster.directory / f"{role}-{kind}.log", {}))
+            children.append(Process(f"{role}-{kind}", command, cluster.directory / f"{role}-{kind}.log"))
         for child in children:
             child.finish(READY_S + count / per_s + 2 * DRAIN_S)
     finally:

@@ -136,7 +136,7 @@ def _saturation(shape: Size) -> float:
 
 
 def _soak(cluster: Bench, shape: Size, per_s: float, count: int) -> tuple[list[dict[str, float]], Seen]:
-    snapshots = cluster.directory / "var" / "state"
+    snapshots = cluster.directory / "state"
     with _running(cluster, shape, per_s) as process:
         with Sampler([process], shape.sample_s, lambda: {"snapshot_mb": _size_mb(snapshots)}) as sampler:
             clock = Clock(DAY_S / shape.day_s, TICK_S)

@@ -10,7 +10,6 @@ Not here: the choice of directories (settings.py), topics (topics/catalogue.py),
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import random
@@ -25,6 +24,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -33,7 +33,7 @@ KAFKA_VERSION = "4.3.1"
 LOCK_FILE = Path(__file__).with_name("kafka-jars.txt")
 LOGGING_FILE = Path(__file__).with_name("log4j2.properties")
 MAVEN_CENTRAL = "https://repo1.maven.org/maven2"
-CACHE_DIRECTORY = Path("~/.cache/nearshelf")
+CACHE_DIRECTORY = Path(os.path.expanduser("~/.cache/nearshelf"))
 
 START_TIMEOUT_S = 120  # 3 s on an idle machine
 STOP_TIMEOUT_S = 30
@@ -205,56 +205,56 @@ class Broker:
     def fetch(self, report: Callable[[str], None] = _silent) -> str:
         """Bring the jars into the cache, check the sum of each, and return their class path.
 
+        A jar with another sum than the pinned one is fetched again, and never run.
+
         Raises
         ------
         BrokerError
             A jar cannot be fetched, or is not the one that is pinned.
         """
-        pinned = [line.split() for line in LOCK_FILE.read_text().splitlines()]
-        paths = {coordinate: self.jars / _jar_name(coordinate) for _, coordinate in pinned}
-        missing = [(total, name) for total, name in pinned if not _has_sum(paths[name], total)]
-        if missing:
-            self._download(missing, paths, report)
-        return os.pathsep.join(str(path) for path in paths.values())
+        import pooch
 
-    def _download(self, missing: list[list[str]], paths: dict[str, Path], report: Callable[[str], None]) -> None:
-        try:
-            self.jars.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BrokerError(
-                f"the cache {self.jars} cannot be written: {error}. Name another by NEARSHELF_CACHE_DIRECTORY."
-            ) from None
+        pooch.get_logger().setLevel("WARNING")
+        sums, urls = {}, {}
+        for line in LOCK_FILE.read_text().splitlines():
+            total, coordinate = line.split()
+            group, artifact, version = coordinate.split(":")
+            name = f"{artifact}-{version}.jar"
+            sums[name] = f"sha256:{total}"
+            urls[name] = f"{self.maven_url}/{group.replace('.', '/')}/{artifact}/{version}/{name}"
+        shelf = pooch.create(self.jars, base_url="", registry=sums, urls=urls)
         trust = _trusted_authorities()
-        with ThreadPoolExecutor(8) as pool:
-            fetches = [pool.submit(self._download_one, total, name, paths[name], trust) for total, name in missing]
+        fetched = count(1)
+
+        def download(url: str, path: str, _: object) -> None:
             try:
-                for done, fetch in enumerate(fetches, 1):
-                    fetch.result()
-                    report(f"Fetching Apache Kafka {KAFKA_VERSION} from {self.maven_url}: {done} of {len(fetches)} jars")
+                with urllib.request.urlopen(url, timeout=60, context=trust) as answer, open(path, "wb") as file:
+                    shutil.copyfileobj(answer, file)
+            except OSError as error:
+                raise BrokerError(
+                    f"Apache Kafka {KAFKA_VERSION} could not be fetched: {url}: {error}. "
+                    f"A mirror of Maven Central can be named by NEARSHELF_MAVEN_URL. {OTHER_WAYS}"
+                ) from None
+            report(f"Fetching Apache Kafka {KAFKA_VERSION} from {self.maven_url}: jar {next(fetched)}")
+
+        def fetch_one(name: str) -> str:
+            try:
+                return shelf.fetch(name, downloader=download)
+            except ValueError as error:
+                raise BrokerError(
+                    f"{urls[name]} is not the file that {LOCK_FILE.name} names: {error} Is a proxy or a mirror in between? "
+                    f"{OTHER_WAYS}"
+                ) from None
+            except OSError as error:
+                raise BrokerError(
+                    f"the cache {self.jars} cannot be written: {error}. Name another by NEARSHELF_CACHE_DIRECTORY."
+                ) from None
+
+        with ThreadPoolExecutor(8) as pool:
+            try:
+                return os.pathsep.join(pool.map(fetch_one, sums))
             finally:
                 pool.shutdown(cancel_futures=True)
-
-    def _download_one(self, expected_sum: str, coordinate: str, path: Path, trust: ssl.SSLContext) -> None:
-        group, artifact, version = coordinate.split(":")
-        url = f"{self.maven_url}/{group.replace('.', '/')}/{artifact}/{version}/{path.name}"
-        partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")  # another checkout may fetch the same now
-        try:
-            with urllib.request.urlopen(url, timeout=60, context=trust) as answer, open(partial, "wb") as file:
-                shutil.copyfileobj(answer, file)
-            found_sum = _sum(partial)
-            if found_sum != expected_sum:
-                raise BrokerError(
-                    f"{url} is not the file it should be: expected SHA-256 {expected_sum} ({LOCK_FILE.name}), "
-                    f"found {found_sum}. Nothing of it was kept. Is a proxy or a mirror in between? {OTHER_WAYS}"
-                )
-            os.replace(partial, path)
-        except OSError as error:
-            raise BrokerError(
-                f"{path.name} of Apache Kafka {KAFKA_VERSION} could not be fetched from {url}: {error}. "
-                f"A mirror of Maven Central can be named by NEARSHELF_MAVEN_URL. {OTHER_WAYS}"
-            ) from None
-        finally:
-            partial.unlink(missing_ok=True)
 
     # -- its start
 
@@ -384,20 +384,6 @@ def _runs(pid: int) -> bool:
 
 def _tail(text: str, lines: int = 15) -> str:
     return "\n".join(text.strip().splitlines()[-lines:])
-
-
-def _jar_name(coordinate: str) -> str:
-    _, artifact, version = coordinate.split(":")
-    return f"{artifact}-{version}.jar"
-
-
-def _sum(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _has_sum(path: Path, expected: str) -> bool:
-    return path.exists() and _sum(path) == expected
 
 
 def _trusted_authorities() -> ssl.SSLContext:

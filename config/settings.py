@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
+from platformdirs import user_data_path
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -19,6 +20,8 @@ from config.broker import CACHE_DIRECTORY, MAVEN_CENTRAL, Broker
 PREFIX = "NEARSHELF_"
 PRESETS = Path(__file__).with_name("presets")
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
+CHECKOUT = Path(__file__).resolve().parents[1]
+DATA_DIRECTORY = CHECKOUT / "var" if (CHECKOUT / "pyproject.toml").exists() else user_data_path("nearshelf")
 
 
 class SettingsError(Exception):
@@ -43,8 +46,12 @@ class Settings(BaseSettings):
         description="Consumer group, and first part of each transactional id",
     )
     network: Path | None = Field(None, description="Network file (YAML) that a worker publishes to locations.v1 at its start")
-    data_directory: Path = Field(
-        Path("var"), description="What is written while running, the local broker among it; relative to where one is"
+    data_directory: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
+        DATA_DIRECTORY,
+        description=(
+            "What is written while running, the local broker among it. Default: var in the checkout, wherever the command "
+            "runs; without a checkout, nearshelf in the user's data directory"
+        ),
     )
     metrics_port: int = Field(
         9464, ge=0, le=65535, description="Port of the Prometheus metrics; 0: any free one, named in the log"
@@ -52,7 +59,7 @@ class Settings(BaseSettings):
 
     # The local broker
     cache_directory: Annotated[Path, AfterValidator(Path.expanduser)] = Field(
-        CACHE_DIRECTORY, validate_default=True, description="Fetched jars of Apache Kafka, shared by all checkouts"
+        CACHE_DIRECTORY, description="Fetched jars of Apache Kafka, shared by all checkouts"
     )
     maven_url: str = Field(MAVEN_CENTRAL, description="Maven Central, or a mirror of it")
     broker_heap_mb: int = Field(1024, ge=256, description="Java heap of the local broker, MiB")

@@ -48,13 +48,13 @@ def exit_status(error: Exception) -> int | None:
     from confluent_kafka import KafkaException
 
     from config.broker import BrokerError
-    from config.network import NetworkError
+    from config.entries import EntriesError
     from config.settings import SettingsError
     from streams.cli.cluster import NoTopic, Unreachable
     from streams.kafka.create import TopicMismatch
 
     statuses = {
-        NetworkError: WRONG_USE,
+        EntriesError: WRONG_USE,
         SettingsError: WRONG_USE,
         NoTopic: WRONG_USE,
         TopicMismatch: NO,

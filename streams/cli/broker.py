@@ -49,7 +49,11 @@ def fetch(assignments: Set = None) -> None:
 def stop(assignments: Set = None) -> None:
     """Stop the local broker; its data stays."""
     broker = read_settings(assignments).local_broker()
-    typer.echo("Apache Kafka is stopped" if broker.stop() else f"No broker runs in {broker.directory}")
+    typer.echo(
+        f"Apache Kafka is stopped; its data stays in {broker.directory}"
+        if broker.stop()
+        else f"No broker runs in {broker.directory}"
+    )
 
 
 @group.command()
@@ -59,7 +63,8 @@ def status(assignments: Set = None, as_json: Json = False) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(found)))
     elif found.running:
-        typer.echo(f"Apache Kafka {found.kafka_version} runs at {found.bootstrap_servers}, process {found.pid}")
+        where = f"at {found.bootstrap_servers}, process {found.pid} (data in {found.directory})"
+        typer.echo(f"Apache Kafka {found.kafka_version} runs {where}")
     else:
         typer.echo(f"No broker runs in {found.directory}. Start it: nearshelf broker start")
     raise typer.Exit(0 if found.running else 1)

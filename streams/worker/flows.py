@@ -114,7 +114,7 @@ class Flows:
         except OSError as error:
             raise CannotStart(
                 f"metrics can't be served at port {settings.metrics_port} ({error.strerror}). "
-                "Choose another with --metrics-port; 0 takes any free one."
+                "Name another by --set metrics_port=PORT (or NEARSHELF_METRICS_PORT); 0 takes any free one."
             ) from None
         log.info("metrics at http://127.0.0.1:%d/metrics", port)
         feed.start()

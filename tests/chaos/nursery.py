@@ -1,6 +1,6 @@
 """Starts workers by forking a process that has loaded program and kernels, so that a start costs 0.1 s, not 3 s of CPU.
 
-`python -m tests.chaos.nursery` is that process. It reads one JSON object a line, `{"environment", "arguments", "log"}`, forks,
+`python -m tests.chaos.nursery` is that process. It reads one JSON object a line, `{"arguments", "log"}`, forks,
 and the child runs `nearshelf ARGUMENTS` as the command line would; it answers `{"started": pid}`, and `{"ended": pid,
 "status"}` when a child is gone (status as subprocess has it: negative for a signal).
 `Nursery` is the other side: it starts that process and gives a `Child` for each worker.
@@ -66,9 +66,9 @@ class Nursery:
         if self._started.get(timeout=START_S) is None:
             raise RuntimeError("the nursery could not load the worker; its error is above")
 
-    def start(self, arguments: list[str], environment: dict[str, str], log: Path) -> Child:
+    def start(self, arguments: list[str], log: Path) -> Child:
         """Start `nearshelf ARGUMENTS`, its output appended to `log`."""
-        order = {"arguments": arguments, "environment": environment, "log": str(log)}
+        order = {"arguments": arguments, "log": str(log)}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         child = self._started.get(timeout=GONE_S)
@@ -153,7 +153,6 @@ def _fork(order: dict[str, Any], pipes: tuple[int, int]) -> None:
         os.dup2(source, target)
         os.close(source) if source != log else None
     os.close(log)
-    os.environ.update(order["environment"])
     sys.argv = ["nearshelf", *order["arguments"]]
     from streams.cli import main
 

@@ -157,7 +157,6 @@ class Round:
             nursery,
             [f"127.0.0.1:{proxy.port}" for proxy in self.cluster.proxies],
             self.directory,
-            {name: str(value) for name, value in OWN.items()},
         )
         if "disk_full" in self.options.names:
             refused = self.crew.places[0].mount()

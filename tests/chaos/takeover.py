@@ -78,9 +78,11 @@ def measure(nursery: Nursery, directory: Path, standby: bool, given: argparse.Na
         data_directory=directory,
         partitions=PARTITIONS,
         click_partitions=PARTITIONS,
+        session_timeout_ms=SESSION_MS,
+        heartbeat_ms=HEARTBEAT_MS,
+        standby=standby,
     )
-    own = {"session_timeout_ms": str(SESSION_MS), "heartbeat_ms": str(HEARTBEAT_MS), "standby": str(standby)}
-    crew = Crew(settings, nursery, [cluster.address] * 2, directory, own)
+    crew = Crew(settings, nursery, [cluster.address] * 2, directory)
     shop = Shop(f"takeover/{given.seed}")
     watch = Watch(shop.received, shop.learn)
     reader = Reader(cluster.address, watch, PARTITIONS)

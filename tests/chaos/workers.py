@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from benchmarks.fleet import worker_arguments
 from config.settings import Settings
 from streams.worker.failpoints import FAIL_POINTS
 from tests.chaos.nursery import Child, Nursery
@@ -115,12 +116,11 @@ class Place:
 class Crew:
     """All places of a round."""
 
-    def __init__(self, settings: Settings, nursery: Nursery, addresses: list[str], directory: Path, own: dict[str, str]):
+    def __init__(self, settings: Settings, nursery: Nursery, addresses: list[str], directory: Path):
         self.places = [Place(number, address, directory) for number, address in enumerate(addresses)]
         self.workers: list[Worker] = []
         self._settings = settings
         self._nursery = nursery
-        self._own = own
 
     def start(self, place: Place, fail_at: str = "", **changed: object) -> Worker:
         """Start a worker in an empty place."""
@@ -128,18 +128,8 @@ class Crew:
         place.restart_at = None
         log = place.directory / f"worker-{place.count}.log"
         log.touch()
-        settings = self._settings
-        given = {
-            "bootstrap_servers": place.address,
-            "data_directory": place.disk,
-            "metrics_port": 0,
-            "fail_at": fail_at,
-            **{name: getattr(settings, name) for name in ("app_id", "network", "partitions", "click_partitions")},
-            **self._own,
-            **changed,
-        }
-        environment = {f"NEARSHELF_{name.upper()}": str(value) for name, value in given.items()}
-        child = self._nursery.start(["worker"], environment, log)
+        own = {"bootstrap_servers": place.address, "data_directory": place.disk, "metrics_port": 0, "fail_at": fail_at}
+        child = self._nursery.start(worker_arguments(self._settings, **own, **changed), log)
         place.count += 1
         place.worker = Worker(place, child, log, fail_at)
         self.workers.append(place.worker)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from benchmarks.demo import Sender, Workers, drain, running
+from benchmarks.fleet import Sender, Workers, drain, running
 from benchmarks.record import Record
 from config.settings import Settings
 from streams.audit import audit

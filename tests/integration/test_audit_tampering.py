@@ -17,7 +17,7 @@ from aiokafka.record.util import calc_crc32c
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from benchmarks.demo import drain, running
+from benchmarks.fleet import drain, running
 from config.settings import load_settings
 from streams.audit import audit
 from streams.kafka.create import create_topics

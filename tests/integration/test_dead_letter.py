@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 
-from benchmarks.demo import drain, running
+from benchmarks.fleet import drain, running
 from streams.audit import audit
 from tests.integration.test_publish_tail import json_lines, location, records, sale
 

@@ -10,7 +10,8 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 import config
-from benchmarks.demo import Demo, Options, Sender, Summary, drain, running
+from benchmarks.demo import Demo, Options, Summary
+from benchmarks.fleet import Sender, drain, running
 from benchmarks.record import APPLIED
 from benchmarks.retail.bad import bad_records
 from config.network import load_network

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from benchmarks.demo import drain, running
+from benchmarks.fleet import drain, running
 from streams.audit import audit
 from tests.fuzz import inputs
 from tests.fuzz.worker import HEADERS, KEYS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from confluent_kafka import Producer
 
-from benchmarks.demo import drain, running
+from benchmarks.fleet import drain, running
 from streams.audit import audit
 
 NETWORK = """

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import config
-from benchmarks.demo import Sender, drain, running
+from benchmarks.fleet import Sender, drain, running
 from benchmarks.retail.workload import retail_events
 from config.network import load_network
 from streams.audit import audit

@@ -7,7 +7,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import cluster, end_to_end, harness, latency, restart
+from benchmarks import cluster, end_to_end, fleet, harness, latency, restart
 from streams.cli import build_app
 from streams.cli.bench import MODULES
 
@@ -83,8 +83,8 @@ def test_end_to_end_refuses_wrong_answers(topics, found):
 
 def test_a_process_that_ends_is_told_with_its_last_words(tmp_path):
     command = [sys.executable, "-c", "print('no such topic'); raise SystemExit(3)"]
-    process = cluster.Process("peer", command, tmp_path / "log", {})
-    with pytest.raises(cluster.WrongAnswer, match=r"peer ended with 3.*\n.*no such topic"):
+    process = fleet.Process("peer", command, tmp_path / "log")
+    with pytest.raises(fleet.ProcessFailed, match=r"peer ended with 3.*\n.*no such topic"):
         process.await_that(lambda: False)
 
 

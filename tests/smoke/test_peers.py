@@ -18,7 +18,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from benchmarks.cluster import NOT_YET
+from benchmarks.fleet import NOT_YET
 from benchmarks.harness import ROOT
 from benchmarks.peers import java, quix
 from benchmarks.synthetic import Synthetic

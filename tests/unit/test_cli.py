@@ -138,7 +138,11 @@ def test_a_right_network_file_is_counted(run, tmp_path):
     file = tmp_path / "network.yaml"
     places = "".join(f"  - {{id: S{n}, pool: uk, kind: store, latitude: 1, longitude: 2}}\n" for n in range(3))
     file.write_text("version: 1\npools: [{id: uk}]\nlocations:\n" + places)
-    assert run("network", "check", file)[:2] == (0, f"{file} is right: 3 locations in 1 pools\n  uk: 3 store\n")
+    assert run("network", "check", file)[:2] == (
+        0,
+        f"{file} is right: 3 locations in 1 pools\n  uk: 3 store\n"
+        "    latitude 1.00 to 1.00, longitude 2.00 to 2.00; farthest apart: S0 and S0, 0 km\n",
+    )
     assert json.loads(run("network", "check", file, "--json")[1]) == {"valid": True, "pools": {"uk": {"store": 3}}}
 
 

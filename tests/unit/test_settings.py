@@ -1,5 +1,10 @@
 """Settings: precedence, bounds, and errors that name the setting."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import yaml
 
@@ -70,6 +75,21 @@ def test_settings_never_change():
 
 def test_without_a_running_broker_the_usual_address_is_assumed(tmp_path):
     assert load_settings(data_directory=tmp_path).bootstrap_servers == settings_module.DEFAULT_BOOTSTRAP
+
+
+def test_the_data_directory_is_the_same_wherever_a_command_runs(tmp_path):
+    """A second, empty broker would start in silence if it followed the current directory."""
+    command = [sys.executable, "-m", "streams.cli", "settings", "--json"]
+    environment = {"PATH": "/nowhere", "HOME": str(tmp_path), "PYTHONPATH": str(settings_module.CHECKOUT)}
+    found = [
+        json.loads(subprocess.run(command, cwd=place, env=environment, capture_output=True, check=True).stdout)
+        for place in (settings_module.CHECKOUT, tmp_path)
+    ]
+    assert found[0]["data_directory"] == found[1]["data_directory"] == str(settings_module.CHECKOUT / "var")
+
+
+def test_a_data_directory_that_is_given_is_taken_from_the_current_directory_once():
+    assert load_settings(data_directory="here").data_directory == Path.cwd() / "here"
 
 
 def test_an_address_that_is_given_wins_over_the_local_broker(tmp_path):
