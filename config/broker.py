@@ -220,7 +220,7 @@ class Broker:
             total, coordinate = line.split()
             group, artifact, version = coordinate.split(":")
             name = f"{artifact}-{version}.jar"
-            sums[name] = f"sha256:{total}"
+            sums[name] = total
             urls[name] = f"{self.maven_url}/{group.replace('.', '/')}/{artifact}/{version}/{name}"
         shelf = pooch.create(self.jars, base_url="", registry=sums, urls=urls)
         trust = _trusted_authorities()

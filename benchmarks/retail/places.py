@@ -9,6 +9,7 @@ import json
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import numpy as np
 
 import config
 from benchmarks.retail.lines import draw
+from config.network import distances_km
 from topics.events import LocationRecord
 
 TOWNS = Path(config.__file__).parent / "networks" / "towns.json"
@@ -95,6 +97,18 @@ class Places:
             shipper = next(location for location in near if location.id in self._shippers)
             nearest.append((pool, store.id, hands_over[0].id, shipper.id))
         return nearest
+
+
+@cache
+def _town_points() -> tuple[list[str], np.ndarray]:
+    towns = json.loads(TOWNS.read_text())["towns"]
+    return [town[0] for town in towns], np.array([[town[2], town[3]] for town in towns])
+
+
+def town_near(latitude: float, longitude: float) -> str:
+    """Name the British town that is nearest to a point."""
+    names, points = _town_points()
+    return names[distances_km(points, np.array([latitude, longitude])).argmin()]
 
 
 def _tiers(pool: str, locations: list[LocationRecord]) -> Tiers:

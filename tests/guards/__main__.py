@@ -9,11 +9,13 @@ Not part of `make test`: a guard inside a kernel takes minutes to compile.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +32,10 @@ TESTS = [
 ]
 SEEDS = 1_000
 PATIENCE_S = 1_200
-_FIRST_VIOLATION = "from tests.simulation.test_simulation import first_violation; print(first_violation(range({})))"
+SHOWN = 160  # characters of what a seed found, whole words
+_FIRST_VIOLATION = (
+    "import json; from tests.simulation.test_simulation import first_violation; print(json.dumps(first_violation(range({}))))"
+)
 
 
 @dataclass(frozen=True)
@@ -282,18 +287,21 @@ def _failing_test(tree: Path, *tests: str) -> str:
     done = _run(tree, "-m", "pytest", "-x", "-q", "-m", "not broker", "-p", "no:cacheprovider", *tests)
     if done.returncode == 0:
         return ""
-    failed = [line.split(" ", 2)[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    failed = [line.partition(" ")[2].partition(" - ")[0] for line in lines]  # a parameter may have spaces in it
     return f"test `{failed[0].split('::', 1)[-1]}`" if failed else f"exit status {done.returncode}"
 
 
 def _violation(tree: Path, seeds: int = SEEDS) -> str:
     """Run seeds up to the first that finds something; give it and what it found, or nothing."""
     done = _run(tree, "-c", _FIRST_VIOLATION.format(seeds))
-    found = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else f"exit status {done.returncode}"
-    if found == "None":
+    if not done.stdout.strip():
+        return f"exit status {done.returncode}"
+    found = json.loads(done.stdout.splitlines()[-1])
+    if found is None:
         return ""
-    seed, _, what = found.strip("()").partition(", ")
-    return f"simulation, seed {seed}: {what[1:140]}".replace("|", "/")
+    seed, what = found
+    return f"simulation, seed {seed}: {textwrap.shorten(what, SHOWN, placeholder=' …')}".replace("|", "/")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,17 @@
 """The main job on a real Kafka, small: killed workers, two workers, every kind of bad record. The audit has the last word."""
 
+import os
+import re
+import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+import psutil
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
@@ -22,7 +28,7 @@ NETWORKS = Path(config.__file__).parent / "networks"
 
 
 def _run(settings: Settings, **options) -> Summary:
-    return Demo(settings, Options(own_broker=False, paced=False, **options), say=print, progress=lambda done, total: None).run()
+    return Demo(settings, Options(own_broker=False, paced=False, **options), say=print).run()
 
 
 def _check(summary: Summary) -> None:
@@ -33,6 +39,11 @@ def _check(summary: Summary) -> None:
     assert sum(decided.values()) >= placed
     assert summary.report.orders == summary.facts["orders"] + summary.facts["holds_abandoned"]
     assert decided["partial"] and decided["allocated"] and decided["backordered"]
+    assert [title for title, _ in summary.stories] == ["From one place", "From several places", "It waited"]
+    assert all("Order " in sentences[0] and "sends" in " ".join(sentences) for _, sentences in summary.stories)
+    promised, centrally = summary.ways.promised[0], summary.ways.centrally[0]
+    assert promised.units == centrally.units > 0
+    assert promised.parcels > centrally.parcels > 0 and promised.near_units > 0
 
 
 def test_every_order_is_decided_once_though_the_worker_is_killed_three_times(make_settings: Callable[..., Settings]):
@@ -105,3 +116,64 @@ def test_a_cluster_in_use_is_left_alone(make_settings: Callable[..., Settings], 
     sender.send([record for record in bad_records(load_network(settings.network).locations, 0)[:5]])
     with pytest.raises(DemoFailed, match="holds records already"):
         _run(settings, lines=lines)
+
+
+def _demo(directory: Path, *arguments: str, **environment: str) -> subprocess.Popen:
+    """`nearshelf demo` as a person starts it, small; it says on its standard error what goes on."""
+    command = [sys.executable, "-m", "streams.cli", "demo", "--lines", "300", "--speed", "max", *arguments]
+    own = {"NEARSHELF_DATA_DIRECTORY": str(directory), "NEARSHELF_SNAPSHOT_INTERVAL_MS": "0"}
+    return subprocess.Popen(
+        command, env=os.environ | own | environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def _ended(processes: list[psutil.Process]) -> bool:
+    return not [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.parametrize(
+    ("moment", "how"), [("worker is ready", signal.SIGTERM), ("Ctrl-C", signal.SIGTERM), ("Ctrl-C", signal.SIGINT)]
+)
+def test_a_demo_that_is_ended_leaves_neither_broker_nor_worker(tmp_path: Path, moment: str, how: int):
+    demo = _demo(tmp_path, "--stay")
+    said = []
+    for line in demo.stderr:
+        said.append(line)
+        if moment in line:
+            break
+    else:
+        pytest.fail("".join(said))
+    started = psutil.Process(demo.pid).children(recursive=True)
+    names = [" ".join(each.cmdline()) for each in started]
+    assert any("kafka.Kafka" in name for name in names) and any(" worker " in name for name in names), names
+    demo.send_signal(how)
+    assert demo.wait(90) == (0 if how == signal.SIGINT else 128 + how), demo.stderr.read()
+    assert _ended(started), names
+
+
+def test_a_demo_that_stays_can_be_asked_as_it_says(tmp_path: Path):
+    demo = _demo(tmp_path, "--stay", "--json")
+    said = ""
+    for line in demo.stderr:
+        said += line
+        if "Ctrl-C" in line:
+            break
+    try:
+        address = re.search(r"NEARSHELF_BOOTSTRAP_SERVERS=(\S+)", demo.stderr.readline())[1]
+        command = [sys.executable, "-m", "streams.cli", "tail", "allocations.v1", "--from-beginning", "--count", "3"]
+        environment = os.environ | {"NEARSHELF_BOOTSTRAP_SERVERS": address}
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+        assert len(done.stdout.splitlines()) == 3
+    finally:
+        demo.send_signal(signal.SIGINT)
+    assert orjson.loads(demo.communicate(timeout=90)[0])["clean"]
+
+
+def test_the_demo_runs_on_the_cluster_that_the_environment_names(tmp_path: Path, make_settings: Callable[..., Settings]):
+    """It says that this one is in use, and starts no broker of its own."""
+    settings = make_settings(partitions=1)
+    Sender(settings).send(bad_records(load_network(NETWORKS / "uk.yaml").locations, 0)[:5])
+    demo = _demo(tmp_path, NEARSHELF_BOOTSTRAP_SERVERS=settings.bootstrap_servers)
+    assert f"at {settings.bootstrap_servers} holds records already" in demo.communicate(timeout=90)[1].replace("\n", " ")
+    assert demo.returncode == 1
+    assert not (tmp_path / "demo").exists()

@@ -143,7 +143,11 @@ def test_a_right_network_file_is_counted(run, tmp_path):
         f"{file} is right: 3 locations in 1 pools\n  uk: 3 store\n"
         "    latitude 1.00 to 1.00, longitude 2.00 to 2.00; farthest apart: S0 and S0, 0 km\n",
     )
-    assert json.loads(run("network", "check", file, "--json")[1]) == {"valid": True, "pools": {"uk": {"store": 3}}}
+    assert json.loads(run("network", "check", file, "--json")[1]) == {
+        "valid": True,
+        "pools": {"uk": {"store": 3}},
+        "warnings": [],
+    }
 
 
 def test_a_wrong_network_file_is_no_with_each_fault(run, tmp_path):
