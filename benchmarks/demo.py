@@ -114,7 +114,10 @@ class Demo:
         progress: Progress = lambda doing, done, total: None,
         stay: Callable[[Settings, Summary], None] | None = None,
     ):
+        if settings.network is None:
+            raise DemoFailed("the demo needs a network file: name it by the setting `network`")
         self.settings = settings
+        self.network = settings.network
         self.options = options
         self.say = say
         self.progress = progress
@@ -126,7 +129,7 @@ class Demo:
         with ExitStack() as stack:
             if self.options.own_broker:
                 self.settings = stack.enter_context(self._own_broker())
-            network = load_network(self.settings.network)
+            network = load_network(self.network)
             self._create_topics()
             self._compile()
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -254,7 +257,7 @@ class Demo:
         report: Report,
         network: Network,
     ) -> Summary:
-        told = orders_told(list(reader.orders.values()), reader.decisions)
+        told = orders_told([orjson.loads(value) for value in reader.orders], reader.decisions)
         latencies = np.array(reader.latencies_ms or [0.0])
         expected = Counter(applied=clicks)
         for (topic, outcome), count in workload.expected().items():
@@ -293,14 +296,14 @@ class _Reader:
     def __init__(self, settings: Settings):
         self.statuses: Counter[str] = Counter()
         self.latencies_ms: list[float] = []
-        self.orders: dict[tuple[int, int], dict[str, Any]] = {}
-        """Partition and offset → order event."""
+        self.orders: list[bytes] = []
+        """Values of `orders.v1`."""
         self.decisions: list[dict[str, Any]] = []
-        config = {"bootstrap.servers": settings.bootstrap_servers, "group.id": f"{settings.app_id}-reader"}
+        config: dict[str, Any] = {"bootstrap.servers": settings.bootstrap_servers, "group.id": f"{settings.app_id}-reader"}
         config |= {"enable.auto.commit": False, "fetch.wait.max.ms": 5, "fetch.queue.backoff.ms": 1} | QUIET
         self._decided = Consumer(config | {"isolation.level": "read_committed"})
         self._sources = Consumer(config)
-        self._sent: dict[tuple[int, int], int] = {}
+        self._sent: dict[tuple[int | None, int | None], int] = {}
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._read_sources), threading.Thread(target=self._read_decisions)]
         self._decided.assign(partitions(settings, "allocations.v1"))
@@ -314,9 +317,8 @@ class _Reader:
         while not self._stopped.is_set():
             for message in self._sources.consume(1_000, 0.05):
                 if not message.error():
-                    place = message.partition(), message.offset()
-                    self._sent[place] = message.timestamp()[1]
-                    self.orders[place] = orjson.loads(message.value())
+                    self._sent[message.partition(), message.offset()] = message.timestamp()[1]
+                    self.orders.append(message.value() or b"")
 
     def _read_decisions(self) -> None:
         while not self._stopped.is_set():
@@ -324,7 +326,7 @@ class _Reader:
             if message is None or message.error():
                 continue
             now_ms = time.time() * 1000
-            decision = orjson.loads(message.value())
+            decision = orjson.loads(message.value() or b"")
             self.decisions.append(decision)
             self.statuses[decision["status"]] += 1
             source = decision["source"]

@@ -23,7 +23,7 @@ from benchmarks import harness
 from benchmarks.record import Record
 from config.settings import Settings
 from streams.cli.cluster import QUIET
-from topics.events import INVENTORY_TOPICS
+from topics.catalogue import CLICKS, INVENTORY_TOPICS
 
 PATIENCE_S = 900.0  # the first worker on a machine compiles its kernels
 DRAIN_S = 120.0
@@ -289,7 +289,7 @@ def _end(settings: Settings, place: TopicPartition) -> int:
 
 def lag(settings: Settings) -> int:
     """Count the input records that are not committed yet; one, if a broker that has just started can't tell."""
-    places = [place for topic in (*INVENTORY_TOPICS, "clicks.v1") for place in partitions(settings, topic)]
+    places = [place for topic in (*INVENTORY_TOPICS, CLICKS) for place in partitions(settings, topic)]
     try:
         committed = _client(settings).committed(places, 10)
     except KafkaException as failure:

@@ -123,21 +123,24 @@ class Broker:
             the one asked for; Java or Kafka fails, with the end of its log.
         """
         with self._locked():
-            status = self.status()
-            if status.running:
-                if port is not None and status.bootstrap_servers != _address(port):
+            process = self._process()
+            if process is not None:
+                address = _address(self._remembered()["port"])
+                if port is not None and address != _address(port):
                     raise BrokerError(
-                        f"the broker in {self.directory} runs already at {status.bootstrap_servers}, "
+                        f"the broker in {self.directory} runs already at {address}, "
                         f"not at port {port}. Stop it first (nearshelf broker stop), or use it as it is."
                     )
-                self._await(status.pid, status.bootstrap_servers)
-                return status.bootstrap_servers
+                self._await(process.pid, address)
+                return address
             class_path = self.fetch(report)
-            for attempt in range(1, PORT_ATTEMPTS + 1):
+            attempts = PORT_ATTEMPTS if port is None else 1
+            while True:
+                attempts -= 1
                 try:
                     return self._launch(self._choose_port(port), class_path, report)
                 except _PortTaken:
-                    if port is not None or attempt == PORT_ATTEMPTS:
+                    if not attempts:
                         raise
 
     def stop(self) -> bool:

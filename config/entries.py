@@ -59,7 +59,7 @@ class EntriesFile:
             where = f"{path}:{mark.line + 1}" if mark else path
             raise EntriesError(f"{where}: expected YAML, found {getattr(error, 'problem', error)}") from None
         expected = ["version", *sections]
-        if not isinstance(content, dict) or sorted(map(str, content)) != sorted(expected):
+        if root is None or not isinstance(content, dict) or sorted(map(str, content)) != sorted(expected):
             found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
             raise EntriesError(f"{path}:1: expected {', '.join(expected)}, found {found}")
         self._content, self._nodes = content, {key.value: value for key, value in root.value}
@@ -72,7 +72,7 @@ class EntriesFile:
         if not isinstance(content, list) or not content:
             self.fault(_line(node), f"{section}: expected a list of entries, found {content!r}")
             return []
-        entries = []
+        entries, ids = [], []
         for value, part in zip(content, node.value, strict=True):
             name = f"{what} {value.get('id')}" if isinstance(value, dict) else what
             if fault := _field_fault(part, model):
@@ -80,12 +80,13 @@ class EntriesFile:
                 continue
             try:
                 entries.append((model.model_validate(value), _line(part)))
+                ids.append(value["id"])
             except ValidationError as error:
                 self.fault(_line(part), f"{name}: {refusal(error).detail}")
-        counts = Counter(entry.id for entry, _ in entries)
-        for entry, line in entries:
-            if counts[entry.id] > 1:
-                self.fault(line, f"{what} {entry.id}: id: expected to be unique, found {counts[entry.id]} times")
+        counts = Counter(ids)
+        for own, (_, line) in zip(ids, entries, strict=True):
+            if counts[own] > 1:
+                self.fault(line, f"{what} {own}: id: expected to be unique, found {counts[own]} times")
         return entries
 
     def fault(self, line: int, text: str) -> None:

@@ -59,7 +59,7 @@ def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> Work
 
     Raises
     ------
-    NetworkError
+    EntriesError
         The network file of the settings is missing or wrong.
     """
     network = load_network(settings.network).locations if settings.network else ()
@@ -110,7 +110,7 @@ def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int
 
     Raises
     ------
-    NetworkError
+    EntriesError
         The network file of the settings is missing or wrong.
     CannotStart
         No broker answers (`BrokerUnreachable`), topics are missing or don't fit, or the metrics' port is taken.
