@@ -17,13 +17,16 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic, ResourceType
 
 from benchmarks.fleet import Process, worker_arguments
+from benchmarks.harness import WrongAnswer
 from benchmarks.synthetic import Synthetic
 from config.settings import Settings, load_settings
+from streams.kafka.clients import client_config, reading_config
 from streams.kafka.create import create_topics
+from streams.kafka.reading import read_to_end
 from topics.catalogue import CATALOGUE
 from topics.keys import partition_of
 
@@ -33,10 +36,6 @@ Ends = dict[tuple[str, int], int]
 """Topic and partition → offset behind the last record."""
 Part = tuple[str, str, list[bytes]]
 """Topic, pool, and values of records that follow each other."""
-
-
-class WrongAnswer(Exception):
-    """What was measured did not do its job; the message says in what."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +100,15 @@ class Bench:
     def __init__(self, settings: Settings, broker_pid: int, directory: Path):
         self.settings, self._broker_pid, self.directory = settings, broker_pid, directory
         # Without log lines of their own: these clients outlive the broker by a moment.
-        clients = {"bootstrap.servers": settings.bootstrap_servers, "log_level": 0}
+        clients = client_config(settings, log_level=0)
         self._admin = AdminClient(clients)
         queue = {"linger.ms": 5, "queue.buffering.max.messages": 0, "queue.buffering.max.kbytes": 2_000_000}
         self._producer = Producer(clients | queue)
         self._loader = Producer(clients | queue | {"transactional.id": "bench-loader", "transaction.timeout.ms": 600_000})
         self._loader.init_transactions()
-        self._reader = {
-            "group.id": settings.app_id,
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "fetch.queue.backoff.ms": 1,
-        }
-        self._reader |= clients
-        self._committed = Consumer(self._reader | {"isolation.level": "read_committed"})
+        own = {"enable_partition_eof": True, "fetch_queue_backoff_ms": 1, "log_level": 0}
+        self._reader = reading_config(settings, settings.app_id, **own)
+        self._committed = Consumer(self._reader)
         # Asked for stable offsets, the coordinator would answer only while no transaction is open.
         self._offsets = Consumer(self._reader | {"isolation.level": "read_uncommitted"})
 
@@ -192,15 +186,7 @@ class Bench:
         """The records that can be read."""
         consumer = Consumer(self._reader)
         try:
-            consumer.assign([TopicPartition(topic, partition, start)])
-            while True:
-                for message in consumer.consume(5_000, 1.0):
-                    if message.error() is None:
-                        yield message
-                    elif message.error().code() == KafkaError._PARTITION_EOF:
-                        return
-                    else:
-                        raise KafkaException(message.error())
+            yield from read_to_end(consumer, {(topic, partition): start}, lambda silent_s: None)
         finally:
             consumer.close()
 
@@ -289,7 +275,7 @@ def bench(preset: str, partitions: int = 1, click_partitions: int = 1, **setting
                 metrics_port=0,
                 **settings,
             )
-            create_topics(AdminClient({"bootstrap.servers": found.bootstrap_servers, "log_level": 0}), found)
+            create_topics(AdminClient(client_config(found, log_level=0)), found)
             yield Bench(found, broker.status().pid, directory)
         finally:
             broker.stop()

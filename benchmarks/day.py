@@ -37,7 +37,8 @@ import orjson
 from confluent_kafka import Producer
 
 from benchmarks import harness
-from benchmarks.cluster import POOL, SETTLE_S, Bench, Ends, Part, Sampler, WrongAnswer, bench, cpu_s
+from benchmarks.cluster import POOL, SETTLE_S, Bench, Ends, Part, Sampler, bench, cpu_s
+from benchmarks.harness import WrongAnswer
 from benchmarks.record import values
 from benchmarks.stencil import Records, Stencil, mixed
 from benchmarks.synthetic import CHUNK, TIME_MS, Synthetic

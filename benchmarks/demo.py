@@ -30,9 +30,10 @@ from benchmarks.stories import Ways, compare, orders_told, three_stories
 from config.network import Network, load_network
 from config.settings import Settings
 from streams.audit import Report, audit
-from streams.cli.cluster import QUIET
+from streams.kafka.clients import client_config, reading_config
 from streams.kafka.create import create_topics
 from topics.catalogue import CATALOGUE, INVENTORY_TOPICS
+from topics.errors import AnswerIsNo
 
 PACED_S = 20.0
 READY_S = 600.0
@@ -41,7 +42,7 @@ Progress = Callable[[str, int, int | None], None]
 """Called with what is being done, how much of it is done, and of how much (None: not known)."""
 
 
-class DemoFailed(Exception):
+class DemoFailed(AnswerIsNo):
     """The demo can't go on: the message says where, and where to look."""
 
 
@@ -176,7 +177,7 @@ class Demo:
             broker.stop()
 
     def _create_topics(self) -> None:
-        admin = AdminClient({"bootstrap.servers": self.settings.bootstrap_servers, **QUIET})
+        admin = AdminClient(client_config(self.settings, log_level=0))
         create_topics(admin, self.settings)
         if not self.options.own_broker:
             for name in CATALOGUE:
@@ -299,9 +300,9 @@ class _Reader:
         self.orders: list[bytes] = []
         """Values of `orders.v1`."""
         self.decisions: list[dict[str, Any]] = []
-        config: dict[str, Any] = {"bootstrap.servers": settings.bootstrap_servers, "group.id": f"{settings.app_id}-reader"}
-        config |= {"enable.auto.commit": False, "fetch.wait.max.ms": 5, "fetch.queue.backoff.ms": 1} | QUIET
-        self._decided = Consumer(config | {"isolation.level": "read_committed"})
+        own = {"fetch_wait_max_ms": 5, "fetch_queue_backoff_ms": 1, "log_level": 0}
+        config = reading_config(settings, f"{settings.app_id}-reader", **own)
+        self._decided = Consumer(config)
         self._sources = Consumer(config)
         self._sent: dict[tuple[int | None, int | None], int] = {}
         self._stopped = threading.Event()

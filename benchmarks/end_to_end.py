@@ -32,9 +32,10 @@ from typing import Any
 import orjson
 
 from benchmarks import account, harness
-from benchmarks.cluster import POOL, SETTLE_S, Bench, Round, WrongAnswer
+from benchmarks.cluster import POOL, SETTLE_S, Bench, Round
 from benchmarks.cluster import bench as on_a_broker
-from benchmarks.peers import java, quix
+from benchmarks.harness import WrongAnswer
+from benchmarks.peers import PeerMissing, java, quix
 from benchmarks.record import values
 from benchmarks.synthetic import Synthetic
 from config.broker import KAFKA_VERSION
@@ -144,7 +145,7 @@ def run(size: str) -> dict[str, Any]:
         for name, start in _peers(bench).items() if shape.peers else ():
             try:
                 command = start()
-            except (java.BuildError, quix.EnvironmentFailed) as failure:
+            except PeerMissing as failure:
                 left_out[name] = str(failure)
                 continue
             if name == "quix":

@@ -22,8 +22,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from benchmarks import harness
 from benchmarks.record import Record
 from config.settings import Settings
-from streams.cli.cluster import QUIET
+from streams.kafka.clients import client_config, reading_config
 from topics.catalogue import CLICKS, INVENTORY_TOPICS
+from topics.errors import AnswerIsNo
 
 PATIENCE_S = 900.0  # the first worker on a machine compiles its kernels
 DRAIN_S = 120.0
@@ -39,7 +40,7 @@ NOT_YET = {
 """What a broker answers of topics and groups that are just being created."""
 
 
-class ProcessFailed(Exception):
+class ProcessFailed(AnswerIsNo):
     """A process ended or hangs, or its work is not done in time; the message has the end of its log."""
 
 
@@ -205,8 +206,8 @@ class Sender:
     """Sends records as an upstream system would: Java's default partitioner, idempotent."""
 
     def __init__(self, settings: Settings):
-        own = {"partitioner": "murmur2_random", "enable.idempotence": True, "linger.ms": 2}
-        self._producer = Producer({"bootstrap.servers": settings.bootstrap_servers, **own, **QUIET})
+        own = {"partitioner": "murmur2_random", "enable_idempotence": True, "linger_ms": 2, "log_level": 0}
+        self._producer = Producer(client_config(settings, **own))
         self._failed: list[str] = []
 
     def _delivered(self, error: Any, message: Any) -> None:
@@ -260,8 +261,7 @@ def drain(settings: Settings, workers: Workers, left: Callable[[int], None] = la
 
 @cache
 def _client(settings: Settings) -> Consumer:
-    config = {"bootstrap.servers": settings.bootstrap_servers, "group.id": settings.app_id, "enable.auto.commit": False}
-    return Consumer(config | QUIET)
+    return Consumer(reading_config(settings, settings.app_id, log_level=0))
 
 
 def partitions(settings: Settings, topic: str) -> list[TopicPartition]:

@@ -23,8 +23,14 @@ from typing import Any
 
 import psutil
 
+from topics.errors import AnswerIsNo
+
 SIZES = ("smoke", "full")
 ROOT = Path(__file__).resolve().parent.parent
+
+
+class WrongAnswer(AnswerIsNo):
+    """What was measured did not do its job; the message says in what."""
 
 
 def facts(packages: tuple[str, ...]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from benchmarks import account, harness, open_loop
 from benchmarks.cluster import POOL, Bench, bench
 from benchmarks.open_loop import SALE_CELLS, Flow, Note, Take
-from benchmarks.peers import java
+from benchmarks.peers import PeerMissing, java
 from benchmarks.record import values
 from benchmarks.synthetic import TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION
@@ -80,7 +80,7 @@ def run(size: str) -> dict[str, Any]:
             try:
                 with bench(PRESET) as cluster:
                     rows.append(_streams(cluster, shape, rate, interval_ms))
-            except java.BuildError as failure:
+            except PeerMissing as failure:
                 left_out = str(failure)
     return {
         "seed": SEED,

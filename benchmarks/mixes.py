@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks import account, harness
-from benchmarks.cluster import POOL, SETTLE_S, Bench, Part, Round, WrongAnswer
+from benchmarks.cluster import POOL, SETTLE_S, Bench, Part, Round
 from benchmarks.cluster import bench as on_a_broker
 from benchmarks.fleet import Process
+from benchmarks.harness import WrongAnswer
 from benchmarks.record import values
 from benchmarks.synthetic import MOST_UNITS, TIME_MS, Synthetic
 from config.broker import KAFKA_VERSION

@@ -28,9 +28,9 @@ from config.settings import Settings, load_settings
 from state.tables import ROW_TABLES
 from streams.inventory.pipeline import InventoryPipeline
 from streams.kafka.create import create_topics
+from streams.kafka.reading import LogReader
 from streams.worker import recovery
 from streams.worker.groups import inventory_group
-from streams.worker.recovery import LogReader
 from streams.worker.snapshots import Snapshot, Snapshots
 from streams.worker.transactions import PartitionProducer
 from streams.worker.warm import warm_kernels

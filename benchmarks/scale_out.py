@@ -26,8 +26,9 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks import harness
-from benchmarks.cluster import SETTLE_S, Bench, Part, WrongAnswer, bench, pools_for
+from benchmarks.cluster import SETTLE_S, Bench, Part, bench, pools_for
 from benchmarks.fleet import Process
+from benchmarks.harness import WrongAnswer
 from benchmarks.record import values
 from benchmarks.synthetic import Synthetic
 from config.broker import KAFKA_VERSION

@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness, open_loop
-from benchmarks.cluster import POOL, Bench, Sampler, WrongAnswer, bench
+from benchmarks.cluster import POOL, Bench, Sampler, bench
+from benchmarks.harness import WrongAnswer
 from benchmarks.open_loop import SALE_CELLS, Clock, Flow, Note, Seen, Take
 from benchmarks.record import values
 from benchmarks.stencil import Blocks, Records, Stencil, mixed

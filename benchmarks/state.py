@@ -30,6 +30,7 @@ import numpy as np
 import psutil
 
 from benchmarks import harness
+from benchmarks.harness import WrongAnswer
 from benchmarks.stocked import BATCH, END_MS, LOCATIONS, POOL, Kind, segment, stock, units_of
 from benchmarks.synthetic import EAST, NORTH, SOUTH, WEST
 from config.settings import load_settings
@@ -52,10 +53,6 @@ SHOWN_BYTES = 0.5  # a cell; arrays below it are summed up
 ROWS_LIKE = {"cell_event": "cells", "sku_cells": "cells", "sku_links": "skus", "line_links": "lines"}
 """Arrays beside a table, with an entry for each of its rows."""
 BATCH_ARRAYS = ("cell_event", "page_dirty", "journal", "freed", "counters", "limits")
-
-
-class WrongState(Exception):
-    """The state is not what the events make it; the message says where."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +172,7 @@ def _lookups(pool: PoolState, shape: Size, random: np.random.Generator) -> float
         _find(pool.t, *given, rows)
         seconds.append(time.perf_counter() - started)
     if not np.array_equal(rows, cells):
-        raise WrongState(f"{np.count_nonzero(rows != cells)} of {len(cells)} cells are found in another's row")
+        raise WrongAnswer(f"{np.count_nonzero(rows != cells)} of {len(cells)} cells are found in another's row")
     return len(cells) / median(seconds[1:])
 
 
@@ -198,7 +195,7 @@ def _updates(pipeline: InventoryPipeline, shape: Size, random: np.random.Generat
         ]
         outcome, spent = _processed(pipeline, topic, values, first)
         if outcome.counts != {(topic, "applied"): shape.updates}:
-            raise WrongState(f"expected {shape.updates} events of {topic} to be applied, found {outcome.counts}")
+            raise WrongAnswer(f"expected {shape.updates} events of {topic} to be applied, found {outcome.counts}")
         np.add.at(moved, cells, sign * units)
         seconds.append(spent)
     _check_units(pool, moved)
@@ -223,7 +220,7 @@ def _orders(pipeline: InventoryPipeline, shape: Size, random: np.random.Generato
             spent[demand].append({"all": seconds} | {stage: outcome.stages[stage] for stage in STAGES})
     row, reserved = pool.row[0], int(pool.rows("cells")["reserved"].sum())
     if (row["sequence"], row["waiting_lines"], reserved) != (placed, 0, units):
-        raise WrongState(
+        raise WrongAnswer(
             f"expected {placed} decisions, no line that waits, {units} units reserved; "
             f"found {row['sequence']}, {row['waiting_lines']}, {reserved}"
         )
@@ -260,7 +257,7 @@ def _check_units(pool: PoolState, moved: np.ndarray) -> None:
     found = pool.rows("cells")["on_hand"]
     if found.size != moved.size or (wrong := np.flatnonzero(found != units_of(np.arange(moved.size), UNITS) + moved)).size:
         at = "" if found.size != moved.size else f", of which {wrong.size} have other units than expected"
-        raise WrongState(f"expected {moved.size} cells, found {found.size}{at}")
+        raise WrongAnswer(f"expected {moved.size} cells, found {found.size}{at}")
 
 
 # In words

@@ -29,6 +29,8 @@ from pathlib import Path
 
 import psutil
 
+from topics.errors import NoBroker
+
 KAFKA_VERSION = "4.3.1"
 LOCK_FILE = Path(__file__).with_name("kafka-jars.txt")
 LOGGING_FILE = Path(__file__).with_name("log4j2.properties")
@@ -47,7 +49,7 @@ OTHER_WAYS = (
 )
 
 
-class BrokerError(Exception):
+class BrokerError(NoBroker):
     """The local broker could not be fetched, started or stopped; the message says why and what to do."""
 
 

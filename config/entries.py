@@ -14,6 +14,7 @@ from typing import TypeVar
 import yaml
 from pydantic import ValidationError
 
+from topics.errors import WrongUse
 from topics.events import Record, refusal
 
 SHOWN_FAULTS = 20
@@ -21,7 +22,7 @@ SHOWN_FAULTS = 20
 Entry = TypeVar("Entry", bound=Record)
 
 
-class EntriesError(Exception):
+class EntriesError(WrongUse):
     """A file cannot be read or has faults; the message names each, with its line."""
 
 

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.broker import CACHE_DIRECTORY, MAVEN_CENTRAL, Broker
+from topics.errors import WrongUse
 
 PREFIX = "NEARSHELF_"
 PRESETS = Path(__file__).with_name("presets")
@@ -24,7 +25,7 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 DATA_DIRECTORY = CHECKOUT / "var" if (CHECKOUT / "pyproject.toml").exists() else user_data_path("nearshelf")
 
 
-class SettingsError(Exception):
+class SettingsError(WrongUse):
     """A setting is unknown or has a wrong value; the message names it, what was found and what is expected."""
 
 

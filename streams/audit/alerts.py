@@ -1,6 +1,6 @@
 """Writes faults to `alerts.v1`, as they are found.
 
-Owner: the audit's command. Not here: what a fault is (report.py), the record's form (topics/alerts.py).
+Owner: the audit's command. Not here: what a fault is (report.py), the record's form (topics/outputs.py).
 """
 
 import time
@@ -10,9 +10,10 @@ from confluent_kafka import KafkaException, Producer
 
 from config.settings import Settings
 from streams.audit.report import Fault
+from streams.kafka.clients import client_config
+from topics.catalogue import ALERTS
 from topics.outputs import AuditAlert
 
-TOPIC = "alerts.v1"
 WARNINGS = ("transaction", "retention")
 """Kinds of faults that keep the audit, or readers, from seeing something, and break no promise by themselves."""
 
@@ -29,15 +30,8 @@ class Alerts:
     def __init__(self, settings: Settings):
         self._timeout_s = settings.request_timeout_ms / 1000
         self._failure: KafkaException | None = None
-        self._producer = Producer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "enable.idempotence": True,
-                "partitioner": "murmur2_random",
-                "message.timeout.ms": settings.request_timeout_ms,
-                "log_level": 0,
-            }
-        )
+        own = {"enable_idempotence": True, "partitioner": "murmur2_random", "log_level": 0}
+        self._producer = Producer(client_config(settings, message_timeout_ms=settings.request_timeout_ms, **own))
 
     def tell(self, fault: Fault) -> None:
         """Write one fault."""
@@ -45,7 +39,7 @@ class Alerts:
         while True:
             try:
                 key = f"audit/{fault.topic}/{fault.partition}"
-                self._producer.produce(TOPIC, alert.model_dump_json(), key, on_delivery=self._delivered)
+                self._producer.produce(ALERTS, alert.model_dump_json(), key, on_delivery=self._delivered)
                 self._producer.poll(0)
                 return
             except BufferError:  # the queue is full

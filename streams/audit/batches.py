@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from math import inf
 
 from streams.audit.chain import Batch, BrokenChain, Chain, Input
-from streams.audit.ledger import Limits, Refused
+from streams.audit.ledger import Limits, RefusedEvent
 from streams.audit.log import Deleted, Log, Record
 from streams.audit.outputs import DEAD_LETTERS, DeadLetters, Place, Tape
 from streams.audit.report import Report
@@ -191,7 +191,7 @@ class BatchReplay(ABC):
                 left[topic] -= 1
                 yield topic
 
-    def _check_dead_letters(self, place: Place, record: Record, refused: Refused | None) -> None:
+    def _check_dead_letters(self, place: Place, record: Record, refused: RefusedEvent | None) -> None:
         letters = self.dead_letters.take(place, due=refused is not None)
         if refused is None and not letters:
             return
@@ -243,9 +243,9 @@ class BatchReplay(ABC):
 _GONE = "the first records of %s are deleted (retention): what they did is not to be judged, only the chain of batches"
 
 
-def refusal_of(event: object, refused: Refused) -> Refused:
+def refusal_of(event: object, refused: RefusedEvent) -> RefusedEvent:
     """Which of two reasons comes first: a record that can't be read is refused for that."""
-    return Refused(event.reason) if isinstance(event, Refusal) else refused
+    return RefusedEvent(event.reason) if isinstance(event, Refusal) else refused
 
 
 def _base64(data: bytes | None) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 from streams.audit.log import Record
 from streams.audit.report import FaultSink
+from topics.errors import Contradiction
 
 VERSION = 1
 DOUBTFUL_BATCHES = 20
@@ -29,7 +30,7 @@ Tables = dict[str, dict]
 """Name → the manifest's entry of a table."""
 
 
-class BrokenChain(Exception):
+class BrokenChain(Contradiction):
     """The changelog cannot be followed further: where, what was expected, what was found."""
 
     def __init__(self, offset: int | None, expected: str, found: str):

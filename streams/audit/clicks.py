@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from streams.audit.batches import BatchReplay, Due
 from streams.audit.chain import Batch
-from streams.audit.ledger import Limits, Refused, Seen
+from streams.audit.ledger import Limits, RefusedEvent, Seen
 from streams.audit.log import Log, Record
 from streams.audit.outputs import Tape, read
 from streams.audit.report import FaultSink, Report
@@ -75,7 +75,7 @@ class Window:
                 del self._newest[sku], self.rows[sku]
 
     def apply(self, click: Click) -> Outcome:
-        """Count a click; raises Refused if there is no room for it."""
+        """Count a click; raises RefusedEvent if there is no room for it."""
         if self._seen.knows(click.event_id, self.now):
             return Outcome.DUPLICATE
         if click.kind in COUNTED and click.sku and click.pool_id:
@@ -87,7 +87,7 @@ class Window:
         row = self.rows.get(sku)
         if row is None:
             if len(self.rows) >= self.limits.max_demand_rows:
-                raise Refused(DeadLetter.TOO_MANY_SKUS)
+                raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
             row = self.rows[sku] = Row([0, 0, 0])
         start = self.now - self.now % self.limits.demand_step_ms
         if sku not in self._newest or self._newest[sku][0] != start:
@@ -149,9 +149,9 @@ class ClickReplay(BatchReplay):
         refused = None
         try:
             if isinstance(click, Refusal):
-                raise Refused(click.reason)
+                raise RefusedEvent(click.reason)
             outcome = self.window.apply(click)
-        except Refused as raised:
+        except RefusedEvent as raised:
             outcome, refused = Outcome.DEAD_LETTER, raised
         self.report.outcomes[outcome.wire] += 1
         self._check_dead_letters((CLICKS, self.partition, record.offset), record, refused)

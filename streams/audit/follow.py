@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from config.settings import Settings
 from streams.audit import limits_of
 from streams.audit.auditor import Auditor
-from streams.audit.kafka_log import KafkaLog, Stopped
+from streams.audit.kafka_log import KafkaLog
 from streams.audit.report import Fault, Report
+from streams.kafka.reading import Interrupted
 
 PAUSE_S = 0.5
 """Between cuts when there is nothing to judge; a busy log is cut again at once."""
@@ -74,7 +75,7 @@ def follow(
         state.events += events
         progress(state, report)
         if stop.is_set():
-            raise Stopped
+            raise Interrupted
 
     with KafkaLog(settings, stop) as log:
         auditor = Auditor(log, limits_of(settings), report, log.deletions)
@@ -95,7 +96,7 @@ def follow(
                 state.caught_up = True
                 progress(state, report)
                 stop.wait(0 if state.events > judged and time.monotonic() - began > PAUSE_S else PAUSE_S)
-        except Stopped:
+        except Interrupted:
             pass
         for replay in auditor.replays:
             replay.add_totals()

@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from confluent_kafka import (
@@ -32,6 +33,8 @@ from streams.audit.clicks import CLICKS, CLICKS_CHANGELOG, DEMAND
 from streams.audit.log import Deleted, Record
 from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY
 from streams.audit.replay import CHANGELOG
+from streams.kafka.clients import MissingTopics, client_config, reading_config
+from streams.kafka.reading import Interrupted, read_to_end
 from topics.catalogue import INVENTORY_TOPICS
 
 INPUTS = {CHANGELOG: INVENTORY_TOPICS, CLICKS_CHANGELOG: (CLICKS,)}
@@ -44,7 +47,6 @@ SETTLE_S = 5.0
 """How long open transactions may take to end before what they hold back is left out of the cut."""
 FETCH_RECORDS = 2_000
 FETCH_BYTES = 4 << 20
-POLL_S = 0.1
 PASSING = (
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -59,14 +61,6 @@ PASSING = (
 
 Place = tuple[str, int]
 Offsets = dict[Place, int]
-
-
-class MissingTopics(Exception):
-    """The cluster lacks topics of the catalogue; the message names them and the remedy."""
-
-
-class Stopped(Exception):
-    """The audit was told to stop while it read."""
 
 
 @dataclass(slots=True)
@@ -84,17 +78,17 @@ class KafkaLog:
     ----------
     settings : Settings
     stop : threading.Event, optional
-        With it the log waits for an unreachable cluster until it is set, and then raises `Stopped`; without, for one time-out.
+        With it the log waits for an unreachable cluster until it is set, then raises `Interrupted`. Without: one time-out.
     """
 
     def __init__(self, settings: Settings, stop: threading.Event | None = None):
         self._timeout_s = settings.request_timeout_ms / 1000
         self._stop = stop
-        self._admin = AdminClient({"bootstrap.servers": settings.bootstrap_servers, "log_level": 0})
+        self._admin = AdminClient(client_config(settings, log_level=0))
         found = self._admin.list_topics(timeout=self._timeout_s).topics
         missing = [topic for topic in TOPICS if topic not in found]
         if missing:
-            raise MissingTopics(f"the cluster has no {', '.join(missing)}: `nearshelf topics create` makes them")
+            raise MissingTopics(missing, settings.bootstrap_servers)
         self._counts = {topic: len(found[topic].partitions) for topic in TOPICS}
         self._starts = self._offsets(TOPICS, OffsetSpec.earliest(), IsolationLevel.READ_COMMITTED)
         self._ends = dict(self._starts)
@@ -104,18 +98,16 @@ class KafkaLog:
         self._open: dict[Place, tuple[int, int, float]] = {}
         self.moving = False
         self._consumer = Consumer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "group.id": settings.app_id,  # never joined
-                "enable.auto.commit": False,
-                "auto.offset.reset": "error",
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
-                "fetch.wait.max.ms": 10,
-                "queued.max.messages.kbytes": FETCH_BYTES >> 10,
-                "log_level": 0,
-            }
+            reading_config(
+                settings,
+                settings.app_id,  # never joined
+                auto_offset_reset="error",
+                enable_partition_eof=True,
+                fetch_queue_backoff_ms=settings.fetch_queue_backoff_ms,
+                fetch_wait_max_ms=10,
+                queued_max_messages_kbytes=FETCH_BYTES >> 10,
+                log_level=0,
+            )
         )
 
     def __enter__(self) -> "KafkaLog":
@@ -174,7 +166,7 @@ class KafkaLog:
                 if self._stop is None:
                     raise
                 if self._stop.wait(1.0):
-                    raise Stopped from None
+                    raise Interrupted from None
 
     def _cut(self, settled: tuple[str, ...]) -> None:
         # All topics at once: one that the client does not know when it is assigned would be looked up once a second only.
@@ -189,7 +181,7 @@ class KafkaLog:
                 break
             time.sleep(0.01)
             if self._stop and self._stop.is_set():
-                raise Stopped
+                raise Interrupted
         self._committed = self._group_offsets()
         after = self._latest(INPUTS, IsolationLevel.READ_UNCOMMITTED)
         later = self._latest(INPUTS, IsolationLevel.READ_COMMITTED)
@@ -262,41 +254,26 @@ class KafkaLog:
 
     def fetch(self, place: Place, position: int) -> tuple[list[Record], int]:
         """Read some records of a partition from a position on, as far as the cut goes; give them and the next position."""
-        end = self._ends[place]
-        if position >= end:
-            return [], position
-        self._consumer.assign([TopicPartition(*place, position)])
+        end, size = self._ends[place], 0
         records: list[Record] = []
-        size = 0
-        heard = time.monotonic()
-        while len(records) < FETCH_RECORDS and size < FETCH_BYTES:
-            # consume() alone waits for as many as it is asked for
-            first = self._consumer.poll(POLL_S)
-            if self._stop and self._stop.is_set():
-                raise Stopped
-            if first is None:
-                self._check_patience(place, heard)
-                continue
-            heard = time.monotonic()
-            for message in (first, *self._consumer.consume(FETCH_RECORDS - len(records), 0)):
-                error = message.error()
-                if error is None:
-                    if message.offset() >= end:
-                        return records, end
-                    records.append(_record(message))
-                    size += len(message.value() or b"")
-                    position = message.offset() + 1
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    if message.offset() >= end:
-                        return records, end
-                elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                    raise Deleted(*place, position)
-                elif not error.retriable():
-                    raise KafkaException(error)
-        return records, position
+        if position >= end:
+            return records, position
+        try:
+            for message in read_to_end(self._consumer, {place: position}, partial(self._waited, place), {place: end}):
+                records.append(_record(message))
+                size += len(message.value() or b"")
+                if len(records) >= FETCH_RECORDS or size >= FETCH_BYTES:
+                    return records, message.offset() + 1
+        except KafkaException as failure:
+            if failure.args[0].code() == KafkaError._AUTO_OFFSET_RESET:
+                raise Deleted(*place, position) from None
+            raise
+        return records, end
 
-    def _check_patience(self, place: Place, heard: float) -> None:
-        if self._stop is None and time.monotonic() - heard > self._timeout_s:
+    def _waited(self, place: Place, silent_s: float) -> None:
+        if self._stop and self._stop.is_set():
+            raise Interrupted
+        if self._stop is None and silent_s > self._timeout_s:
             reason = f"no record of {place[0]}[{place[1]}] within {self._timeout_s:g} s"
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, reason))
 

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from topics.errors import NearshelfError
 from topics.events import (
     MAX_QUANTITY,
     Cancelled,
@@ -44,7 +45,7 @@ MAX_ORDER_PARTS = 2_000
 """Into how many parts rejections may cut a line, and all of an order."""
 
 
-class Refused(Exception):
+class RefusedEvent(NearshelfError):
     """An event that the contract sends to the dead letters; `instead` is another reason that would be as right."""
 
     def __init__(self, reason: DeadLetter, instead: DeadLetter | None = None):
@@ -274,7 +275,7 @@ class Pool:
     def _check_bounds(self, key: tuple[str, str], on_hand: int) -> None:
         cell = self.cells.get(key)
         if abs((cell.on_hand if cell else 0) + on_hand) > MAX_QUANTITY:
-            raise Refused(DeadLetter.OUT_OF_RANGE)
+            raise RefusedEvent(DeadLetter.OUT_OF_RANGE)
 
     def _is_counted(self, key: tuple[str, str], event_time: int) -> bool:
         """Tell whether the last count of a cell has seen what moved at this time: it does not move again."""
@@ -295,7 +296,7 @@ class Pool:
         while cell.movements and cell.movements[0][1] < oldest:
             cell.forgotten = max(cell.forgotten, cell.movements.popleft()[0])
 
-    # Events. Each raises Refused before it changes anything.
+    # Events. Each raises RefusedEvent before it changes anything.
 
     def stock(self, event: Record) -> bool:
         """Apply an event of `sales.v1` or `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
@@ -329,11 +330,11 @@ class Pool:
     def _check_room(self, key: tuple[str, str], supply: tuple[str, str, str] | None = None, makes_cell: bool = True) -> None:
         """Check that the pool may keep what an event about a cell, and a supply, would add."""
         if key[1] not in self.skus and len(self.skus) >= self.limits.max_skus:
-            raise Refused(DeadLetter.TOO_MANY_SKUS)
+            raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
         if makes_cell and key not in self.cells and len(self.cells) >= self.limits.max_cells:
-            raise Refused(DeadLetter.TOO_MANY_CELLS)
+            raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
         if supply and supply not in self.supplies and len(self.supplies) >= self.limits.max_supplies:
-            raise Refused(DeadLetter.TOO_MANY_SUPPLIES)
+            raise RefusedEvent(DeadLetter.TOO_MANY_SUPPLIES)
 
     def _supply(self, supply: tuple[str, str, str], units: int) -> None:
         if units:
@@ -348,10 +349,10 @@ class Pool:
             return False
         self._forget(cell)
         if cell.forgotten > counted_at:
-            raise Refused(DeadLetter.COUNT_TOO_OLD)
+            raise RefusedEvent(DeadLetter.COUNT_TOO_OLD)
         later = sum(units for event_time, _, units in cell.movements if event_time > counted_at)
         if abs(event.quantity + later) > MAX_QUANTITY:
-            raise Refused(DeadLetter.OUT_OF_RANGE)
+            raise RefusedEvent(DeadLetter.OUT_OF_RANGE)
         self._check_room(key)
         self.skus.add(event.sku)
         self.cell(*key).counted_at = counted_at
@@ -363,9 +364,9 @@ class Pool:
         location = self.network.get(location_id)
         if location is None:
             # A location of another partition's pool is known to its own partition's log only.
-            raise Refused(DeadLetter.UNKNOWN_LOCATION, DeadLetter.WRONG_POOL)
+            raise RefusedEvent(DeadLetter.UNKNOWN_LOCATION, DeadLetter.WRONG_POOL)
         if location.pool != self.id:
-            raise Refused(DeadLetter.WRONG_POOL)
+            raise RefusedEvent(DeadLetter.WRONG_POOL)
         return location
 
     def known(self, order_id: str) -> Order | None:
@@ -378,7 +379,7 @@ class Pool:
         former = self.known(event.order_id)
         if former and not former.expired:
             if held or not former.held:
-                raise Refused(DeadLetter.ORDER_EXISTS)
+                raise RefusedEvent(DeadLetter.ORDER_EXISTS)
             if _is_as_asked(former, event):
                 former.held = False
                 former.request = event
@@ -410,24 +411,24 @@ class Pool:
         """Check that the pool may keep what a new order would add."""
         unknown = sum(line.sku not in self.skus for line in event.lines)
         if len(self.skus) + unknown > self.limits.max_skus:
-            raise Refused(DeadLetter.TOO_MANY_SKUS)
+            raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
         if self.kept_lines + len(event.lines) > self.limits.max_order_lines:
-            raise Refused(DeadLetter.TOO_MANY_LINES)
+            raise RefusedEvent(DeadLetter.TOO_MANY_LINES)
 
     def cancel(self, event: Cancelled) -> Order:
         """Give back an order's unshipped units, or some lines'."""
         order = self.known(event.order_id)
         if order is None:
-            raise Refused(DeadLetter.UNKNOWN_ORDER)
+            raise RefusedEvent(DeadLetter.UNKNOWN_ORDER)
         if order.closed_at is not None:
-            raise Refused(DeadLetter.ORDER_CLOSED)
+            raise RefusedEvent(DeadLetter.ORDER_CLOSED)
         parts = order.parts
         if event.line_ids is not None:
             if not set(event.line_ids) <= {part.line_id for part in parts}:
-                raise Refused(DeadLetter.UNKNOWN_LINE)
+                raise RefusedEvent(DeadLetter.UNKNOWN_LINE)
             parts = [part for part in parts if part.line_id in event.line_ids]
         if not any(part.waiting or part.open_units for part in parts):
-            raise Refused(DeadLetter.ORDER_CLOSED)
+            raise RefusedEvent(DeadLetter.ORDER_CLOSED)
         order.held = order.held and any(part.waiting or part.open_units for part in order.parts if part not in parts)
         self.release(order, parts)
         return order
@@ -451,15 +452,15 @@ class Pool:
         """Apply what a location answers; returns the order."""
         order = self.known(event.order_id)
         if order is None:
-            raise Refused(DeadLetter.UNKNOWN_ORDER)
+            raise RefusedEvent(DeadLetter.UNKNOWN_ORDER)
         self.place(event.location_id)
         shipment = order.shipments.get(event.shipment_id)
         if shipment is None or not shipment.parts:
-            raise Refused(DeadLetter.UNKNOWN_SHIPMENT)
+            raise RefusedEvent(DeadLetter.UNKNOWN_SHIPMENT)
         arrival = shipment.kind == "transfer" and event.kind == "collected"
         at = order.request.pickup_location_id if arrival else shipment.location_id
         if event.kind != "returned" and event.location_id != at:
-            raise Refused(DeadLetter.WRONG_LOCATION)
+            raise RefusedEvent(DeadLetter.WRONG_LOCATION)
         if arrival:
             self._collect(shipment, event)
         elif event.kind == "returned":
@@ -491,7 +492,7 @@ class Pool:
         if any(parts[part.line_id] >= MAX_LINE_PARTS for part in cut) or (
             cut and len(order.parts) + len(cut) > MAX_ORDER_PARTS
         ):
-            raise Refused(DeadLetter.TOO_MANY_LINES)
+            raise RefusedEvent(DeadLetter.TOO_MANY_LINES)
         for part, units in taken:
             self._write((shipment.location_id, part.sku), reserved=-units)
             order.refusals.add((part.line_id, shipment.location_id))
@@ -512,7 +513,7 @@ class Pool:
             per_cell[part.sku] += units
         new = sum(1 for part, units in taken if units and (event.location_id, part.sku) not in self.cells)
         if new and len(self.cells) + new > self.limits.max_cells:
-            raise Refused(DeadLetter.TOO_MANY_CELLS)
+            raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
         for sku, units in per_cell.items():
             if not self._is_counted((event.location_id, sku), event.event_time):
                 self._check_bounds((event.location_id, sku), units)
@@ -564,7 +565,7 @@ def _open_units(shipment: Shipment, event: Fulfilment) -> list[tuple[Part, int]]
 def _take(event: Fulfilment, room: dict[Part, int], when_none: DeadLetter) -> list[tuple[Part, int]]:
     """Say how many units of which parts an event is about: what it names, by default all there is room for."""
     if not any(room.values()):
-        raise Refused(when_none)
+        raise RefusedEvent(when_none)
     if event.lines is None:
         return [(part, units) for part, units in room.items() if units]
     taken = dict.fromkeys(room, 0)
@@ -572,11 +573,11 @@ def _take(event: Fulfilment, room: dict[Part, int], when_none: DeadLetter) -> li
         left = line.quantity
         parts = [part for part in room if part.line_id == line.line_id]
         if not parts:
-            raise Refused(DeadLetter.UNKNOWN_LINE)
+            raise RefusedEvent(DeadLetter.UNKNOWN_LINE)
         for part in parts:
             units = min(left, room[part] - taken[part])
             taken[part] += units
             left -= units
         if left:
-            raise Refused(DeadLetter.EXCEEDS_SHIPMENT)
+            raise RefusedEvent(DeadLetter.EXCEEDS_SHIPMENT)
     return [(part, units) for part, units in taken.items() if units]

@@ -7,6 +7,8 @@ Not here: what records mean.
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from topics.errors import Contradiction
+
 
 class Record(NamedTuple):
     """One committed record; `timestamp` is the log's own, epoch ms."""
@@ -18,7 +20,7 @@ class Record(NamedTuple):
     headers: tuple[tuple[str, bytes], ...] = ()
 
 
-class Deleted(Exception):
+class Deleted(Contradiction):
     """A record that is still to be read is not there any more: retention was faster than the audit."""
 
     def __init__(self, topic: str, partition: int, offset: int):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from streams.audit.batches import LOCATIONS, BatchReplay, Due, refusal_of
 from streams.audit.chain import Batch, Change
 from streams.audit.decisions import follow, is_served, rejected, servable
-from streams.audit.ledger import Cell, Limits, Order, Pool, Refused
+from streams.audit.ledger import Cell, Limits, Order, Pool, RefusedEvent
 from streams.audit.log import Log, Record
 from streams.audit.outputs import ALLOCATIONS, INVENTORY, Cells, Decisions, Place
 from streams.audit.report import Report
@@ -116,7 +116,7 @@ class PartitionReplay(BatchReplay):
         record = self._changed(place, change)
         try:
             location = self._judged(record)
-        except Refused as refused:
+        except RefusedEvent as refused:
             self._check_dead_letters(place, record, refused)
             return
         self._check_dead_letters(place, record, None)
@@ -146,11 +146,11 @@ class PartitionReplay(BatchReplay):
             return known.model_copy(update={"enabled": False, "capabilities": CAPABILITIES[known.kind]})
         location = judge(LOCATIONS, record.value)
         if isinstance(location, Refusal):
-            raise Refused(location.reason)
+            raise RefusedEvent(location.reason)
         if location.id != key:
-            raise Refused(DeadLetter.WRONG_FIELD)
+            raise RefusedEvent(DeadLetter.WRONG_FIELD)
         if known and known.pool != location.pool:
-            raise Refused(DeadLetter.WRONG_POOL)
+            raise RefusedEvent(DeadLetter.WRONG_POOL)
         return location
 
     def _pool(self, pool_id: str) -> Pool:
@@ -166,7 +166,7 @@ class PartitionReplay(BatchReplay):
         refused = None
         try:
             outcome = self._apply(place, record)
-        except Refused as raised:
+        except RefusedEvent as raised:
             outcome, refused = Outcome.DEAD_LETTER, raised
         self.report.outcomes[outcome.wire] += 1
         self._check_dead_letters(place, record, refused)
@@ -176,7 +176,7 @@ class PartitionReplay(BatchReplay):
         event = judge(topic, record.value)
         try:
             pool = self._owner(record)
-        except Refused as refused:
+        except RefusedEvent as refused:
             raise refusal_of(event, refused) from None
         pool.advance(record.timestamp)
         pool.freed.clear()
@@ -185,7 +185,7 @@ class PartitionReplay(BatchReplay):
         try:
             self._expire(pool, place, turn)
             if isinstance(event, Refusal):
-                raise Refused(event.reason)
+                raise RefusedEvent(event.reason)
             if isinstance(event, Tick):
                 return Outcome.CLOCK
             if pool.is_duplicate(event.event_id):
@@ -202,12 +202,12 @@ class PartitionReplay(BatchReplay):
 
     def _owner(self, record: Record) -> Pool:
         if not record.key:
-            raise Refused(DeadLetter.MISSING_KEY)
+            raise RefusedEvent(DeadLetter.MISSING_KEY)
         if partition_of(record.key, self.partition_count) != self.partition:
-            raise Refused(DeadLetter.WRONG_PARTITION)
+            raise RefusedEvent(DeadLetter.WRONG_PARTITION)
         pool = self.pools.get(record.key.decode(errors="replace"))
         if pool is None:
-            raise Refused(DeadLetter.UNKNOWN_POOL)
+            raise RefusedEvent(DeadLetter.UNKNOWN_POOL)
         return pool
 
     def _effect(self, pool: Pool, event) -> tuple[Outcome, Order | None, str]:

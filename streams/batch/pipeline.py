@@ -15,6 +15,7 @@ import numpy as np
 from state.pool import Delta
 from topics.codec.messages import Messages
 from topics.codec.records import Record, Records
+from topics.errors import Contradiction
 
 
 @dataclass(slots=True)
@@ -86,7 +87,7 @@ class Cursor:
     """Partition of locations.v1 → offset after the last record applied."""
 
 
-class ChangelogGap(Exception):
+class ChangelogGap(Contradiction):
     """The changelog's chain of batches is broken: found, expected and where stand in the message."""
 
 

@@ -2,7 +2,7 @@
 
 A module of `GROUPS` has `register(app)`, which adds its commands; it imports at its top only what parsing needs, and the
 rest where a command runs, so that `--help` answers at once.
-Exit status: 0 done, 1 the answer is no, 2 wrong use, 3 the broker can't be reached.
+Exit status: 0 done, 1 the answer is no, 2 wrong use, 3 there is no broker; topics/errors.py says which error is which.
 """
 
 import importlib
@@ -11,8 +11,6 @@ import sys
 import typer
 
 GROUPS = ("broker", "topics", "network", "worker", "publish", "tail", "dead_letter", "audit", "demo", "bench", "settings")
-
-DONE, NO, WRONG_USE, UNREACHABLE = range(4)
 
 
 def main() -> None:
@@ -47,22 +45,11 @@ def exit_status(error: Exception) -> int | None:
     """Return the status for an error whose message is meant for the user, None for a fault of our own."""
     from confluent_kafka import KafkaException
 
-    from config.broker import BrokerError
-    from config.entries import EntriesError
-    from config.settings import SettingsError
-    from streams.cli.cluster import NoTopic, Unreachable
-    from streams.kafka.create import TopicMismatch
+    from topics.errors import NearshelfError, NoBroker
 
-    statuses = {
-        EntriesError: WRONG_USE,
-        SettingsError: WRONG_USE,
-        NoTopic: WRONG_USE,
-        TopicMismatch: NO,
-        BrokerError: UNREACHABLE,
-        Unreachable: UNREACHABLE,
-        KafkaException: UNREACHABLE,  # it answered first and failed then
-    }
-    return next((status for kind, status in statuses.items() if isinstance(error, kind)), None)
+    if isinstance(error, KafkaException):  # the broker answered first and failed then
+        return NoBroker.exit_status
+    return error.exit_status if isinstance(error, NearshelfError) else None
 
 
 def _print_version(wanted: bool) -> None:

@@ -55,20 +55,15 @@ def audit(
     """
     from rich.console import Console
 
-    from streams.audit.kafka_log import MissingTopics
-    from streams.cli.cluster import connect
+    from streams.kafka.clients import connect
 
     if follow and complete:
         raise typer.BadParameter("nothing is at rest while it is followed", param_hint="--complete")
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
     connect(settings)
-    try:
-        with _alerts(settings, follow if alert is None else alert) as told:
-            run = _followed if follow else _at_once
-            report = run(settings, told, complete, faults, as_json)
-    except MissingTopics as missing:
-        typer.echo(f"nearshelf: {missing}", err=True)
-        raise typer.Exit(2) from None
+    with _alerts(settings, follow if alert is None else alert) as told:
+        run = _followed if follow else _at_once
+        report = run(settings, told, complete, faults, as_json)
     if as_json:
         answer = report.as_dict()
         typer.echo(json.dumps(answer | {"faults": answer["faults"][:faults]}))
@@ -121,10 +116,11 @@ def _alerts(settings: "Settings", wanted: bool) -> Iterator[Callable[["Fault"], 
     if not wanted:
         yield lambda fault: None
         return
-    from streams.audit.alerts import TOPIC, Alerts
-    from streams.cli.cluster import partitions_of
+    from streams.audit.alerts import Alerts
+    from streams.kafka.clients import partitions_of
+    from topics.catalogue import ALERTS
 
-    partitions_of(TOPIC, settings)
+    partitions_of(ALERTS, settings)
     alerts = Alerts(settings)
     yield alerts.tell
     alerts.flush()

@@ -11,7 +11,6 @@ import heapq
 import json
 import re
 import sys
-import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ import typer
 
 from streams.cli.options import Bootstrap, Json, Set, read_settings
 
-NO_ANSWER_S = 30
 _AGE = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PLACE = re.compile(r"(\d{1,9})@(\d{1,18})")
@@ -207,7 +205,7 @@ def _check_use(
 
 def _read(settings: Any, wanted: Callable[[Letter], bool], since: int | None) -> Iterator[Letter]:
     """Give the wanted letters that are committed now, partition by partition in their order."""
-    from streams.cli.cluster import partitions_of
+    from streams.kafka.clients import partitions_of
     from topics.catalogue import DEAD_LETTERS
 
     partitions = partitions_of(DEAD_LETTERS, settings)
@@ -221,7 +219,7 @@ def _read(settings: Any, wanted: Callable[[Letter], bool], since: int | None) ->
 
 def _at(settings: Any, place: str) -> Letter:
     """Read one place; exits with status 1 if there is no dead letter."""
-    from streams.cli.cluster import partitions_of
+    from streams.kafka.clients import partitions_of
     from topics.catalogue import DEAD_LETTERS
 
     match = _PLACE.fullmatch(place)
@@ -241,52 +239,15 @@ def _at(settings: Any, place: str) -> Letter:
 
 
 def _messages(settings: Any, starts: dict[int, int], since: int | None) -> Iterator[Any]:
-    """Give dead-letter.v1's committed messages from an offset of each partition to its present end."""
-    from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-
-    from streams.cli.cluster import QUIET, Unreachable
+    """Give dead-letter.v1's committed messages from an offset of each partition, or a time, to its present end."""
+    from streams.kafka.reading import LogReader
     from topics.catalogue import DEAD_LETTERS
 
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": f"{settings.app_id}-dead-letter",  # never joined, nothing is committed
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 10,
-            "fetch.queue.backoff.ms": 1,
-            **QUIET,
-        }
-    )
-    try:
+    with LogReader(settings, f"{settings.app_id}-dead-letter", log_level=0) as reader:
         if since is not None:
-            asked = [TopicPartition(DEAD_LETTERS, partition, since) for partition in starts]
-            found = consumer.offsets_for_times(asked, NO_ANSWER_S)
-            starts = {place.partition: place.offset for place in found if place.offset >= 0}
-        # An offset beyond the end would be taken for one that is gone, and everything be read.
-        ends = {
-            partition: consumer.get_watermark_offsets(TopicPartition(DEAD_LETTERS, partition), NO_ANSWER_S)
-            for partition in starts
-        }
-        left = {partition for partition, offset in starts.items() if offset < ends[partition][1]}
-        consumer.assign([TopicPartition(DEAD_LETTERS, partition, starts[partition]) for partition in left])
-        deadline = time.monotonic() + NO_ANSWER_S
-        while left:
-            for message in consumer.consume(1000, timeout=0.1):
-                deadline = time.monotonic() + NO_ANSWER_S
-                error = message.error()
-                if error is None:
-                    yield message
-                elif error.code() == KafkaError._PARTITION_EOF:
-                    left.discard(message.partition())
-                else:
-                    raise KafkaException(error)
-            if time.monotonic() > deadline:
-                raise Unreachable(settings.bootstrap_servers)
-    finally:
-        consumer.close()
+            found = {partition: reader.since(DEAD_LETTERS, partition, since) for partition in starts}
+            starts = {partition: offset for partition, offset in found.items() if offset >= 0}
+        yield from reader.read(DEAD_LETTERS, starts)
 
 
 def _letter(message: Any) -> Letter | None:

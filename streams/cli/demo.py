@@ -66,7 +66,7 @@ def demo(
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers, preset=preset)
     named = "bootstrap_servers" in settings.model_fields_set  # by the option, the environment or --set
     if named:
-        from streams.cli.cluster import connect
+        from streams.kafka.clients import connect
 
         connect(settings)
     import config

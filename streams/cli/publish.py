@@ -54,7 +54,7 @@ def publish(
     Sales, stock and fulfilments go to the pool of their location_id; orders to their field pool_id, or to the only pool
     there is. Clicks are keyed by visitor, locations by id.
     """
-    from streams.cli.cluster import partitions_of
+    from streams.kafka.clients import partitions_of
     from topics.catalogue import publishable
 
     topics = {each.name: each for each in publishable()}
@@ -85,36 +85,19 @@ def _pools(settings: Any, network: Path | None) -> dict[str, str]:
 
 def published_pools(settings: Any) -> dict[str, str]:
     """Give location id → pool id by `locations.v1`; a location whose last record is empty is gone."""
-    from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
-
-    from streams.cli.cluster import QUIET, partitions_of
+    from streams.kafka.clients import partitions_of
+    from streams.kafka.reading import LogReader
+    from topics.catalogue import LOCATIONS
     from topics.events import Refusal, judge
 
-    partitions = partitions_of("locations.v1", settings)
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": f"{settings.app_id}-publish",  # never joined, nothing is committed
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 10,  # the end is told only when a fetch comes back empty
-            **QUIET,
-        }
-    )
-    consumer.assign([TopicPartition("locations.v1", partition, OFFSET_BEGINNING) for partition in partitions])
+    starts = dict.fromkeys(partitions_of(LOCATIONS, settings), 0)
     pools = {}
-    while partitions:
-        for message in consumer.consume(1000, timeout=0.1):
-            if message.error() is None:
-                location = judge("locations.v1", message.value())
-                pools.pop(_as_text(message.key()), None)
-                if not isinstance(location, Refusal):
-                    pools[location.id] = location.pool
-            elif message.error().code() == KafkaError._PARTITION_EOF:
-                partitions.remove(message.partition())
-            else:
-                raise KafkaException(message.error())
-    consumer.close()
+    with LogReader(settings, f"{settings.app_id}-publish", log_level=0) as reader:
+        for message in reader.read(LOCATIONS, starts):
+            location = judge(LOCATIONS, message.value())
+            pools.pop(_as_text(message.key()), None)
+            if not isinstance(location, Refusal):
+                pools[location.id] = location.pool
     return pools
 
 
@@ -195,18 +178,18 @@ def _send(settings: Any, topic: str, messages: Iterator[tuple], report: Report) 
     """Send messages of (number, key, value, header, ...), and note in the report what became of each."""
     from confluent_kafka import Producer
 
-    from streams.cli.cluster import QUIET
+    from streams.kafka.clients import client_config
 
     producer = Producer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "partitioner": "murmur2_random",
-            "enable.idempotence": True,
-            "linger.ms": settings.linger_ms,
-            "compression.type": settings.compression,
-            "message.timeout.ms": DELIVERY_TIMEOUT_MS,
-            **QUIET,
-        }
+        client_config(
+            settings,
+            partitioner="murmur2_random",
+            enable_idempotence=True,
+            linger_ms=settings.linger_ms,
+            compression_type=settings.compression,
+            message_timeout_ms=DELIVERY_TIMEOUT_MS,
+            log_level=0,
+        )
     )
 
     def delivered(number: int) -> Callable[[Any, Any], None]:

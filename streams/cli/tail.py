@@ -26,7 +26,7 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Print a topic's records until Ctrl-C; with --json one object a line, with partition, offset, time and key."""
-    from streams.cli.cluster import partitions_of
+    from streams.kafka.clients import partitions_of
 
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
     partitions = partitions_of(topic, settings)
@@ -42,18 +42,12 @@ def tail(
 def _messages(settings: Any, topic: str, partitions: list[int], from_beginning: bool, committed: bool, count: int | None):
     from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
-    from streams.cli.cluster import QUIET
+    from streams.kafka.clients import reading_config
 
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": f"{settings.app_id}-tail",  # never joined, nothing is committed
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed" if committed else "read_uncommitted",
-            "fetch.queue.backoff.ms": settings.fetch_queue_backoff_ms,
-            **QUIET,
-        }
-    )
+    level = "read_committed" if committed else "read_uncommitted"
+    backoff_ms = settings.fetch_queue_backoff_ms
+    own = {"isolation_level": level, "fetch_queue_backoff_ms": backoff_ms, "log_level": 0}
+    consumer = Consumer(reading_config(settings, f"{settings.app_id}-tail", **own))  # never joined, nothing is committed
     start = OFFSET_BEGINNING if from_beginning else OFFSET_END
     consumer.assign([TopicPartition(topic, partition, start) for partition in partitions])
     seen = 0

@@ -23,7 +23,7 @@ def create(
     as_json: Json = False,
 ) -> None:
     """Create the topics that are missing, and check those that are there."""
-    from streams.cli.cluster import connect
+    from streams.kafka.clients import connect
     from streams.kafka.create import create_topics
     from topics.catalogue import CATALOGUE
 
@@ -56,7 +56,7 @@ def list_(bootstrap_servers: Bootstrap = None, assignments: Set = None, as_json:
 
 
 def _rows(settings: Any) -> list[dict[str, Any]]:
-    from streams.cli.cluster import connect
+    from streams.kafka.clients import connect
     from streams.kafka.create import topic_config
     from topics.catalogue import CATALOGUE
 

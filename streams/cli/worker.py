@@ -24,22 +24,16 @@ def worker(
     """Run a worker until Ctrl-C, which finishes the batch and leaves; start as many as there are partitions."""
     settings = read_settings(assignments, network=network, bootstrap_servers=bootstrap_servers, preset=preset)
 
-    from streams.cli.cluster import connect
+    from streams.kafka.clients import connect
 
     connect(settings)
 
     import logging
 
     from streams.worker.app import run_worker
-    from streams.worker.cluster import BrokerUnreachable, CannotStart
     from streams.worker.warm import warm_kernels
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("nearshelf.worker").info("loading the kernels; the first time they are compiled, which takes minutes")
     warm_kernels(settings)
-    try:
-        status = run_worker(settings)
-    except CannotStart as error:
-        typer.echo(f"nearshelf: {error}", err=True)
-        status = 3 if isinstance(error, BrokerUnreachable) else 2
-    raise typer.Exit(status)
+    raise typer.Exit(run_worker(settings))

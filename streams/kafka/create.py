@@ -12,13 +12,14 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
 from topics.catalogue import CATALOGUE, Keep, Partitions, Topic, TopicSettings
+from topics.errors import AnswerIsNo
 
 REQUEST_TIMEOUT_S = 30
 # A difference in these would give wrong results, in others it is the operator's choice.
 DECISIVE = ("message.timestamp.type", "cleanup.policy")
 
 
-class TopicMismatch(Exception):
+class TopicMismatch(AnswerIsNo):
     """An existing topic differs from the catalogue in what results depend on; the message says in what."""
 
 

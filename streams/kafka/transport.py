@@ -28,7 +28,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
-from topics.codec.records import Records, read_batches
+from streams.kafka.record_batches import read_batches
+from topics.codec.records import Records
 
 log = logging.getLogger("nearshelf.transport")
 

@@ -112,8 +112,10 @@ def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int
     ------
     EntriesError
         The network file of the settings is missing or wrong.
-    CannotStart
-        No broker answers (`BrokerUnreachable`), topics are missing or don't fit, or the metrics' port is taken.
+    BrokerUnreachable
+        No broker answers, or the network can't be published.
+    MissingTopics, CannotStart
+        Topics are missing or don't fit, or the metrics' port is taken.
     """
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -9,17 +9,14 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
 from config.settings import Settings
-from streams.kafka.clients import client_config
+from streams.kafka.clients import BrokerUnreachable, MissingTopics, client_config
 from streams.worker.groups import Group
 from topics.catalogue import LOCATIONS
+from topics.errors import WrongUse
 
 
-class CannotStart(Exception):
-    """The cluster is not as the worker needs it; the message says what is missing and what to do."""
-
-
-class BrokerUnreachable(CannotStart):
-    """No broker answers."""
+class CannotStart(WrongUse):
+    """The cluster, or this machine, is not as the worker needs it; the message says what is missing and what to do."""
 
 
 def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, int]:
@@ -29,23 +26,20 @@ def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, i
     ------
     BrokerUnreachable
         No broker answers.
+    MissingTopics
+        A topic is missing.
     CannotStart
-        A topic is missing, or topics of a group differ in their partition count.
+        Topics of a group differ in their partition count.
     """
     admin = AdminClient(client_config(settings))
     try:
         found = admin.list_topics(timeout=min(10.0, settings.request_timeout_ms / 1000)).topics
     except KafkaException as failure:
-        raise BrokerUnreachable(
-            f"no broker answers at {settings.bootstrap_servers} ({failure.args[0].str()}). "
-            "`nearshelf broker start` starts a local one; --bootstrap-servers names another."
-        ) from None
+        raise BrokerUnreachable(settings.bootstrap_servers, f"({failure.args[0].str()})") from None
     counts = {name: len(topic.partitions) for name, topic in found.items()}
     needed = {LOCATIONS, *(topic for group in groups for topic in (*group.topics, group.changelog_topic))}
     if missing := sorted(needed - counts.keys()):
-        raise CannotStart(
-            f"topics missing at {settings.bootstrap_servers}: {', '.join(missing)}. `nearshelf topics create` makes them."
-        )
+        raise MissingTopics(missing, settings.bootstrap_servers)
     for group in groups:
         sizes = {topic: counts[topic] for topic in (*group.topics, group.changelog_topic)}
         if len(set(sizes.values())) > 1:

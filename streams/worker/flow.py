@@ -32,13 +32,14 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streams.batch.clock import Clock
 from streams.batch.pipeline import LocationChange, Outcome, Pipeline, Segment
+from streams.kafka.reading import Interrupted, LogReader
 from streams.kafka.transport import Fetched
 from streams.worker import failpoints, recovery
 from streams.worker.backlog import Backlog, Taken
 from streams.worker.groups import Group
 from streams.worker.locations import Inbox, LocationFeed
 from streams.worker.metrics import Metrics
-from streams.worker.recovery import Inconsistent, Interrupted, LogReader
+from streams.worker.recovery import Inconsistent
 from streams.worker.snapshots import Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter

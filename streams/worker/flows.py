@@ -20,18 +20,21 @@ from confluent_kafka import KafkaException
 from faust.types import TP
 
 from streams.batch.pipeline import Pipeline
+from streams.kafka.clients import BrokerUnreachable
+from streams.kafka.reading import LogReader
 from streams.kafka.transport import Fetched
-from streams.worker.cluster import BrokerUnreachable, CannotStart, partition_counts
+from streams.worker.cluster import CannotStart, partition_counts
 from streams.worker.failpoints import fail_points
 from streams.worker.flow import PartitionFlow, Shared
 from streams.worker.groups import Group
 from streams.worker.locations import LocationFeed
 from streams.worker.metrics import Metrics
-from streams.worker.recovery import Inconsistent, LogReader
+from streams.worker.recovery import Inconsistent
 from streams.worker.snapshots import Place, Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
 from topics.catalogue import LOCATIONS
+from topics.errors import Contradiction
 from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.worker")
@@ -41,7 +44,7 @@ PATIENCE = 0.5
 SEEK_RETRY_S = 1.0
 
 
-class NotCopartitioned(Exception):
+class NotCopartitioned(Contradiction):
     """Topics of one group were given to different workers for the same partition."""
 
 
@@ -85,8 +88,10 @@ class Flows:
 
         Raises
         ------
-        CannotStart
-            No broker answers (`BrokerUnreachable`), topics are missing or don't fit, or the metrics' port is taken.
+        BrokerUnreachable
+            No broker answers, or the network can't be published.
+        MissingTopics, CannotStart
+            Topics are missing or don't fit, or the metrics' port is taken.
         """
         settings = self._app.settings
         self._partitions = partition_counts(settings, self.groups)
@@ -122,7 +127,7 @@ class Flows:
             try:
                 count = feed.publish(self._network)
             except (KafkaException, TimeoutError) as failure:
-                raise BrokerUnreachable(f"the network can't be published at {settings.bootstrap_servers}: {failure}") from None
+                raise BrokerUnreachable(settings.bootstrap_servers, f"to publish the network ({failure})") from None
             log.info("%d of the network's %d locations were missing or differed: published", count, len(self._network))
 
     def release(self) -> None:

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from streams.batch.pipeline import LocationChange
 from streams.kafka.clients import client_config, reading_config
-from streams.worker.recovery import LogReader
+from streams.kafka.reading import LogReader
 from topics.catalogue import LOCATIONS
 from topics.events import LocationRecord
 

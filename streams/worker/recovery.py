@@ -9,107 +9,16 @@ The steps, in this order, each in the flow's thread:
 Not here: the state itself (state/), who calls (flow.py).
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
-
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from collections.abc import Callable, Iterable
 
 from streams.batch.pipeline import Pipeline
-from streams.kafka.clients import reading_config
+from streams.kafka.reading import LogReader
 from streams.worker.chain import Chain
-
-FETCH_RECORDS = 500
-POLL_S = 0.2
-# A client made anew answers at once; one that has not by then is better replaced than waited for.
-ANSWER_S = 5.0
+from topics.errors import Contradiction
 
 
-class Inconsistent(Exception):
+class Inconsistent(Contradiction):
     """Offsets, changelog and inputs contradict each other: what is committed is not whole. Nothing may go on from it."""
-
-
-class Interrupted(Exception):
-    """The owner was told to stop."""
-
-
-class LogReader:
-    """Answers what the cluster knows of the consumer group and of partitions' ends, and reads a partition to its end.
-
-    It is no member of the group: Faust is. One call at a time, from any thread, is let in by confluent-kafka 2.16; so a
-    client that some thread polls for ever must never be asked anything.
-    """
-
-    def __init__(self, settings: Any):
-        self._timeout_s = min(ANSWER_S, settings.request_timeout_ms / 1000)
-        self._consumer = Consumer(
-            reading_config(
-                settings,
-                settings.app_id,
-                enable_partition_eof=True,
-                auto_offset_reset="error",
-                fetch_queue_backoff_ms=settings.fetch_queue_backoff_ms,
-                fetch_wait_max_ms=10,
-            )
-        )
-
-    def __enter__(self) -> "LogReader":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._consumer.close()
-
-    def group_metadata(self) -> Any:
-        """Give what a transaction commits the group's offsets with."""
-        return self._consumer.consumer_group_metadata()
-
-    def committed(self, topics: Iterable[str], partition: int) -> dict[str, int]:
-        """Give the stable committed offset of each topic that has one."""
-        asked = [TopicPartition(topic, partition) for topic in topics]
-        found = {}
-        for answer in self._consumer.committed(asked, self._timeout_s):
-            if answer.error:
-                raise KafkaException(answer.error)
-            if answer.offset >= 0:
-                found[answer.topic] = answer.offset
-        return found
-
-    def range(self, topic: str, partition: int, timeout_s: float | None = None) -> tuple[int, int]:
-        """Give the first offset of a partition and its last stable one, now."""
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
-
-    def messages(self, topic: str, partition: int, interrupted: Callable[[], bool], start: int | None = None) -> Iterator[Any]:
-        """Yield a partition's committed messages from offset `start` (None: its first) to its last stable one.
-
-        Raises
-        ------
-        Interrupted
-            `interrupted`, asked every now and then, said so.
-        KafkaException
-            The partition can't be read.
-        """
-        # librdkafka looks for the leader of a topic that is new to it once a second; whoever asks for its end knows at once.
-        self.range(topic, partition)
-        self._consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING if start is None else start)])
-        try:
-            while True:
-                # One message first: `consume` waits for the whole number.
-                first = self._consumer.poll(POLL_S)
-                if interrupted():
-                    raise Interrupted
-                for message in [first, *self._consumer.consume(FETCH_RECORDS, 0)] if first is not None else ():
-                    error = message.error()
-                    if error is None:
-                        yield message
-                    elif error.code() == KafkaError._PARTITION_EOF:
-                        return
-                    elif not error.retriable():
-                        raise KafkaException(error)
-        finally:
-            self._consumer.unassign()
 
 
 def restore(

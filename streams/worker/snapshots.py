@@ -25,9 +25,9 @@ from confluent_kafka import KafkaException
 from state import changelog
 from state.store import Store, StoreDamaged, StoreForeign, StoreFull, StoreInUse
 from streams.batch.pipeline import ChangelogGap, Cursor, Pipeline
+from streams.kafka.reading import Interrupted, LogReader
 from streams.worker import failpoints
 from streams.worker.chain import Batch, Chain, header_of
-from streams.worker.recovery import Interrupted, LogReader
 
 log = logging.getLogger("nearshelf.snapshots")
 

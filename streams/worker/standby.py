@@ -15,8 +15,8 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPar
 
 from streams.batch.pipeline import ChangelogGap, Pipeline
 from streams.kafka.clients import reading_config
+from streams.kafka.reading import LogReader
 from streams.worker.chain import Chain
-from streams.worker.recovery import LogReader
 from streams.worker.snapshots import Place, Snapshots
 
 log = logging.getLogger("nearshelf.standby")

@@ -24,6 +24,7 @@ from streams.kafka.clients import client_config
 from streams.kafka.librdkafka import handle_of, produce_spans
 from streams.worker import failpoints
 from topics.codec.messages import Messages
+from topics.errors import NotCommitted
 
 log = logging.getLogger("nearshelf.transactions")
 
@@ -49,19 +50,19 @@ HOPELESS = {
 }
 
 
-class Fenced(Exception):
+class Fenced(NotCommitted):
     """Another producer with this transactional id took over: this one's batch did not, and never will, take effect."""
 
 
-class Doubt(Exception):
+class Doubt(NotCommitted):
     """The broker's answer is missing: the batch may have taken effect or not."""
 
 
-class Refused(Exception):
+class Refused(NotCommitted):
     """The broker will never take this batch; the message says what it refuses and what to do."""
 
 
-class _Aborted(Exception):
+class _Aborted(NotCommitted):
     """The transaction failed between two of its messages and is aborted, so it can be tried again."""
 
 

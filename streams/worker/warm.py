@@ -9,7 +9,8 @@ from config.settings import Settings, load_settings
 from streams.batch.pipeline import LocationChange, Segment
 from streams.demand.pipeline import warm as warm_demand
 from streams.inventory.pipeline import InventoryPipeline
-from topics.codec import records as log
+from streams.kafka import record_batches
+from topics.codec.records import Record
 
 _LOCATION = {"id": "A", "pool": "warm", "kind": "store", "latitude": 51.0, "longitude": 0.0}
 _EVENT = {"event_time": 0, "location_id": "A", "sku": "B"}
@@ -27,13 +28,13 @@ _ORDER = {
 
 
 def _segment(topic: str, *events: dict) -> Segment:
-    records = [log.Record(offset, 0, b"warm", orjson.dumps(event), []) for offset, event in enumerate(events)]
+    records = [Record(offset, 0, b"warm", orjson.dumps(event), []) for offset, event in enumerate(events)]
     return Segment.of(topic, records)
 
 
 def warm_kernels(settings: Settings) -> None:
     """Run every kernel once: a shop of one location through the inventory pipeline, a restoration, then the clicks."""
-    log.warm()
+    record_batches.warm()
     warm_demand(settings)
     pipeline = InventoryPipeline(0, 1, settings)
     network = [LocationChange(0, 0, 0, b"A", orjson.dumps(_LOCATION))]

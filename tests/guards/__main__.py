@@ -136,8 +136,8 @@ GUARDS = {
     "committed-only snapshots": Guard(
         "recovery, snapshots and standby read what is committed, and nothing else",
         "streams/kafka/clients.py",
-        'isolation_level="read_committed"',
-        'isolation_level="read_uncommitted"',
+        '"isolation_level": "read_committed"',
+        '"isolation_level": "read_uncommitted"',
     ),
     "a snapshot's place in the log": Guard(
         "a snapshot is of this very changelog",
@@ -161,7 +161,7 @@ GUARDS = {
     ),
     "aborted": Guard(
         "what an aborted transaction wrote is not taken",
-        "topics/codec/records.py",
+        "streams/kafka/record_batches.py",
         "        elif not (attributes & _TRANSACTIONAL and producer in dead):\n",
         "        else:\n",
         "tests/property/test_log.py",

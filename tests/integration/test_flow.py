@@ -17,8 +17,9 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from streams.kafka.clients import BrokerUnreachable, MissingTopics
 from streams.worker.chain import Chain
-from streams.worker.cluster import BrokerUnreachable, CannotStart, partition_counts
+from streams.worker.cluster import partition_counts
 from streams.worker.failpoints import FAIL_POINTS
 from tests.integration.counting import CHANGELOG, GATE, GROUP, OUTPUT, SLOW, TICKING, TOPICS, WRONG
 
@@ -354,5 +355,5 @@ def test_a_worker_says_what_is_missing(workers):
     admin = AdminClient({"bootstrap.servers": workers.settings.bootstrap_servers})
     admin.delete_topics(["stock.v1"])["stock.v1"].result()
     await_that(lambda: "stock.v1" not in admin.list_topics().topics, lambda: "deleted")
-    with pytest.raises(CannotStart, match=r"topics missing at .*: stock.v1. `nearshelf topics create`"):
+    with pytest.raises(MissingTopics, match=r"topics missing at .*: stock.v1. `nearshelf topics create`"):
         partition_counts(workers.settings, [GROUP])

@@ -18,8 +18,8 @@ from config.network import load_network
 from streams.audit import audit
 from streams.inventory.pipeline import InventoryPipeline
 from streams.kafka.create import create_topics
+from streams.kafka.reading import LogReader
 from streams.worker import recovery
-from streams.worker.recovery import LogReader
 
 NETWORKS = Path(config.__file__).parent / "networks"
 QUICK = {"session_timeout_ms": 3_000, "heartbeat_ms": 500, "snapshot_interval_ms": 200, "digest_at_stop": True}

@@ -12,7 +12,8 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
 
-from topics.codec.records import Record, Records, join, read_batches
+from streams.kafka.record_batches import read_batches
+from topics.codec.records import Record, Records, join
 from topics.events import MAX_VALUE_BYTES
 
 COMPRESSIONS = (0, 1, 2, 3, 4)  # none, gzip, snappy, lz4, zstd

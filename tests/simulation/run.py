@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from config.settings import Settings
-from streams.worker.cluster import BrokerUnreachable
+from streams.kafka.clients import BrokerUnreachable
 from streams.worker.failpoints import FAIL_POINTS
 from streams.worker.flow import PartitionFlow
 from streams.worker.groups import Group, clicks_group, inventory_group

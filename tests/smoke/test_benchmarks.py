@@ -7,7 +7,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import cluster, end_to_end, fleet, harness, latency, restart
+from benchmarks import end_to_end, fleet, harness, latency, restart
+from benchmarks.harness import WrongAnswer
 from streams.cli import build_app
 from streams.cli.bench import MODULES
 
@@ -77,7 +78,7 @@ class _Topics:
     ],
 )
 def test_end_to_end_refuses_wrong_answers(topics, found):
-    with pytest.raises(cluster.WrongAnswer, match=found):
+    with pytest.raises(WrongAnswer, match=found):
         end_to_end._check_worker(topics, 3, {})
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks import cluster, day, harness, kernel, latency, open_loop, plots, scale_out, soak
+from benchmarks.harness import WrongAnswer
 from benchmarks.stencil import Blocks, Stencil, mixed
 from topics import events
 from topics.keys import partition_of
@@ -72,7 +73,7 @@ def test_a_day_misses_a_click_that_is_not_in_the_demand(lost):
     if not lost:
         day._check_clicks(topics, shape, clicks)
         return
-    with pytest.raises(cluster.WrongAnswer, match=r"expected the demand .*'views': 340.* found .*'views': 339"):
+    with pytest.raises(WrongAnswer, match=r"expected the demand .*'views': 340.* found .*'views': 339"):
         day._check_clicks(topics, shape, clicks)
 
 

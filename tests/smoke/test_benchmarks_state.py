@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import cluster, mixes, state
+from benchmarks import mixes, state
+from benchmarks.harness import WrongAnswer
 from benchmarks.stocked import POOL, stock
 from config.settings import load_settings
 from streams.audit import Report
@@ -90,9 +91,9 @@ def test_state_finds_a_cell_with_other_units(kind):
     pool, none_moved = _stocked(700, kind), np.zeros(700, np.int64)
     state._check_units(pool, none_moved)
     pool.rows("cells")["on_hand"][3] += 1
-    with pytest.raises(state.WrongState, match="1 have other units"):
+    with pytest.raises(WrongAnswer, match="1 have other units"):
         state._check_units(pool, none_moved)
-    with pytest.raises(state.WrongState, match="expected 699 cells, found 700"):
+    with pytest.raises(WrongAnswer, match="expected 699 cells, found 700"):
         state._check_units(pool, none_moved[1:])
 
 
@@ -124,7 +125,7 @@ def test_mixes_refuse_wrong_answers(told, found):
     right = {"events": Counter({"orders.v1": 3}), "outcomes": Counter(applied=3), "orders": 3}
     sent = Counter({"orders.v1": 3})
     mixes._check(Report(**right), sent)
-    with pytest.raises(cluster.WrongAnswer, match=found):
+    with pytest.raises(WrongAnswer, match=found):
         mixes._check(Report(**(right | told)), sent)
 
 

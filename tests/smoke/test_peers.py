@@ -20,7 +20,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 
 from benchmarks.fleet import NOT_YET
 from benchmarks.harness import ROOT
-from benchmarks.peers import java, quix
+from benchmarks.peers import PeerMissing, java, quix
 from benchmarks.synthetic import Synthetic
 from config.broker import Broker
 
@@ -46,7 +46,7 @@ class Job:
 def kafka_streams(store: str, directory: Path) -> Callable[[Job], tuple[list[str], dict[str, str]]]:
     try:
         prefix = java.build(directory)
-    except java.BuildError as failure:
+    except PeerMissing as failure:
         pytest.skip(str(failure))
 
     def command(job: Job) -> tuple[list[str], dict[str, str]]:
@@ -67,7 +67,7 @@ def kafka_streams(store: str, directory: Path) -> Callable[[Job], tuple[list[str
 def quix_streams(directory: Path) -> Callable[[Job], tuple[list[str], dict[str, str]]]:
     try:
         python = quix.environment(directory)
-    except quix.EnvironmentFailed as failure:
+    except PeerMissing as failure:
         pytest.skip(str(failure))
 
     def command(job: Job) -> tuple[list[str], dict[str, str]]:

@@ -9,9 +9,10 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from streams.cli import build_app, cluster, main
+from streams.cli import build_app, main
 from streams.cli import publish as publishing
 from streams.cli.publish import Report
+from streams.kafka import clients
 
 COMMANDS = [
     ["broker", "start"],
@@ -46,7 +47,7 @@ def run(monkeypatch, capsys):
 @pytest.fixture
 def nobody(monkeypatch):
     """An address at which nothing answers; it is not waited for long."""
-    monkeypatch.setattr(cluster, "CONNECT_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(clients, "CONNECT_TIMEOUT_S", 0.3)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         yield f"127.0.0.1:{closed.getsockname()[1]}"
@@ -110,11 +111,11 @@ def test_an_unreachable_broker_is_told_of_within_5_s(monkeypatch):
 
     def list_topics(self, timeout):
         waited.append(timeout)
-        raise cluster.KafkaException
+        raise clients.KafkaException
 
-    monkeypatch.setattr(cluster.AdminClient, "list_topics", list_topics)
-    with pytest.raises(cluster.Unreachable):
-        cluster.connect(publishing.read_settings())
+    monkeypatch.setattr(clients.AdminClient, "list_topics", list_topics)
+    with pytest.raises(clients.BrokerUnreachable):
+        clients.connect(publishing.read_settings())
     assert sum(waited) <= 5
 
 
