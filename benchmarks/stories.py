@@ -104,7 +104,11 @@ def _decision(decision: dict[str, Any], before: set[str] | None) -> Iterator[str
         if each["shipment_id"] not in (before or ())
     ]
     if chosen:
-        when = f"{why['considered']} locations are looked at" if before is None else f"{_cause(decision['source'])} frees units"
+        when = (
+            f"{why['considered']} locations are looked at"
+            if before is None
+            else f"{_cause(decision['source'])} makes units available"
+        )
         yield f"{when}: {'; '.join(chosen)} ({WHY_WON.get(why['won'], why['won'])})."
     if why["lost"]:
         lost = "; ".join(

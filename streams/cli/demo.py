@@ -25,7 +25,7 @@ LEGEND = """\
 NEXT = """\
 What next: the same with broker and worker left running: nearshelf demo --stay
            with workers killed on the way: nearshelf demo --kill 3
-           your own events: see "Publish and subscribe" in README.md"""
+           your own events: see "Your own events" in README.md"""
 STAYING = """
 Broker and workers stay until Ctrl-C. What to try, in another terminal:
   export NEARSHELF_BOOTSTRAP_SERVERS={address}
