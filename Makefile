@@ -9,7 +9,7 @@ ARGS ?=
 SEEDS ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help env kafka kernels demo test simulate soak fuzz chaos chaos-short takeover guards bench lint format clean
+.PHONY: help env kafka kernels demo test simulate soak fuzz chaos chaos-short takeover guards bench picture lint format clean
 
 help:  ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 13
@@ -52,6 +52,9 @@ guards: kafka kernels  ## Take each guard away, one at a time: do the tests miss
 
 bench: kafka kernels  ## Run all benchmarks into var/bench (hours), or NAMES="kernel state"; ARGS="--size smoke" for small
 	$(BIN)/nearshelf bench $(or $(NAMES),all) --size full --out var/bench $(ARGS)
+
+picture:  ## Draw docs/flow.svg from docs/flow.dot (needs Graphviz)
+	dot -Tsvg docs/flow.dot -o docs/flow.svg
 
 lint: $(INSTALLED)  ## Check style and the direction of imports
 	$(BIN)/ruff check .

@@ -16,7 +16,7 @@ CONNECT_TIMEOUT_S = 4
 class BrokerUnreachable(NoBroker):
     """No broker answers at the address; the message names it, what was waited for, and the ways out."""
 
-    def __init__(self, bootstrap_servers: str, why: str = f"within {CONNECT_TIMEOUT_S} s"):
+    def __init__(self, bootstrap_servers: str, why: str):
         super().__init__(
             f"no Kafka answers at {bootstrap_servers} {why}.\n"
             "  Start the local one:  nearshelf broker start\n"
@@ -73,7 +73,8 @@ def connect(settings: Any) -> AdminClient:
     try:
         admin.list_topics(timeout=CONNECT_TIMEOUT_S)
     except KafkaException:
-        raise BrokerUnreachable(settings.bootstrap_servers) from None
+        why = f"within {CONNECT_TIMEOUT_S} s (a local one would lie in {settings.broker_directory})"
+        raise BrokerUnreachable(settings.bootstrap_servers, why) from None
     return admin
 
 
