@@ -13,8 +13,8 @@ from hashlib import sha256
 import numpy as np
 
 from streams.audit import audit_log
-from streams.audit.ledger import Limits
 from streams.audit.log import MemoryLog, Record
+from streams.audit.memory import Limits
 from streams.audit.report import Report
 
 HOUR_MS = 3_600_000

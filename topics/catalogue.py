@@ -215,4 +215,6 @@ def publishable() -> list[Topic]:
     return [topic for topic in _CATALOGUE if topic.role in (Role.INPUT, Role.STATE) and not topic.internal]
 
 
+GROUPS = tuple(group for topic in _CATALOGUE if topic.role is Role.CHANGELOG for group in topic.groups)
+"""The groups that workers serve."""
 INVENTORY_TOPICS = inputs_of("inventory")

@@ -3,7 +3,7 @@
 It shares no code with the state, the engine, the routing, the codec or the changelog: only the contract's models and
 names (topics/). One partition after another, batch by batch: chain.py proves that the changelog is as it was written,
 rows.py reads what it says, ledger.py folds, outputs.py finds what was published, decisions.py judges a decision,
-replay.py goes through all that is about stock and clicks.py through what is about clicks, with what they share in
+inventory.py goes through all that is about stock and clicks.py through what is about clicks, with what they share in
 batches.py; report.py holds the answer. kafka_log.py reads a cluster; follow.py does it for ever, and alerts.py writes
 what it finds to `alerts.v1`.
 Not here: the command line (streams/cli/audit.py).
@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from config.settings import Settings
 from streams.audit.auditor import Auditor, Deletions
-from streams.audit.ledger import Limits
 from streams.audit.log import Log
+from streams.audit.memory import Limits
 from streams.audit.report import Fault, Report
 
 __all__ = ["Fault", "Report", "audit", "audit_log", "limits_of"]

@@ -1,6 +1,6 @@
 """All partitions' audits of one log, one after the other: as far as the log goes now, and again when it has grown.
 
-Owner: `audit_log`, once through; follow.py, for ever. Not here: what is judged (replay.py, clicks.py), what is read
+Owner: `audit_log`, once through; follow.py, for ever. Not here: what is judged (inventory.py, clicks.py), what is read
 (log.py).
 """
 
@@ -9,10 +9,10 @@ from functools import partial
 from math import inf
 
 from streams.audit.batches import BatchReplay
-from streams.audit.clicks import CLICKS_CHANGELOG, ClickReplay
-from streams.audit.ledger import Limits
+from streams.audit.clicks import ClickReplay
+from streams.audit.inventory import InventoryReplay, Network
 from streams.audit.log import Log
-from streams.audit.replay import CHANGELOG, Network, PartitionReplay
+from streams.audit.memory import Limits
 from streams.audit.report import Report
 
 Deletions = Callable[[str, int], tuple[str, ...]]
@@ -38,13 +38,13 @@ class Auditor:
         self.report = report
         network = Network(log)
         self.replays: list[BatchReplay] = [
-            PartitionReplay(log, partition, limits, report, network, deletions(CHANGELOG, partition))
-            for partition in range(log.partition_count(CHANGELOG))
+            InventoryReplay(log, partition, limits, report, network, deletions(InventoryReplay.changelog, partition))
+            for partition in range(log.partition_count(InventoryReplay.changelog))
         ]
         report.partitions = len(self.replays)
         self.replays += [
-            ClickReplay(log, partition, limits, report, deletions(CLICKS_CHANGELOG, partition))
-            for partition in range(log.partition_count(CLICKS_CHANGELOG))
+            ClickReplay(log, partition, limits, report, deletions(ClickReplay.changelog, partition))
+            for partition in range(log.partition_count(ClickReplay.changelog))
         ]
 
     def length(self) -> int:

@@ -6,7 +6,7 @@ batch has caused, and are the group's offsets where the changelog is.
 The audit follows what was published, also where it is at fault, so that a fault is named once and does not spread; only
 a gap in the chain of batches ends a partition's audit, since nobody knows what was applied in it.
 Owner: the audit; one `BatchReplay` per partition and changelog, no state shared between them.
-Not here: what an event does (replay.py, clicks.py).
+Not here: what an event does (inventory.py, clicks.py).
 """
 
 from abc import ABC, abstractmethod
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator
 from math import inf
 
 from streams.audit.chain import Batch, BrokenChain, Chain, Input
-from streams.audit.ledger import Limits, RefusedEvent
 from streams.audit.log import Deleted, Log, Record
-from streams.audit.outputs import DEAD_LETTERS, DeadLetters, Place, Tape
+from streams.audit.memory import Limits, RefusedEvent
+from streams.audit.outputs import DeadLetters, Place, Tape
 from streams.audit.report import Report
+from topics.catalogue import DEAD_LETTERS, LOCATIONS
 from topics.events import Refusal
 
-LOCATIONS = "locations.v1"
 Due = Callable[[str], float | None]
 """Topic → of an output: the offset before which each record must belong to a batch that was judged; of an input: where the
 group's offset was, up to which each record must be in such a batch; None = not known now."""

@@ -7,7 +7,7 @@ one behind it.
 Invariant: a batch is given only when it follows from the last one given, or when a later one proves that it is in its
 place: a batch whose link is wrong waits for the next. If that follows from it, it was altered, and what can be read of
 it is judged; if a batch of the same number follows from the last good one, it was inserted, and is left out.
-Owner: the audit; it computes links by itself. Not here: whether what a batch says is right (replay.py, clicks.py).
+Owner: the audit; it computes links by itself. Not here: whether what a batch says is right (inventory.py, clicks.py).
 """
 
 import json

@@ -14,18 +14,16 @@ from typing import Any, NamedTuple
 
 from streams.audit.batches import BatchReplay, Due
 from streams.audit.chain import Batch
-from streams.audit.ledger import Limits, RefusedEvent, Seen
 from streams.audit.log import Log, Record
+from streams.audit.memory import Limits, RefusedEvent, Seen
 from streams.audit.outputs import Tape, read
 from streams.audit.report import FaultSink, Report
 from streams.audit.rows import DemandRow, Names, demand_of
+from topics.catalogue import CLICKS, DEMAND, changelog_of, inputs_of
 from topics.events import Click, Refusal, judge
 from topics.outputs import Demand
 from topics.reasons import DeadLetter, Outcome
 
-CLICKS = "clicks.v1"
-CLICKS_CHANGELOG = "clicks-changelog.v1"
-DEMAND = "demand.v1"
 COUNTED = ("view", "cart", "checkout")
 DEMAND_AHEAD = 10_000
 """Records of `demand.v1` read beyond a batch's own, in search of one that is missing."""
@@ -44,7 +42,7 @@ class Row:
     updated_at: int = 0
 
 
-class Window:
+class DemandWindow:
     """The clicks of a partition within the sliding window, by SKU and step of time."""
 
     def __init__(self, limits: Limits):
@@ -116,13 +114,13 @@ class _Published(NamedTuple):
 class ClickReplay(BatchReplay):
     """Judges one partition of `clicks.v1`; see `BatchReplay`."""
 
-    changelog = CLICKS_CHANGELOG
-    topics = (CLICKS,)
-    dead_letter_topics = (CLICKS,)
+    changelog = changelog_of("clicks")
+    topics = inputs_of("clicks")
+    dead_letter_topics = topics
 
     def __init__(self, log: Log, partition: int, limits: Limits, report: Report, deleted: tuple[str, ...] = ()):
         super().__init__(log, partition, limits, report, deleted)
-        self.window = Window(limits)
+        self.window = DemandWindow(limits)
         self.names = Names()
         self.demand = _DemandRecords(log.read(DEMAND, partition), partition, self._fault)
 

@@ -3,7 +3,7 @@
 A decision is free in one thing only: which location gets which waiting line. All else is given: promises already made
 stand, whole lines, places that are enabled, capable, near as stated and have the units, and what is not promised is
 named as waiting. A decision at fault is followed as far as it can be, so that one fault does not drag others behind it.
-Owner: the audit. Not here: which event must have a decision (replay.py), whether it is the nearest (the routing's own
+Owner: the audit. Not here: which event must have a decision (inventory.py), whether it is the nearest (the routing's own
 tests).
 """
 
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from math import asin, cos, radians, sin, sqrt
 from typing import NamedTuple
 
-from streams.audit.ledger import Order, Part, Pool, Shipment
+from streams.audit.ledger import Pool
+from streams.audit.orders import Order, Part, Shipment
 from topics.events import LocationRecord
 from topics.outputs import Allocation
 from topics.outputs import Shipment as PublishedShipment
@@ -106,7 +107,7 @@ def _new_shipment(
         part = by_line[line].pop()
         if (part.line_id, shipment.location_id) in order.refusals:
             yield Problem("promise", f"line {part.line_id} elsewhere than where it was refused", shipment.location_id)
-        cell = pool.cells.get((shipment.location_id, part.sku))
+        cell = pool.stock.cells.get((shipment.location_id, part.sku))
         available = cell.available if cell else 0
         if available < part.quantity:
             cell_name = f"{shipment.location_id}/{part.sku}"
@@ -253,7 +254,7 @@ def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
             units[shipment.location_id, line.sku] += line.quantity
     if sorted(lines) != sorted(_lines(order.waiting)):
         return False
-    return bool(units) and all(key in pool.cells and pool.cells[key].available >= n for key, n in units.items())
+    return bool(units) and all(key in pool.stock.cells and pool.stock.cells[key].available >= n for key, n in units.items())
 
 
 def _closed_for_pickup(pool: Pool, order: Order) -> bool:
@@ -265,8 +266,8 @@ def _place_for(pool: Pool, order: Order, parts: list[Part]) -> str | None:
     units: dict[str, int] = defaultdict(int)
     for part in parts:
         units[part.sku] += part.quantity
-    for location_id in pool.stocked.get(parts[0].sku, ()):
-        cells = [(pool.cells.get((location_id, sku)), needed) for sku, needed in units.items()]
+    for location_id in pool.stock.stocked.get(parts[0].sku, ()):
+        cells = [(pool.stock.cells.get((location_id, sku)), needed) for sku, needed in units.items()]
         if all(cell and cell.available >= needed for cell, needed in cells) and _eligible(pool, order, location_id, parts):
             return location_id
     return None

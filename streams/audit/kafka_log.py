@@ -13,9 +13,10 @@ Owner: the audit. Not here: what records mean.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from confluent_kafka import (
@@ -28,19 +29,14 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from config.settings import Settings
-from streams.audit.batches import LOCATIONS
-from streams.audit.clicks import CLICKS, CLICKS_CHANGELOG, DEMAND
 from streams.audit.log import Deleted, Record
-from streams.audit.outputs import ALLOCATIONS, DEAD_LETTERS, INVENTORY
-from streams.audit.replay import CHANGELOG
 from streams.kafka.clients import MissingTopics, client_config, reading_config
-from streams.kafka.reading import Interrupted, read_to_end
-from topics.catalogue import INVENTORY_TOPICS
+from streams.kafka.reading import Interrupted, Partition, read_to_end
+from topics.catalogue import CATALOGUE, GROUPS, Keep, Role, changelog_of, inputs_of, outputs_of, topics_of
 
-INPUTS = {CHANGELOG: INVENTORY_TOPICS, CLICKS_CHANGELOG: (CLICKS,)}
-OUTPUTS = {CHANGELOG: (ALLOCATIONS, INVENTORY, DEAD_LETTERS), CLICKS_CHANGELOG: (DEMAND, DEAD_LETTERS)}
-COMPACTED = (INVENTORY, LOCATIONS)
-TOPICS = (*INVENTORY_TOPICS, CLICKS, LOCATIONS, ALLOCATIONS, INVENTORY, DEAD_LETTERS, DEMAND, CHANGELOG, CLICKS_CHANGELOG)
+INPUTS = {changelog_of(group): inputs_of(group) for group in GROUPS}
+OUTPUTS = {changelog_of(group): outputs_of(group) for group in GROUPS}
+TOPICS = tuple(dict.fromkeys(topic for group in GROUPS for topic in topics_of(group, *Role)))
 CUTS = 5
 """Tries for a cut during which no batch is committed."""
 SETTLE_S = 5.0
@@ -59,8 +55,7 @@ PASSING = (
 )
 """What a broker that has just started, or that ends a transaction, answers; another try helps."""
 
-Place = tuple[str, int]
-Offsets = dict[Place, int]
+Offsets = dict[Partition, int]
 
 
 @dataclass(slots=True)
@@ -93,9 +88,9 @@ class KafkaLog:
         self._starts = self._offsets(TOPICS, OffsetSpec.earliest(), IsolationLevel.READ_COMMITTED)
         self._ends = dict(self._starts)
         self._committed: Offsets = {}
-        self._marks: dict[Place, _Mark] = {}
-        self._due: dict[Place, Offsets] = {}
-        self._open: dict[Place, tuple[int, int, float]] = {}
+        self._marks: dict[Partition, _Mark] = {}
+        self._due: dict[Partition, Offsets] = {}
+        self._open: dict[Partition, tuple[int, int, float]] = {}
         self.moving = False
         self._consumer = Consumer(
             reading_config(
@@ -133,7 +128,7 @@ class KafkaLog:
     def deletions(self, changelog: str, partition: int) -> tuple[str, ...]:
         """Give the topics of a changelog's partition whose first records were deleted."""
         topics = (changelog, *INPUTS[changelog], *OUTPUTS[changelog])
-        return tuple(topic for topic in topics if topic not in COMPACTED and self._starts[topic, partition])
+        return tuple(topic for topic in topics if CATALOGUE[topic].keep is not Keep.LATEST and self._starts[topic, partition])
 
     def due(self, changelog: str, partition: int, topic: str) -> int | None:
         """Give the offset before which all must belong to a batch in sight: see `batches.Due`."""
@@ -153,7 +148,7 @@ class KafkaLog:
             if not self.moving or self._open:
                 break
 
-    def cut(self, settled: tuple[str, ...] = (ALLOCATIONS, INVENTORY, DEAD_LETTERS, DEMAND)) -> None:
+    def cut(self, settled: Collection[str] = frozenset(chain.from_iterable(OUTPUTS.values()))) -> None:
         """Bring in sight what is committed now, but for batches whose outputs are not all to be seen.
 
         `settled`: topics whose open transactions are waited for.
@@ -168,7 +163,7 @@ class KafkaLog:
                 if self._stop.wait(1.0):
                     raise Interrupted from None
 
-    def _cut(self, settled: tuple[str, ...]) -> None:
+    def _cut(self, settled: Collection[str]) -> None:
         # All topics at once: one that the client does not know when it is assigned would be looked up once a second only.
         self._consumer.list_topics(timeout=self._timeout_s)
         changelogs = self._latest(INPUTS, IsolationLevel.READ_COMMITTED)
@@ -194,14 +189,14 @@ class KafkaLog:
                 self._note_due((changelog, partition), end, stable, after)
         self._ends = stable | changelogs
 
-    def _note_open(self, late: set[Place], stable: Offsets, written: Offsets) -> None:
+    def _note_open(self, late: set[Partition], stable: Offsets, written: Offsets) -> None:
         """Keep, of each partition with an open transaction, since which offset it is, and when it was seen first."""
         before, self._open = self._open, {}
         for place in late:
             since, _, seen = before.get(place, (None, 0, 0.0))
             self._open[place] = (stable[place], written[place], seen if since == stable[place] else time.monotonic())
 
-    def _note_due(self, place: Place, end: int, stable: Offsets, after: Offsets) -> None:
+    def _note_due(self, place: Partition, end: int, stable: Offsets, after: Offsets) -> None:
         mark = self._marks.get(place)
         if mark and end >= mark.written:
             self._due[place] = mark.stable
@@ -252,7 +247,7 @@ class KafkaLog:
 
     # Reading
 
-    def fetch(self, place: Place, position: int) -> tuple[list[Record], int]:
+    def fetch(self, place: Partition, position: int) -> tuple[list[Record], int]:
         """Read some records of a partition from a position on, as far as the cut goes; give them and the next position."""
         end, size = self._ends[place], 0
         records: list[Record] = []
@@ -270,7 +265,7 @@ class KafkaLog:
             raise
         return records, end
 
-    def _waited(self, place: Place, silent_s: float) -> None:
+    def _waited(self, place: Partition, silent_s: float) -> None:
         if self._stop and self._stop.is_set():
             raise Interrupted
         if self._stop is None and silent_s > self._timeout_s:
@@ -281,7 +276,7 @@ class KafkaLog:
 class _Reader:
     """A partition's records, as far as the last cut goes; after another cut there may be more."""
 
-    def __init__(self, log: KafkaLog, place: Place, position: int):
+    def __init__(self, log: KafkaLog, place: Partition, position: int):
         self._log = log
         self._place = place
         self._position = position

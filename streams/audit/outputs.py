@@ -3,7 +3,7 @@
 A batch's outputs lie between those of the batches around it, so of each topic only a window is held: the records that
 the batch in hand can have caused. They are indexed by the record they name, so that one which is missing, stands twice
 or was never due is found however it is placed within the window; one that lies elsewhere is a fault at its place.
-Owner: the audit. Not here: what they should say (replay.py, decisions.py, clicks.py).
+Owner: the audit. Not here: what they should say (inventory.py, decisions.py, clicks.py).
 """
 
 from collections import deque
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from streams.audit.log import Record
 from streams.audit.report import FaultSink
 from streams.audit.rows import CellRow
+from topics.catalogue import ALLOCATIONS, DEAD_LETTERS, INVENTORY
 from topics.outputs import Allocation, DeadLetterRecord, Inventory
 
 Place = tuple[str, int, int]
@@ -22,9 +23,6 @@ Place = tuple[str, int, int]
 Reached = Callable[[Place], bool]
 """Whether a record is in the batch in hand, or in one before it."""
 
-INVENTORY = "inventory.v1"
-ALLOCATIONS = "allocations.v1"
-DEAD_LETTERS = "dead-letter.v1"
 LOOKAHEAD = 1_000
 """Records read beyond a batch's own, in search of one that is missing."""
 CELLS_AHEAD = 100_000
@@ -66,7 +64,7 @@ class Tape:
         return count
 
 
-class Window:
+class Caused:
     """The records of a topic of outputs that belong to the batch in hand, by the record each names as its cause.
 
     Parameters
@@ -133,7 +131,7 @@ class Window:
             yield from ((offset, place) for offset, _ in self._index.pop(key))
 
 
-class Decisions(Window):
+class Decisions(Caused):
     """The decisions of a partition, by pool and source."""
 
     def __init__(self, records: Iterator[Record], fault: FaultSink):
@@ -166,7 +164,7 @@ class Decisions(Window):
         super().pull()
 
 
-class DeadLetters(Window):
+class DeadLetters(Caused):
     """The dead letters of some topics in a partition, by the record refused."""
 
     def __init__(self, records: Iterator[Record], topics: tuple[str, ...], fault: FaultSink):
@@ -188,7 +186,7 @@ class Published(NamedTuple):
     value: Inventory
 
 
-Cell = tuple[str, str, str]
+CellName = tuple[str, str, str]
 """Pool, location and SKU."""
 
 
@@ -198,15 +196,15 @@ class Cells:
     def __init__(self, records: Iterator[Record], fault: FaultSink):
         self._tape = Tape(records)
         self._fault = fault
-        self._versions: dict[Cell, int] = {}
-        self._ahead: dict[Cell, deque[Published]] = {}
+        self._versions: dict[CellName, int] = {}
+        self._ahead: dict[CellName, deque[Published]] = {}
         self._ahead_count = 0
-        self._owed: dict[Cell, tuple[int, CellRow]] = {}
+        self._owed: dict[CellName, tuple[int, CellRow]] = {}
         """Cell → the last batch that left it a value which was not met yet, and that value."""
-        self._fresh: set[Cell] = set()
+        self._fresh: set[CellName] = set()
         """Those owed by the batch in hand."""
 
-    def expect(self, cell: Cell, batch: int, row: CellRow) -> None:
+    def expect(self, cell: CellName, batch: int, row: CellRow) -> None:
         """Note that a batch left a cell a value; unless a newer one stands for it (compaction), it must be there."""
         ahead = self._ahead.get(cell)
         while ahead and ahead[0].value.version < row.version:
@@ -231,7 +229,7 @@ class Cells:
             self._fault("inventory", INVENTORY, None, _shown(cell, batch, row), "no such record")
         self._owed.clear()
 
-    def rest(self, due: float, versions: dict[Cell, int]) -> Iterator[Published]:
+    def rest(self, due: float, versions: dict[CellName, int]) -> Iterator[Published]:
         """Take out the values before the offset `due`; give those newer than the `versions` that the cells have come to."""
         while (head := self._tape.head) and head.offset < due:
             self._pull()
@@ -241,14 +239,14 @@ class Cells:
                 if published.value.version > versions.get(cell, 0):
                     yield published
 
-    def _drop(self, cell: Cell, ahead: deque[Published]) -> Published:
+    def _drop(self, cell: CellName, ahead: deque[Published]) -> Published:
         self._ahead_count -= 1
         published = ahead.popleft()
         if not ahead:
             del self._ahead[cell]
         return published
 
-    def _compare(self, cell: Cell, batch: int, row: CellRow, published: Published) -> None:
+    def _compare(self, cell: CellName, batch: int, row: CellRow, published: Published) -> None:
         found = CellRow(*(getattr(published.value, field) for field in CellRow._fields))
         if found != row:
             self._fault("inventory", INVENTORY, published.offset, _shown(cell, batch, row), found)
@@ -274,7 +272,7 @@ class Cells:
             self._fresh.discard(cell)
         return True
 
-    def _check(self, cell: Cell, value: Inventory, record: Record) -> None:
+    def _check(self, cell: CellName, value: Inventory, record: Record) -> None:
         """Check a value by itself."""
         if record.key != f"{value.location_id}/{value.sku}".encode():
             self._fault("inventory", INVENTORY, record.offset, f"key {value.location_id}/{value.sku}", record.key)
@@ -287,7 +285,7 @@ class Cells:
         self._versions[cell] = max(before, value.version)
 
 
-def _shown(cell: Cell, batch: int, row: CellRow) -> str:
+def _shown(cell: CellName, batch: int, row: CellRow) -> str:
     return f"{'/'.join(cell)} = {row}, as batch {batch} left it"
 
 

@@ -2,7 +2,7 @@
 
 Owner: the audit. Rows refer to texts and to rows of other tables that earlier batches wrote, so the names of each pool
 are kept.
-Not here: the chain of batches (chain.py), whether the rows are right (replay.py, clicks.py).
+Not here: the chain of batches (chain.py), whether the rows are right (inventory.py, clicks.py).
 """
 
 from collections.abc import Iterator

@@ -21,7 +21,7 @@ POLL_S = 0.2
 # A client made anew answers at once; one that has not by then is better replaced than waited for.
 ANSWER_S = 5.0
 SILENCE_S = 30
-Place = tuple[str, int]
+Partition = tuple[str, int]
 """Topic and partition."""
 
 
@@ -31,9 +31,9 @@ class Interrupted(NearshelfError):
 
 def read_to_end(
     consumer: Consumer,
-    starts: Mapping[Place, int],
+    starts: Mapping[Partition, int],
     waited: Callable[[float], object],
-    ends: Mapping[Place, int] | None = None,
+    ends: Mapping[Partition, int] | None = None,
 ) -> Iterator[Any]:
     """Yield the messages of partitions up to their ends.
 
@@ -123,7 +123,7 @@ class LogReader:
         found = self.committed_of((topic, partition) for topic in topics)
         return {topic: offset for (topic, _), offset in found.items()}
 
-    def committed_of(self, places: Iterable[Place]) -> dict[Place, int]:
+    def committed_of(self, places: Iterable[Partition]) -> dict[Partition, int]:
         """Give the stable committed offset of each partition that has one."""
         found = {}
         for answer in self._consumer.committed([TopicPartition(*place) for place in places], self._timeout_s):

@@ -4,9 +4,9 @@ from math import inf
 
 from streams.audit.auditor import Auditor
 from streams.audit.log import MemoryLog
-from streams.audit.outputs import ALLOCATIONS
 from streams.audit.report import Report
 from tests.hand_log import LIMITS, OUTPUTS, TOPICS, Hand, clean, line, order, ship, stock
+from topics.catalogue import ALLOCATIONS
 
 CHANGELOG = "inventory-changelog.v1"
 

@@ -11,15 +11,18 @@ import json
 from collections import deque
 from collections.abc import Iterable
 
-from streams.audit.batches import LOCATIONS, BatchReplay, Due, refusal_of
+from streams.audit.batches import BatchReplay, Due, refusal_of
 from streams.audit.chain import Batch, Change
 from streams.audit.decisions import follow, is_served, rejected, servable
-from streams.audit.ledger import Cell, Limits, Order, Pool, RefusedEvent
+from streams.audit.ledger import Pool
 from streams.audit.log import Log, Record
-from streams.audit.outputs import ALLOCATIONS, INVENTORY, Cells, Decisions, Place
+from streams.audit.memory import Limits, RefusedEvent
+from streams.audit.orders import Order
+from streams.audit.outputs import Cells, Decisions, Place
 from streams.audit.report import Report
 from streams.audit.rows import CellRow, Names, PoolRows, cells_of
-from topics.catalogue import INVENTORY_TOPICS
+from streams.audit.stock import Cell
+from topics.catalogue import ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
 from topics.events import (
     CAPABILITIES,
     Cancelled,
@@ -36,7 +39,7 @@ from topics.keys import partition_of
 from topics.outputs import Allocation
 from topics.reasons import DeadLetter, Outcome
 
-CHANGELOG = "inventory-changelog.v1"
+CHANGELOG = changelog_of("inventory")
 Turn = deque[tuple[int, Allocation]]
 """The decisions that one record caused, not yet judged; each with its offset."""
 LOCATIONS_KEPT = 100_000
@@ -61,12 +64,12 @@ class Network:
         return self._records.pop((partition, offset), None)
 
 
-class PartitionReplay(BatchReplay):
+class InventoryReplay(BatchReplay):
     """Judges one partition of the inventory topics; see `BatchReplay`. `network` is shared by all partitions."""
 
     changelog = CHANGELOG
     topics = INVENTORY_TOPICS
-    dead_letter_topics = (*INVENTORY_TOPICS, LOCATIONS)
+    dead_letter_topics = topics_of("inventory", Role.INPUT, Role.STATE)
 
     def __init__(
         self, log: Log, partition: int, limits: Limits, report: Report, network: Network, deleted: tuple[str, ...] = ()
@@ -89,7 +92,7 @@ class PartitionReplay(BatchReplay):
         self.dead_letters.open(self._reached)
         self.decisions.open(self._reached, {pool: rows.sequence for pool, rows in left.items() if rows.sequence is not None})
         for pool in self.pools.values():
-            pool.changed.clear()
+            pool.stock.changed.clear()
         for change in batch.locations:
             self._location(change)
         tapes = {topic: iter(taken) for topic, taken in records.items()}
@@ -122,7 +125,7 @@ class PartitionReplay(BatchReplay):
         self._check_dead_letters(place, record, None)
         self.network[location.id] = location
         pool = self._pool(location.pool)
-        pool.freed.clear()
+        pool.stock.freed.clear()
         turn = deque(self.decisions.take((pool.id, place)))
         self._sweep(pool, turn)
         self._leftover(turn, "no more decisions by a change of a location")
@@ -179,7 +182,7 @@ class PartitionReplay(BatchReplay):
         except RefusedEvent as refused:
             raise refusal_of(event, refused) from None
         pool.advance(record.timestamp)
-        pool.freed.clear()
+        pool.stock.freed.clear()
         turn = deque(self.decisions.take((pool.id, place)))
         order = None
         try:
@@ -223,8 +226,8 @@ class PartitionReplay(BatchReplay):
             order = pool.fulfil(event)
             return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
         if isinstance(event, (Sale, StockEvent)):
-            return Outcome.APPLIED if pool.stock(event) else Outcome.STALE, None, ""
-        raise TypeError(f"the audit has no rule for {type(event).__name__}: see PartitionReplay._effect")
+            return Outcome.APPLIED if pool.move_stock(event) else Outcome.STALE, None, ""
+        raise TypeError(f"the audit has no rule for {type(event).__name__}: see InventoryReplay._effect")
 
     # 4. Its decisions
 
@@ -307,8 +310,8 @@ class PartitionReplay(BatchReplay):
     def _check_waiting(self, pool: Pool, place: Place, orders: Iterable[Order]) -> None:
         """Check that none of `orders`, nor who waits for what became free, could be served where units are left."""
         suspects = {order.id: order for order in orders if order.waiting}
-        for location_id, sku in pool.freed:
-            available = pool.cells[location_id, sku].available
+        for location_id, sku in pool.stock.freed:
+            available = pool.stock.cells[location_id, sku].available
             if available:
                 for order in pool.waiting[sku].values():
                     if any(part.waiting and part.sku == sku and part.quantity <= available for part in order.parts):
@@ -330,9 +333,9 @@ class PartitionReplay(BatchReplay):
             expected = f"{pool.sequence} decisions of pool {pool_id} by batch {batch.number}"
             self._fault("sequence", CHANGELOG, batch.offset, expected, rows.sequence)
         for (location_id, sku), row in rows.cells.items():
-            cell = pool.cells.get((location_id, sku)) or Cell()
+            cell = pool.stock.cells.get((location_id, sku)) or Cell()
             self._compare_cell(batch, (pool_id, location_id, sku), cell, row)
-            pool.changed.discard((location_id, sku))
+            pool.stock.changed.discard((location_id, sku))
 
     def _compare_cell(self, batch: Batch, name: tuple[str, str, str], cell: Cell, row: CellRow) -> None:
         shown = "/".join(name)
@@ -354,7 +357,7 @@ class PartitionReplay(BatchReplay):
 
     def _unnamed(self, batch: Batch, pool: Pool) -> None:
         """Check that the cells a batch changed are in its changelog record."""
-        for location_id, sku in pool.changed:
+        for location_id, sku in pool.stock.changed:
             expected = f"{pool.id}/{location_id}/{sku} among the cells of batch {batch.number}, which changes it"
             self._fault("cell", CHANGELOG, batch.offset, expected, "not there")
 
@@ -374,9 +377,9 @@ class PartitionReplay(BatchReplay):
         for pool in self.pools.values():
             report.orders += pool.order_count
             report.order_lines += pool.line_count
-            report.cells += len(pool.cells)
-            report.units_on_hand += sum(cell.on_hand for cell in pool.cells.values())
-            report.units_reserved += sum(cell.reserved for cell in pool.cells.values())
+            report.cells += len(pool.stock.cells)
+            report.units_on_hand += sum(cell.on_hand for cell in pool.stock.cells.values())
+            report.units_reserved += sum(cell.reserved for cell in pool.stock.cells.values())
         report.pools += len(self.pools)
 
 
