@@ -100,9 +100,9 @@ def _write(out: Path | None, name: str, text: list[str], result: dict[str, Any] 
 def main(benchmark: ModuleType) -> None:
     """Run a benchmark as the command line says; exit status 1 if it found a wrong answer."""
     parser = argparse.ArgumentParser(description=(benchmark.__doc__ or "").split("\n")[0])
-    parser.add_argument("--size", choices=SIZES, default="smoke")
+    parser.add_argument("--size", choices=SIZES, default="smoke", help="smoke: seconds; full: minutes. Default: smoke")
     parser.add_argument("--json", action="store_true", help="answer in JSON")
-    parser.add_argument("--out", type=Path, help="directory to write text and JSON into as well")
+    parser.add_argument("--out", type=Path, help="directory to write text and JSON into as well. Default: none")
     options = getattr(benchmark, "OPTIONS", {})
     for name, meaning in options.items():
         parser.add_argument(f"--{name}", type=float, help=meaning.replace("%", "%%"))  # argparse fills in

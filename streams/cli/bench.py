@@ -34,7 +34,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     names: Annotated[list[str], typer.Argument(help=f"Of {', '.join(MODULES)}; or {ALL}.")],
     size: Annotated[str, typer.Option(help="smoke: seconds, does it work; full: minutes, the numbers count.")] = "smoke",
-    out: Annotated[Path | None, typer.Option(help="Directory to write each answer into as well, as text and as JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Directory for text and JSON of each answer too. Default: none.")] = None,
     as_json: Json = False,
 ) -> None:
     """Run benchmarks on this machine; full sizes want a machine that does nothing else. Results: benchmarks/RESULTS.md."""

@@ -15,7 +15,9 @@ Bootstrap = Annotated[
         help="The Kafka cluster. Default: NEARSHELF_BOOTSTRAP_SERVERS, else the local broker.",
     ),
 ]
-Preset = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="A named set of settings: latency or throughput.")]
+Preset = Annotated[
+    str | None, typer.Option("--preset", metavar="NAME", help="A named set of settings: latency or throughput. Default: none.")
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any setting; `nearshelf settings` lists them. Repeatable."),

@@ -42,7 +42,8 @@ def publish(
         ),
     ] = None,
     network: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Look up pools here, not in locations.v1.")
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Look up pools in this file. Default: in locations.v1."),
     ] = None,
     unchecked: Annotated[bool, typer.Option("--unchecked", help="Send lines as they are, right or wrong.")] = False,
     bootstrap_servers: Bootstrap = None,

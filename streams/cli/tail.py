@@ -20,7 +20,7 @@ def tail(
     committed: Annotated[
         bool, typer.Option("--committed/--uncommitted", help="Wait for transactions to commit, or show at once.")
     ] = True,
-    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many records.")] = None,
+    count: Annotated[int | None, typer.Option(min=1, help="Stop after so many records. Default: at Ctrl-C.")] = None,
     bootstrap_servers: Bootstrap = None,
     assignments: Set = None,
     as_json: Json = False,

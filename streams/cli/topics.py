@@ -16,8 +16,8 @@ def register(app: typer.Typer) -> None:
 
 @group.command()
 def create(
-    partitions: Annotated[int | None, typer.Option(help="Of each inventory topic; one pool lives in one.")] = None,
-    click_partitions: Annotated[int | None, typer.Option(help="Of each topic of clicks.")] = None,
+    partitions: Annotated[int | None, typer.Option(help="Of inventory topics. Default: the setting partitions.")] = None,
+    click_partitions: Annotated[int | None, typer.Option(help="Of topics of clicks. Default: click_partitions.")] = None,
     bootstrap_servers: Bootstrap = None,
     assignments: Set = None,
     as_json: Json = False,
