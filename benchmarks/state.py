@@ -35,9 +35,9 @@ from benchmarks.stocked import BATCH, END_MS, LOCATIONS, POOL, Kind, segment, st
 from benchmarks.synthetic import EAST, NORTH, SOUTH, WEST
 from config.settings import load_settings
 from state.index import find_cell
-from state.pool import RINGS, PoolState
+from state.pool import PoolState
 from state.stock import find_sku
-from state.tables import ROW_TABLES
+from state.tables import RINGS, ROW_TABLES
 from streams.batch.clock import Clock
 from streams.batch.pipeline import Outcome
 from streams.inventory.pipeline import InventoryPipeline

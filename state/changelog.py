@@ -7,14 +7,15 @@ Layout: uint32 (little endian) size of the manifest, the manifest (JSON), then b
 (offset from the end of the manifest) and `bytes`. Arrays are little endian, as numpy lays them out; each table's manifest
 entry describes its row, so a reader needs nothing but this page:
 
-    {"version": 1, "batch": 7, "partition": 0, "topics": ["sales.v1", ...],
+    {"version": 1, "layout": 1, "nearshelf": "0.1.0", "batch": 7, "partition": 0, "topics": ["sales.v1", ...],
      "inputs": [{"topic": "sales.v1", "first": 120, "next": 161, "count": 40}, ...],
      "order": {"at": 0, "bytes": 40},
      "locations": [{"partition", "offset", "timestamp", "key", "value"}, ...],
      "pools": [{"pool_id": "uk", "tables": [table, ...]}, ...]}
 
-`order` is one uint8 per event as applied, its topic's place in `topics`; `locations` are records of locations.v1, applied
-before the events.
+`version` is that of this page, raised together with `layout`. `layout` is the tables' (schema.py), `nearshelf` the version that
+wrote the record. `order` is one uint8 per event as applied, its topic's place in `topics`; `locations` are records of
+locations.v1, applied before the events.
 
     table = {"name": "cells", "kind": "rows", "columns": {"names", "formats", "offsets", "itemsize"}, "count": 3,
              "at", "bytes", "rows_at"}
@@ -31,9 +32,9 @@ from typing import Any
 import numpy as np
 import orjson
 
-from state import columns
-from state.pool import Delta
+from state.schema import LAYOUT, NEARSHELF, check_layout
 from state.tables import PAGE_BYTES
+from state.tableset import Delta
 
 VERSION = 1
 FIRST_LINK = bytes(32)
@@ -109,7 +110,8 @@ def encode(head: dict[str, Any], order: np.ndarray, deltas: dict[str, Delta]) ->
     deltas : pool id → what the batch changed there
     """
     blobs = _Blobs()
-    manifest = {"version": VERSION, **head, "order": {"at": blobs.add(order), "bytes": order.size}}
+    manifest = {"version": VERSION, "layout": LAYOUT, "nearshelf": NEARSHELF, **head}
+    manifest["order"] = {"at": blobs.add(order), "bytes": order.size}
     manifest["pools"] = [{"pool_id": pool_id, "tables": _pool_tables(blobs, delta)} for pool_id, delta in deltas.items()]
     text = orjson.dumps(manifest, option=orjson.OPT_SERIALIZE_NUMPY)
     return b"".join([_SIZE.pack(len(text)), text, *blobs.parts])
@@ -123,32 +125,34 @@ def next_link(previous: bytes, record: bytes) -> bytes:
 
 
 def manifest_of(record: bytes) -> tuple[dict[str, Any], memoryview]:
-    """Read a record's manifest; returns it with the blobs behind it."""
+    """Read a record's manifest; returns it with the blobs behind it.
+
+    Raises
+    ------
+    NewerLayout
+        A later version wrote it.
+    """
     (size,) = _SIZE.unpack_from(record)
     end = _SIZE.size + size
     manifest = orjson.loads(record[_SIZE.size : end])
+    check_layout(manifest, f"the changelog's batch {manifest['batch']} of partition {manifest['partition']}")
     if manifest["version"] != VERSION:
-        raise ValueError(
-            f"changelog record of version {manifest['version']}, this nearshelf reads version {VERSION}: "
-            "run the version that wrote it, or a newer one"
-        )
+        raise ValueError(f"expected a changelog record of version {VERSION}, found {manifest['version']}: it is damaged")
     return manifest, memoryview(record)[end:]
 
 
 def delta_of(tables: list[dict[str, Any]], blobs: memoryview) -> Delta:
-    """Read what a batch changed in one pool from its manifest entry and the record's blobs."""
-    delta = Delta(np.zeros(1, columns.POOL))
+    """Read what a batch changed in one pool from its manifest entry and the record's blobs, in the layout it was written in."""
+    rows, appended, pages = {}, {}, None
     for table in tables:
         name, count, at = table["name"], table["count"], table["at"]
         if table["kind"] == "bytes":
             spans = np.frombuffer(blobs, _PAGE, count, table["rows_at"])
-            delta.pages = (spans["at"], np.frombuffer(blobs, np.uint8, count * PAGE_BYTES, at).reshape(count, PAGE_BYTES))
+            pages = (spans["at"], np.frombuffer(blobs, np.uint8, count * PAGE_BYTES, at).reshape(count, PAGE_BYTES))
             continue
         values = np.frombuffer(blobs, dtype_of(table["columns"]), count, at)
         if table["kind"] == "append":
-            delta.appended[name] = (table["start"], values)
-        elif name == "pool":
-            delta.pool = values
+            appended[name] = (table["start"], values)
         else:
-            delta.rows[name] = (np.frombuffer(blobs, np.int32, count, table["rows_at"]), values)
-    return delta
+            rows[name] = (np.frombuffer(blobs, np.int32, count, table["rows_at"]), values)
+    return Delta(rows.pop("pool")[1], rows, appended, pages)

@@ -10,14 +10,17 @@ partition's count of changes at the row's last one, so it grows even if the row 
 Not here: whether a click counts (streams/demand/kernel.py), the dedupe window's rule (seen.py), Kafka.
 """
 
+from typing import Any, ClassVar
+
 import numpy as np
 
 from state import columns
 from state.hashing import hash_text
-from state.index import find_text, index_newest, index_rows, insert, remove
-from state.pool import Delta
-from state.rows import enlarged, entries, extended, moved, put, room_for, take
-from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, PAGE_BYTES, PAGES, mark
+from state.index import find_text, insert, remove
+from state.schema import INTERNAL, NO_ROW, TEXT, Schema, Table, row_of
+from state.seen import remembered
+from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, mark
+from state.tableset import TableSet
 from state.text import SMALLEST_BYTES, allocate_text, copy_text, free_text_block, touch_text
 from topics.compiled.bundle import bundle
 from topics.compiled.kernels import kernel
@@ -25,57 +28,56 @@ from topics.events import MAX_ID
 from topics.reasons import Kind
 
 # One row: the partition's counters and its clock. The fields that seen.py and text.py know have the names of columns.POOL.
-CLOCK = np.dtype(
-    [
-        ("now", "i8"),  # epoch ms: the largest record timestamp seen
-        ("changes", "i8"),  # of all rows, ever
-        ("live_rows", "i8"),  # rows with clicks
-        ("row_count", "i4"),  # rows in use or free
-        ("step_count", "i4"),
-        ("free_row", "i4"),  # heads of the free lists, -1 = none
-        ("free_step", "i4"),
-        ("first_step", "i4"),  # the queue of steps, oldest first, -1 = empty
-        ("last_step", "i4"),
-        ("heap_size", "i8"),  # bytes in use or free
-        ("seen_head", "i8"),  # positions count from the partition's first click
-        ("seen_tail", "i8"),
-        ("free_text", "i8", (24,)),  # heads of the free blocks of 16 << k bytes
-    ],
-    align=True,
+CLOCK = Table(
+    "pool",
+    "",
+    ("now", "i8"),  # epoch ms: the largest record timestamp seen
+    ("changes", "i8"),  # of all rows, ever
+    ("live_rows", "i8"),  # rows with clicks
+    ("row_count", "i4", INTERNAL),  # rows in use or free
+    ("step_count", "i4", INTERNAL),
+    ("free_row", "i4", NO_ROW),  # heads of the free lists, -1 = none
+    ("free_step", "i4", NO_ROW),
+    ("first_step", "i4", NO_ROW),  # the queue of steps, oldest first, -1 = empty
+    ("last_step", "i4", NO_ROW),
+    ("heap_size", "i8", INTERNAL),  # bytes in use or free
+    ("seen_head", "i8", INTERNAL),  # positions count from the partition's first click
+    ("seen_tail", "i8"),
+    ("free_text", "(24,)i8", NO_ROW),  # heads of the free blocks of 16 << k bytes
 )
 
-ROW = np.dtype(
-    [
-        ("hash_low", "u8"),  # of pool id, NUL, SKU: ids are printable, so NUL is in neither
-        ("hash_high", "u8"),
-        ("id_at", "i8"),  # heap
-        ("id_size", "i4"),  # 0 = free
-        ("pool_size", "i4"),
-        ("views", "i8"),
-        ("carts", "i8"),
-        ("checkouts", "i8"),
-        ("version", "i8"),
-        ("updated_at", "i8"),  # epoch ms, the partition's now at the last change
-        ("step", "i4"),  # newest step, -1 = none
-        ("next", "i4"),  # of the free list
-        ("dirty", "u1"),
-    ],
-    align=True,
+ROW = Table(
+    "rows",
+    "row",
+    ("hash_low", "u8"),  # of pool id, NUL, SKU: ids are printable, so NUL is in neither
+    ("hash_high", "u8"),
+    ("id_at", "i8", TEXT),  # heap
+    ("id_size", "i4"),  # 0 = free
+    ("pool_size", "i4"),
+    ("views", "i8"),
+    ("carts", "i8"),
+    ("checkouts", "i8"),
+    ("version", "i8"),
+    ("updated_at", "i8"),  # epoch ms, the partition's now at the last change
+    ("step", "i4", row_of("steps")),  # newest step, -1 = none
+    ("next", "i4", NO_ROW),  # of the free list
+    ("dirty", "u1", INTERNAL),
 )
 
 # A row's clicks in one step of time.
-STEP = np.dtype(
-    [
-        ("start", "i8"),  # epoch ms
-        ("row", "i4"),
-        ("next", "i4"),  # in the queue, or of the free list
-        ("views", "i4"),
-        ("carts", "i4"),
-        ("checkouts", "i4"),
-        ("dirty", "u1"),
-    ],
-    align=True,
+STEP = Table(
+    "steps",
+    "step",
+    ("start", "i8"),  # epoch ms
+    ("row", "i4", row_of("rows")),
+    ("next", "i4", NO_ROW),  # in the queue, or of the free list
+    ("views", "i4"),
+    ("carts", "i4"),
+    ("checkouts", "i4"),
+    ("dirty", "u1", INTERNAL),
 )
+
+SCHEMA = Schema(CLOCK, (ROW, STEP), (columns.SEEN_IDS,))
 
 Tables = bundle(
     "Tables",
@@ -98,7 +100,6 @@ Tables = bundle(
     ],
 )
 ROWS, STEPS = range(2)
-_ROW_TABLES = ("rows", "steps")
 WINDOW_MS, STEP_MS, MAX_ROWS = 2, 3, 4
 _KEY_BYTES = 2 * 4 * MAX_ID + 1
 _NUMBER = (1 << 40) - 1
@@ -264,8 +265,8 @@ def drop_empty_rows(t):
         pool.free_row = number
 
 
-class DemandState:
-    """One partition's tables; `t` is what the kernels take, renewed whenever an array grows.
+class DemandState(TableSet):
+    """One partition's tables.
 
     Parameters
     ----------
@@ -277,146 +278,44 @@ class DemandState:
         Rows that may have clicks at a time.
     """
 
+    schema = SCHEMA
+    indexes: ClassVar = {"rows": "row_index", "seen": "seen_index"}
+    beside: ClassVar = {"rows": ("row_event", np.dtype(np.int32))}
+
     def __init__(self, window_ms: int, step_ms: int, dedupe_events: int, dedupe_ms: int, max_rows: int = 5_000_000):
-        clock = np.zeros(1, CLOCK)
-        for name in ("free_row", "free_step", "first_step", "last_step", "free_text"):
-            clock[name] = -1
         limits = np.zeros(5, np.int64)
         limits[[DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS]] = (
             dedupe_events, dedupe_ms, window_ms, step_ms, max_rows
         )  # fmt: skip
-        self._arrays = {
-            "pool": clock,
-            "heap": np.zeros(0, np.uint8),
-            "rows": np.zeros(0, ROW),
-            "steps": np.zeros(0, STEP),
-            "seen": np.zeros(0, columns.SEEN),
-            "row_index": np.full(2, -1, np.int32),
-            "seen_index": np.full(2, -1, np.int32),
-            "row_event": np.zeros(0, np.int32),
-            "page_dirty": np.zeros(0, np.uint8),
-            "journal": np.zeros(0, np.int64),
-            "counters": np.zeros(1, np.int64),
-            "key": np.zeros(_KEY_BYTES, np.uint8),
-            "limits": limits,
-        }
-        self._recorded = 0  # entries of the ring, by position, that a delta has taken
-        self.make_room(1, 0)
+        super().__init__(counters=np.zeros(1, np.int64), key=np.zeros(_KEY_BYTES, np.uint8), limits=limits)
 
-    @property
-    def clock(self) -> np.ndarray:
-        """The partition's counters, CLOCK[1]."""
-        return self._arrays["pool"]
+    def bundled(self) -> Any:
+        """Make the bundle of the arrays."""
+        return Tables(**self._arrays)
 
-    def rows(self, table: str) -> np.ndarray:
-        """View the rows of `rows` or `steps`, in use or free."""
-        return self._arrays[table][: self._count(table)]
-
-    def _count(self, table: str) -> int:
-        return int(self.clock[f"{table[:-1]}_count"][0])
-
-    def seen(self) -> np.ndarray:
-        """Copy the dedupe window, SEEN[], oldest first."""
-        ring = self._arrays["seen"]
-        return ring[np.arange(*self._span()) & (ring.size - 1)]
-
-    def text(self, row: np.void) -> tuple[str, str]:
-        """Read a row's pool id and SKU."""
-        at, split, size = int(row["id_at"]), int(row["pool_size"]), int(row["id_size"])
-        key = self._arrays["heap"][at : at + size].tobytes()
-        return key[:split].decode(), key[split + 1 :].decode()
+    def indexed(self, name: str) -> np.ndarray:
+        """Give the rows (int64[]) of a table that its index has: those in use."""
+        return np.flatnonzero(self.rows(name)["id_size"])
 
     def make_room(self, clicks: int, text_bytes: int) -> None:
         """Make room for so many clicks, whose pool ids and SKUs are so long together, all of them new."""
-        a = self._arrays
-        if self._grow("rows", self._count("rows") + clicks):
-            self._index_rows()
-            a["row_event"] = np.zeros(a["rows"].size, np.int32)
-        self._grow("steps", self._count("steps") + clicks)
-        self._grow_heap(2 * text_bytes + (SMALLEST_BYTES + 2) * clicks)
-        head, tail = self._span()
-        if tail - head + clicks > a["seen"].size:
-            a["seen"] = moved(a["seen"], room_for(tail - head + clicks), head, tail)
-            self._index_seen()
-        journal = a["rows"].size + a["steps"].size + a["page_dirty"].size
-        if a["journal"].size < journal:
-            a["journal"] = np.zeros(journal, np.int64)
-        self.t = Tables(**a)
+        self.ensure(rows=clicks, steps=clicks, seen=clicks, heap=2 * text_bytes + (SMALLEST_BYTES + 2) * clicks)
 
-    def _span(self) -> tuple[int, int]:
-        return int(self.clock["seen_head"][0]), int(self.clock["seen_tail"][0])
-
-    def _grow(self, name: str, needed: int) -> bool:
-        old = self._arrays[name]
-        if needed <= old.size:
-            return False
-        self._arrays[name] = enlarged(old, room_for(needed))
-        return True
-
-    def _grow_heap(self, more: int) -> None:
-        self._grow("heap", int(self.clock["heap_size"][0]) + more)
-        self._grow("page_dirty", self._arrays["heap"].size // PAGE_BYTES)
-
-    def _index_rows(self) -> None:
-        table = self._arrays["rows"]
-        slots = enlarged(self._arrays["row_index"], 2 * table.size)
-        index_rows(slots, table, np.flatnonzero(table["id_size"]))
-        self._arrays["row_index"] = slots
-
-    def _index_seen(self) -> None:
-        ring = self._arrays["seen"]
-        slots = enlarged(self._arrays["seen_index"], 2 * ring.size)
-        index_newest(slots, ring, np.arange(*self._span()) & (ring.size - 1))
-        self._arrays["seen_index"] = slots
+    def key(self, row: np.void) -> tuple[str, str]:
+        """Read a row's pool id and SKU."""
+        split, key = int(row["pool_size"]), self.text(int(row["id_at"]), int(row["id_size"]))
+        return key[:split].decode(), key[split + 1 :].decode()
 
     def changed_rows(self) -> np.ndarray:
         """Numbers (int64[]) of the rows that changed since the last `take_delta`, in the order of their first change."""
-        journal = self._journal()
-        return journal[journal >> 40 == ROWS] & _NUMBER
+        return self.journal(ROWS)
 
-    def _journal(self) -> np.ndarray:
-        return self._arrays["journal"][: self._arrays["counters"][JOURNAL_SIZE]]
-
-    def take_delta(self) -> Delta:
-        """Give what changed since the last call, and call it clean."""
-        a = self._arrays
-        tables, numbers = self._journal() >> 40, self._journal() & _NUMBER
-        delta = Delta(take(self.clock, np.zeros(1, np.intp)))
-        for code, name in enumerate(_ROW_TABLES):
-            rows = numbers[tables == code]
-            if rows.size:
-                a[name]["dirty"][rows] = 0
-                delta.rows[name] = (rows.astype(np.int32), take(a[name], rows))
-        pages = numbers[tables == PAGES]
-        if pages.size:
-            a["page_dirty"][pages] = 0
-            delta.pages = (pages * PAGE_BYTES, a["heap"].reshape(-1, PAGE_BYTES)[pages])
-        tail = int(self.clock["seen_tail"][0])
-        if tail > self._recorded:
-            delta.appended["seen"] = (self._recorded, entries(a["seen"], self._recorded, tail))
-            self._recorded = tail
-        a["counters"][JOURNAL_SIZE] = 0
-        return delta
-
-    def fold(self, delta: Delta) -> None:
-        """Apply a delta to the persistent tables; `seal()` follows the last."""
-        a = self._arrays
-        a["pool"][:] = delta.pool
-        for name, (rows, values) in delta.rows.items():
-            self._grow(name, self._count(name))
-            put(a[name], rows, values)
-        self._grow_heap(0)
-        if delta.pages is not None:
-            at, pages = delta.pages
-            a["heap"].reshape(-1, PAGE_BYTES)[at // PAGE_BYTES] = pages
-        for start, values in delta.appended.values():
-            a["seen"] = extended(a["seen"], start, values, *self._span())
-
-    def seal(self) -> None:
-        """Build what is derived from the persistent tables."""
-        a = self._arrays
-        self._recorded = self._span()[1]
-        a["row_event"] = np.zeros(a["rows"].size, np.int32)
-        self._index_rows()
-        self._index_seen()
-        self.make_room(1, 0)
+    def counting(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
+        """Say what counts for the digest: rows with clicks, steps in the queue, event ids in the window."""
+        queue, following = [], self.table("steps")["next"].tolist()
+        number = int(self.row["first_step"][0])
+        while number >= 0:
+            queue.append(number)
+            number = following[number]
+        rows = self.by_key("rows", np.flatnonzero(self.rows("rows")["step"] >= 0))
+        return {"rows": rows, "steps": np.array(queue, np.int64), "seen": remembered(self.t)}, {}

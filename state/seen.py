@@ -4,6 +4,10 @@ An id counts as seen while it is among the last `DEDUPE_EVENTS` of the pool or y
 the rule is asked at each event, and room is made only between batches, so a batch's cut never shows.
 """
 
+from typing import Any
+
+import numpy as np
+
 from state.index import find_hash, insert, remove
 from state.tables import DEDUPE_EVENTS, DEDUPE_MS
 from topics.compiled.kernels import kernel
@@ -57,3 +61,11 @@ def forget_seen(t):
         if find_hash(t.seen_index, t.seen, entry.hash_low, entry.hash_high) == slot:
             remove(t.seen_index, t.seen, slot)
         pool.seen_head += 1
+
+
+def remembered(t: Any) -> np.ndarray:
+    """Give the ring's slots (int64[]), oldest first, of the ids that count as seen, whether the others were dropped or not."""
+    pool = t.pool[0]
+    positions = np.arange(pool["seen_head"], pool["seen_tail"])
+    recent = t.seen["time"][positions & (t.seen.size - 1)] >= pool["now"] - t.limits[DEDUPE_MS]
+    return positions[recent | (positions >= pool["seen_tail"] - t.limits[DEDUPE_EVENTS])] & (t.seen.size - 1)

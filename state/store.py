@@ -4,13 +4,14 @@ Whole batches of the changelog go in, committed ones only (who reads it for us s
 is one atomic write, together with the place in the changelog where it stands: the cursor. What is lost or damaged here costs
 time, never truth: the changelog has it all.
 
-Layout: each table of each pool in pages of a fixed number of rows, under `pool NUL table NUL page (uint32, big endian)`; the
+On disk: each table of each pool in pages of a fixed number of rows, under `pool NUL table NUL page (uint32, big endian)`; the
 value is a CRC-32 of key and rows, then the rows as numpy lays them out. Rings (`movements`, `seen`) are paged by position and
-their old pages deleted, text by place in the heap. The empty key holds the cursor and how many rows and pages each table has.
+their old pages deleted, text by place in the heap. The empty key holds the cursor, the layout and version that wrote it
+(schema.py), and of each table its columns and how many rows and pages it has. A table of an older layout is read as it is; the
+first write that changes such a table converts the whole of it, in the same atomic write.
 Owner: one process at a time, by RocksDB's lock. Not here: when to write and what to do about damage (worker/snapshots.py).
 """
 
-import hashlib
 import struct
 import zlib
 from collections.abc import Iterable
@@ -18,29 +19,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import orjson
-from aiokafka.record.util import calc_crc32c
 from rocksdict import DBCompressionType, Options, Rdict, WriteBatch
 
-from state import changelog, columns, demand
-from state.pool import Delta
+from state import changelog
 from state.rows import join, put, take
+from state.schema import LAYOUT, NEARSHELF, NewerLayout, Schema, check_layout
 from state.tables import PAGE_BYTES
+from state.tableset import Delta
 from topics.errors import SnapshotUnusable
 
-VERSION = 1
-_LAYOUT = hashlib.sha256(
-    repr(
-        [
-            changelog.described(dtype)
-            for schema in (columns, demand)
-            for dtype in vars(schema).values()
-            if isinstance(dtype, np.dtype)
-        ]
-    ).encode()
-).hexdigest()
-"""What the tables of this version look like; another version's snapshots are not read."""
 STORED_BYTES = 64 << 10
 """Of a page, at most."""
 _META = b""
@@ -50,7 +40,6 @@ _LOG_BLOCK = 32 << 10
 _LOG_RECORD = struct.Struct("<IHB")  # masked CRC-32C of type and content, content's bytes, type
 _LOG_MASK = 0xA282EAD8
 _HEAP = np.dtype((np.void, PAGE_BYTES))
-_RINGS = {"movements": "movement", "seen": "seen"}
 
 
 class StoreDamaged(SnapshotUnusable):
@@ -58,7 +47,7 @@ class StoreDamaged(SnapshotUnusable):
 
 
 class StoreForeign(SnapshotUnusable):
-    """What the disk holds belongs to something else, or was written by another version; the message says what."""
+    """What the disk holds belongs to something else; the message says what."""
 
 
 class StoreInUse(SnapshotUnusable):
@@ -78,15 +67,21 @@ class Store:
         Made if missing.
     identity : dict
         What the snapshot is of; JSON. One of anything else is foreign.
+    schema : Schema
+        Of the state.
 
     Raises
     ------
     StoreDamaged, StoreForeign, StoreInUse, StoreFull
+    NewerLayout
+        A later version wrote it.
     """
 
-    def __init__(self, directory: Path, identity: dict[str, Any]):
+    def __init__(self, directory: Path, identity: dict[str, Any], schema: Schema):
         self.directory = directory
-        self._identity = {"version": VERSION, "layout": _LAYOUT, **identity}
+        self._identity = identity
+        self.schema = schema
+        self.rings = {ring.name for ring in schema.rings}
         self._db: Rdict | None = None
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +103,10 @@ class Store:
             with suppress(Exception):  # what could not be written is written another time
                 db.close()
 
+    def get(self, key: bytes) -> bytes | None:
+        """Read a page as it is stored."""
+        return self._db.get(key)
+
     def write(self, manifests: Iterable[tuple[dict[str, Any], memoryview]], cursor: dict[str, Any]) -> None:
         """Apply batches to the snapshot, all or none.
 
@@ -126,11 +125,12 @@ class Store:
         for manifest, blobs in manifests:
             for pool in manifest["pools"]:
                 deltas.setdefault(pool["pool_id"], []).append(changelog.delta_of(pool["tables"], blobs))
-        meta = {"identity": self._identity, "cursor": cursor, "pools": dict(self._meta["pools"])}
+        written = {"layout": LAYOUT, "nearshelf": NEARSHELF}
+        meta = {"identity": self._identity, "written": written, "cursor": cursor, "pools": dict(self._meta["pools"])}
         writes = WriteBatch(raw_mode=True)
         try:
             for pool_id, found in deltas.items():
-                pool = _PoolWriter(self._db, writes, pool_id, meta["pools"].get(pool_id, {}))
+                pool = _PoolWriter(self, writes, pool_id, meta["pools"].get(pool_id, {}))
                 meta["pools"][pool_id] = pool.write(found)
             text = orjson.dumps(meta)
             writes.put(_META, _sealed(_META, text))
@@ -158,24 +158,27 @@ class Store:
                 raise StoreDamaged(f"{self.directory}: pages, but nothing that says what they are")
             return {"cursor": None, "pools": {}}
         meta = orjson.loads(_unsealed(_META, value))
-        if meta["identity"] != self._identity:
-            raise StoreForeign(f"{self.directory}: a snapshot of {self._identity} expected, found {meta['identity']}")
+        check_layout(meta.get("written", {}), f"the snapshot in {self.directory}")
+        # The first version of layout 1 wrote a version and a digest of the layout into the identity.
+        found = {name: value for name, value in meta["identity"].items() if name in self._identity}
+        if found != self._identity:
+            raise StoreForeign(f"{self.directory}: a snapshot of {self._identity} expected, found {found}")
         return meta
 
     def _read_pool(self, pool_id: str, tables: dict[str, dict[str, Any]]) -> Delta:
-        read = {name: self._read_table(pool_id, name, table) for name, table in tables.items()}
+        read = {name: self.read_table(pool_id, name, table) for name, table in tables.items()}
         delta = Delta(read.pop("pool"))
         for name, values in read.items():
             if name == "heap":
                 pages = values.view(np.uint8).reshape(-1, PAGE_BYTES)
                 delta.pages = np.arange(len(pages), dtype=np.int64) * PAGE_BYTES, pages
-            elif name in _RINGS:
+            elif name in self.rings:
                 delta.appended[name] = tables[name]["first"], values
             else:
                 delta.rows[name] = np.arange(values.size, dtype=np.int32), values
         return delta
 
-    def _read_table(self, pool_id: str, name: str, table: dict[str, Any]) -> np.ndarray:
+    def read_table(self, pool_id: str, name: str, table: dict[str, Any]) -> np.ndarray:
         """Read rows `first` to `rows` of a table; a page of the heap that nobody wrote to is missing rightly."""
         dtype = _HEAP if name == "heap" else changelog.dtype_of(table["columns"])
         first, rows, found = table["first"], table["rows"], 0
@@ -198,10 +201,11 @@ class Store:
 
 
 class _PoolWriter:
-    """Puts what batches changed in one pool into a write."""
+    """Puts what batches changed in one pool into a write, in today's layout."""
 
-    def __init__(self, db: Rdict, writes: WriteBatch, pool_id: str, tables: dict[str, dict[str, Any]]):
-        self._db = db
+    def __init__(self, store: Store, writes: WriteBatch, pool_id: str, tables: dict[str, dict[str, Any]]):
+        self._store = store
+        self._schema = store.schema
         self._writes = writes
         self._pool_id = pool_id
         self._tables = {name: dict(table) for name, table in tables.items()}
@@ -209,29 +213,34 @@ class _PoolWriter:
     def write(self, deltas: list[Delta]) -> dict[str, dict[str, Any]]:
         """Write the deltas, oldest first; gives what the tables then are."""
         changes: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+        tables = self._schema.tables
         for delta in deltas:
-            for name, (rows, values) in delta.rows.items():
-                changes.setdefault(name, []).append((rows, values))
-            for name, (start, values) in delta.appended.items():
-                changes.setdefault(name, []).append((np.arange(start, start + values.size), values))
+            appended = {name: (np.arange(start, start + new.size), new) for name, (start, new) in delta.appended.items()}
+            for name, (rows, values) in (delta.rows | appended).items():
+                if name in tables:
+                    changes.setdefault(name, []).append((rows, tables[name].fitted(values)))
             if delta.pages is not None:
                 at, pages = delta.pages
                 changes.setdefault("heap", []).append((at // PAGE_BYTES, np.ascontiguousarray(pages).view(_HEAP)[:, 0]))
-        pool = deltas[-1].pool
+        pool = self._schema.head.fitted(deltas[-1].pool)
         changes["pool"] = [(np.zeros(1, np.int64), pool)]
         for name, found in changes.items():
             self._put(name, np.concatenate([rows for rows, _ in found]), join([values for _, values in found]))
-        for ring, prefix in _RINGS.items():
-            if ring in self._tables:
-                self._drop(ring, int(pool[f"{prefix}_head"][0]))
+        for ring in self._schema.rings:
+            if ring.name in self._tables:
+                self._drop(ring.name, int(pool[f"{ring.prefix}_head"][0]))
         return self._tables
 
     def _put(self, name: str, rows: np.ndarray, values: np.ndarray) -> None:
         """Replace rows of a table; of rows named twice the last stands."""
         table = self._tables.setdefault(name, {"first": 0, "rows": 0, "pages": 0, "columns": None})
-        if name != "heap":
-            table["columns"] = changelog.described(values.dtype)
-        if name in _RINGS and not table["pages"]:
+        columns = None if name == "heap" else changelog.described(values.dtype)
+        converting = table["columns"] not in (None, columns)
+        if converting:
+            rows = np.concatenate([np.arange(table["first"], table["rows"]), rows])
+            values = join([self._taken_out(name), values])
+        table["columns"] = columns
+        if name in self._store.rings and not table["pages"]:
             table["first"] = int(rows[0])
         table["rows"] = max(table["rows"], int(rows.max(initial=-1)) + 1)
         per = _rows_per_page(values.dtype)
@@ -240,7 +249,7 @@ class _PoolWriter:
         pages, starts = np.unique(rows // per, return_index=True)
         for page, start, stop in zip(pages.tolist(), starts.tolist(), [*starts[1:].tolist(), rows.size], strict=True):
             key = _key(self._pool_id, name, page)
-            stored = self._db.get(key)
+            stored = None if converting else self._store.get(key)
             table["pages"] += stored is None
             inside = rows[start:stop] - page * per
             content = np.zeros(min(per, table["rows"] - page * per), values.dtype)
@@ -249,6 +258,16 @@ class _PoolWriter:
                 put(content, slice(former.size), former)
             put(content, inside, values[start:stop])
             self._writes.put(key, _sealed(key, content.tobytes()))
+
+    def _taken_out(self, name: str) -> np.ndarray:
+        """Give all rows of a table of an older layout, in today's, and delete its pages."""
+        table = self._tables[name]
+        rows = self._store.read_table(self._pool_id, name, table)
+        per = _rows_per_page(rows.dtype)
+        for page in range(table["first"] // per, -(-table["rows"] // per)):
+            self._writes.delete(_key(self._pool_id, name, page))
+        table["pages"] = 0
+        return self._schema.tables[name].fitted(rows)
 
     def _drop(self, name: str, head: int) -> None:
         """Delete a ring's pages before position `head`."""
@@ -288,7 +307,7 @@ def _check_logs(directory: Path) -> None:
             end = at + _LOG_RECORD.size + size
             if crc == size == kind == 0 or end > len(content):  # room not written yet; cut off while it was written
                 break
-            found = calc_crc32c(content[at + _LOG_RECORD.size - 1 : end])
+            found = google_crc32c.value(bytes(content[at + _LOG_RECORD.size - 1 : end]))
             if ((found >> 15 | found << 17) + _LOG_MASK) & 0xFFFFFFFF != crc:
                 raise StoreDamaged(f"{path}: the record at byte {at} is not as it was written")
             at = end
@@ -323,7 +342,7 @@ def _shown(key: bytes) -> str:
 def _named(error: Exception, directory: Path) -> Exception:
     """Tell RocksDB's errors apart; it has one class for them all, and says in words what is wrong."""
     text = str(error)
-    if isinstance(error, StoreDamaged | StoreForeign | StoreInUse | StoreFull):
+    if isinstance(error, StoreDamaged | StoreForeign | StoreInUse | StoreFull | NewerLayout):
         return type(error)(text if str(directory) in text else f"{directory}: {text}")
     if isinstance(error, OSError):
         return StoreFull(f"{directory}: {text}")

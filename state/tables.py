@@ -6,6 +6,7 @@ changes: the journal of marks becomes the batch's delta (pool.py).
 
 import numpy as np
 
+from state.columns import SCHEMA
 from topics.compiled.bundle import bundle
 from topics.compiled.kernels import kernel
 
@@ -55,7 +56,8 @@ Tables = bundle(
 
 # Tables whose rows the journal names.
 LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES, PAGES = range(8)
-ROW_TABLES = ("locations", "skus", "cells", "orders", "lines", "refusals", "supplies")
+ROW_TABLES = tuple(table.name for table in SCHEMA.rows)
+RINGS = tuple(table.name for table in SCHEMA.rings)
 PAGE_BYTES = 64
 
 # counters

@@ -7,23 +7,16 @@ Not here: Kafka, the batch's parts (chain.py), the tables (state/).
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from state import changelog
-from state.pool import Delta
+from state.digest import digest
+from state.schema import Schema
+from state.tableset import Delta, TableSet
 from streams.batch.inputs import Inputs
 from streams.batch.pipeline import ChangelogGap, Cursor
 
-
-class State(Protocol):
-    """The tables of one pool, or of all pools of a partition."""
-
-    def take_delta(self) -> Delta: ...
-    def fold(self, delta: Delta) -> None: ...
-    def seal(self) -> None: ...
-
-
-S = TypeVar("S", bound=State)
+S = TypeVar("S", bound=TableSet)
 
 
 class GroupPipeline(ABC, Generic[S]):
@@ -45,6 +38,8 @@ class GroupPipeline(ABC, Generic[S]):
 
     topics: tuple[str, ...]
     changelog_topic: str
+    schema: Schema
+    """Of each pool's state."""
 
     def __init__(self, partition: int, partitions: int):
         self.partition = partition
@@ -123,6 +118,10 @@ class GroupPipeline(ABC, Generic[S]):
         """Build what is derived from the restored tables; once, after the last `restore`."""
         for state in self.pools.values():
             state.seal()
+
+    def digests(self) -> dict[str, str]:
+        """Give each pool's state as one number (state/digest.py)."""
+        return {pool_id.decode(): digest(state) for pool_id, state in self.pools.items()}
 
     def needs_ticks(self) -> list[bytes]:
         """Give the ids of the pools in which something waits on time: none, unless a group says otherwise."""

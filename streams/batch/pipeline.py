@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from state.pool import Delta
+from state.tableset import Delta
 from topics.codec.messages import Messages
 from topics.codec.records import Record, Records
 from topics.errors import Contradiction
@@ -126,4 +126,4 @@ class Pipeline(Protocol[D]):
         """Build what is derived from the restored tables; once, after the last `restore`."""
 
     def digests(self) -> dict[str, str]:
-        """Give each pool's state as one number (state/digest.py); slow."""
+        """Give each pool's state as one number (state/digest.py)."""

@@ -11,7 +11,6 @@ from typing import Protocol
 import numpy as np
 
 from state.demand import DemandState, drop_empty_rows
-from state.digest import digest_demand
 from state.seen import forget_seen
 from streams.batch.base import GroupPipeline
 from streams.batch.clock import Clock
@@ -57,6 +56,7 @@ class ClicksPipeline(GroupPipeline[DemandState]):
 
     topics = inputs_of("clicks")
     changelog_topic = changelog_of("clicks")
+    schema = DemandState.schema
 
     def __init__(self, partition: int, partitions: int, settings: Settings):
         super().__init__(partition, partitions)
@@ -113,10 +113,6 @@ class ClicksPipeline(GroupPipeline[DemandState]):
             stages=clock.seconds,
             timestamps=inputs.records.rows["timestamp"].copy(),
         )
-
-    def digests(self) -> dict[str, str]:
-        """Give the state as one number (state/digest.py); slow."""
-        return {_ALL_POOLS.decode(): digest_demand(self.state)}
 
     def _count(self, batch: ClickBatch) -> np.ndarray:
         """Apply the clicks; returns uint8[n], what became of each."""

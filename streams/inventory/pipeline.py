@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from state.digest import digest
 from state.pool import Limits, PoolState
 from streams.batch.base import GroupPipeline
 from streams.batch.clock import Clock
@@ -48,6 +47,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
 
     topics = INVENTORY_TOPICS
     changelog_topic = changelog_of("inventory")
+    schema = PoolState.schema
 
     def __init__(self, partition: int, partitions: int, settings: Settings):
         super().__init__(partition, partitions)
@@ -196,10 +196,6 @@ class InventoryPipeline(GroupPipeline[PoolState]):
         for key, state in self.pools.items():
             for row in state.rows("locations"):
                 self.network.pools[state.text(int(row["id_at"]), int(row["id_size"]))] = key
-
-    def digests(self) -> dict[str, str]:
-        """Give each pool's state as one number (state/digest.py); slow."""
-        return {key.decode(): digest(state) for key, state in self.pools.items()}
 
     def needs_ticks(self) -> list[bytes]:
         """Give the ids of the pools in which a hold waits to expire."""

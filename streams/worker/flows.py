@@ -30,7 +30,7 @@ from streams.worker.groups import Group
 from streams.worker.locations import LocationFeed
 from streams.worker.metrics import Metrics
 from streams.worker.recovery import Inconsistent
-from streams.worker.snapshots import Place, Snapshots
+from streams.worker.snapshots import GroupPartition, Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
 from topics.catalogue import LOCATIONS
@@ -271,10 +271,10 @@ class Flows:
             log.warning("a batch in hand was given up: the next owner's fence will settle it")
         self._count()
 
-    def _others(self, owned: set[tuple[str, int]]) -> list[tuple[Place, Callable[[], Pipeline]]]:
+    def _others(self, owned: set[tuple[str, int]]) -> list[tuple[GroupPartition, Callable[[], Pipeline]]]:
         """Name the partitions that are not owned, each with what makes its empty pipeline."""
         settings = self._app.settings
-        found: list[tuple[Place, Callable[[], Pipeline]]] = []
+        found: list[tuple[GroupPartition, Callable[[], Pipeline]]] = []
         for group in self.groups:
             count = self._partitions[group.topics[0]]
             for partition in range(count):

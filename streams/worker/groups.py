@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from config.settings import Settings
+from state.schema import Schema
 from streams.batch.pipeline import Pipeline
-from streams.worker.snapshots import Place
+from streams.worker.snapshots import GroupPartition
 from topics.catalogue import TICKS
 
 
@@ -22,13 +23,17 @@ class Group:
     changelog_topic: str
     make_pipeline: Callable[[int, int, Any], Pipeline[Any]]
     """(partition, partitions, settings) → an empty pipeline."""
+    schema: Schema
+    """Of its state."""
     expendable: tuple[str, ...] = ()
     """Topics whose records may be deleted unread."""
     reads_locations: bool = True
 
-    def place(self, partition: int, partitions: int, settings: Any) -> Place:
+    def place(self, partition: int, partitions: int, settings: Any) -> GroupPartition:
         """Name one partition of the group."""
-        return Place(f"{settings.app_id}-{self.name}-{partition}", self.changelog_topic, partition, partitions)
+        return GroupPartition(
+            f"{settings.app_id}-{self.name}-{partition}", self.changelog_topic, partition, partitions, self.schema
+        )
 
 
 def inventory_group() -> Group:
@@ -39,6 +44,7 @@ def inventory_group() -> Group:
         name="inventory",
         topics=InventoryPipeline.topics,
         changelog_topic=InventoryPipeline.changelog_topic,
+        schema=InventoryPipeline.schema,
         make_pipeline=InventoryPipeline,
         expendable=(TICKS,),
     )
@@ -53,6 +59,7 @@ def clicks_group(settings: Settings) -> Group:
         name="clicks",
         topics=ClicksPipeline.topics,
         changelog_topic=ClicksPipeline.changelog_topic,
+        schema=ClicksPipeline.schema,
         make_pipeline=ClicksPipeline,
         reads_locations=False,
     )

@@ -23,6 +23,7 @@ from typing import Any
 from confluent_kafka import KafkaException
 
 from state import changelog
+from state.schema import NewerLayout, Schema
 from state.store import Store, StoreDamaged, StoreForeign, StoreFull, StoreInUse
 from streams.batch.pipeline import ChangelogGap, Cursor, Pipeline
 from streams.kafka.reading import Interrupted, LogReader
@@ -36,14 +37,21 @@ WRITE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Which partition of which changelog a state belongs to."""
+class GroupPartition:
+    """One partition of a group of topics: whose state it is, and where its changelog is."""
 
     name: str
     """``{app id}-{group}-{partition}``."""
     changelog_topic: str
     partition: int
     partitions: int
+    schema: Schema
+    """Of the group's state."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its snapshot says it is of."""
+        return {"changelog": self.changelog_topic, "partition": self.partition, "partitions": self.partitions}
 
 
 class Snapshots:
@@ -69,19 +77,26 @@ class Snapshots:
             self._thread = threading.Thread(target=self._run, name="snapshots", daemon=True)
             self._thread.start()
 
-    def load(self, place: Place, pipeline: Pipeline, reader: LogReader, interrupted: Callable[[], bool]) -> Cursor | None:
+    def load(
+        self, place: GroupPartition, pipeline: Pipeline, reader: LogReader, interrupted: Callable[[], bool]
+    ) -> Cursor | None:
         """Load the snapshot of a partition that is not kept into an empty pipeline; `seal` is still to come.
 
         Returns
         -------
         Cursor or None
             Where the snapshot stands; None = there is none that is any good, and the pipeline is as empty as before.
+
+        Raises
+        ------
+        NewerLayout
+            A later version wrote it.
         """
         directory = _directory(self._settings, place)
         if not self._settings.snapshot_interval_ms or not directory.exists():
             return None
         try:
-            store = Store(directory, _identity(place))
+            store = Store(directory, place.identity, place.schema)
             try:
                 if store.cursor is None:
                     return None
@@ -98,12 +113,12 @@ class Snapshots:
             log.warning("no snapshot is read: %s", error)
         return None
 
-    def keep(self, place: Place) -> None:
+    def keep(self, place: GroupPartition) -> None:
         """Write this partition's snapshots from now on."""
         with self._condition:
             self._kept[place.name] = Snapshot(self._settings, place)
 
-    def release(self, place: Place) -> None:
+    def release(self, place: GroupPartition) -> None:
         """Stop; returns when its store is closed."""
         with self._condition:
             kept = self._kept.pop(place.name, None)
@@ -169,7 +184,7 @@ class Snapshots:
 class Snapshot:
     """One partition's snapshot, as it is written: one thread's."""
 
-    def __init__(self, settings: Any, place: Place):
+    def __init__(self, settings: Any, place: GroupPartition):
         self._place = place
         self._directory = _directory(settings, place)
         self._store: Store | None = None
@@ -186,7 +201,7 @@ class Snapshot:
             return
         try:
             if self._store is None:
-                self._store = Store(self._directory, _identity(self._place))
+                self._store = Store(self._directory, self._place.identity, self._place.schema)
             self._follow(self._store, reader, interrupted, passed)
         except (StoreDamaged, StoreForeign) as error:
             self.close()
@@ -194,10 +209,10 @@ class Snapshot:
         except (StoreInUse, StoreFull) as error:
             self.close()
             log.warning("no snapshot this time: %s", error)
-        except ChangelogGap as gap:
+        except (ChangelogGap, NewerLayout) as error:
             self.close()
             self._broken = True
-            log.error("no more snapshots of %s: %s", self._place.name, gap)
+            log.error("no more snapshots of %s: %s", self._place.name, error)
 
     def _follow(self, store: Store, reader: LogReader, interrupted: Callable[[], bool], passed: Callable[[str], None]) -> None:
         place = self._place
@@ -237,7 +252,7 @@ def _cursor(stored: dict[str, Any]) -> Cursor:
     return Cursor(**{**stored, "link": bytes.fromhex(stored["link"]), "locations": dict(stored["locations"])})
 
 
-def _prove(cursor: Cursor, place: Place, reader: LogReader, interrupted: Callable[[], bool]) -> None:
+def _prove(cursor: Cursor, place: GroupPartition, reader: LogReader, interrupted: Callable[[], bool]) -> None:
     """Check that the changelog has, at the snapshot's place, the batch it ends with."""
     topic, partition = place.changelog_topic, place.partition
     where = f"{topic}[{partition}] at offset {cursor.at}"
@@ -254,12 +269,8 @@ def _prove(cursor: Cursor, place: Place, reader: LogReader, interrupted: Callabl
         raise StoreForeign(f"{place.name}: {where}: batch {cursor.batch}, link {cursor.link.hex()} expected, found {shown}")
 
 
-def _directory(settings: Any, place: Place) -> Path:
+def _directory(settings: Any, place: GroupPartition) -> Path:
     return Path(settings.data_directory) / "state" / place.name
-
-
-def _identity(place: Place) -> dict[str, Any]:
-    return {"changelog": place.changelog_topic, "partition": place.partition, "partitions": place.partitions}
 
 
 def _put_aside(directory: Path, error: Exception) -> None:

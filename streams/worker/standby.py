@@ -13,11 +13,12 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 
+from state.schema import NewerLayout
 from streams.batch.pipeline import ChangelogGap, Pipeline
 from streams.kafka.clients import reading_config
 from streams.kafka.reading import LogReader
 from streams.worker.chain import Chain
-from streams.worker.snapshots import Place, Snapshots
+from streams.worker.snapshots import GroupPartition, Snapshots
 
 log = logging.getLogger("nearshelf.standby")
 
@@ -29,7 +30,7 @@ MESSAGES = 50
 class _Followed:
     """One partition's state, up to a place in its changelog."""
 
-    def __init__(self, place: Place, pipeline: Pipeline, next_offset: int | None):
+    def __init__(self, place: GroupPartition, pipeline: Pipeline, next_offset: int | None):
         self.place = place
         self.pipeline = pipeline
         self.next = next_offset
@@ -59,18 +60,18 @@ class Standby:
         self._settings = settings
         self._snapshots = snapshots
         self._lock = threading.Lock()
-        self._wanted: dict[str, tuple[Place, Any]] = {}  # name → place, what makes an empty pipeline
+        self._wanted: dict[str, tuple[GroupPartition, Any]] = {}  # name → place, what makes an empty pipeline
         self._followed: dict[tuple[str, int], _Followed] = {}  # (changelog, partition) → its state
         self._changed = False
         self._stopping = False
         self._thread: threading.Thread | None = None
 
-    def follow(self, wanted: Iterable[tuple[Place, Any]]) -> None:
+    def follow(self, wanted: Iterable[tuple[GroupPartition, Any]]) -> None:
         """Follow these partitions too; one is followed until it is taken.
 
         Parameters
         ----------
-        wanted : iterable of (Place, callable)
+        wanted : iterable of (GroupPartition, callable)
             The callable makes an empty pipeline.
         """
         if not self._settings.standby:
@@ -82,7 +83,7 @@ class Standby:
             self._thread = threading.Thread(target=self._run, name="standby", daemon=True)
             self._thread.start()
 
-    def take(self, place: Place) -> tuple[Pipeline, int | None] | None:
+    def take(self, place: GroupPartition) -> tuple[Pipeline, int | None] | None:
         """Hand over a partition's state, not sealed yet, and where to read its changelog on; None = there is none."""
         with self._lock:
             self._wanted.pop(place.name, None)
@@ -126,7 +127,11 @@ class Standby:
             known = {followed.place.name for followed in self._followed.values()}
             new = [wanted for name, wanted in self._wanted.items() if name not in known]
         for place, make in new:
-            followed = self._begin(place, make)
+            try:
+                followed = self._begin(place, make)
+            except NewerLayout as error:
+                self._give_up(place, error)
+                continue
             with self._lock:
                 if place.name in self._wanted:
                     self._followed[place.changelog_topic, place.partition] = followed
@@ -137,7 +142,7 @@ class Standby:
             ]
         consumer.assign(places)
 
-    def _begin(self, place: Place, make: Any) -> _Followed:
+    def _begin(self, place: GroupPartition, make: Any) -> _Followed:
         pipeline = make()
         with LogReader(self._settings) as reader:
             cursor = self._snapshots.load(place, pipeline, reader, lambda: self._stopping)
@@ -155,7 +160,10 @@ class Standby:
                         followed.take(message)
                     elif not message.error().retriable():
                         raise ChangelogGap(message.error().str())
-                except ChangelogGap as gap:
-                    log.error("%s is not kept warm: %s", followed.place.name, gap)
+                except (ChangelogGap, NewerLayout) as error:
                     del self._followed[key]
-                    self._wanted.pop(followed.place.name, None)
+                    self._give_up(followed.place, error)
+
+    def _give_up(self, place: GroupPartition, error: Exception) -> None:
+        log.error("%s is not kept warm: %s", place.name, error)
+        self._wanted.pop(place.name, None)

@@ -74,7 +74,7 @@ def from_snapshot(directory: Path, read: Read, partition: int, partitions: int, 
     pipeline = InventoryPipeline(partition, partitions, settings)
     identity = {"changelog": pipeline.changelog_topic, "partition": partition, "partitions": partitions}
     try:
-        store = Store(directory, identity)
+        store = Store(directory, identity, pipeline.schema)
         try:
             cursor, pools = store.cursor, store.read()
         finally:

@@ -10,7 +10,7 @@ from hypothesis import settings as how
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from streams.inventory import pipeline as inventory
+from streams.inventory import decoded, messages
 from streams.inventory.pipeline import InventoryPipeline
 from tests.fuzz import codec, inputs, worker
 from tests.fuzz.__main__ import GENERATORS, run
@@ -61,7 +61,7 @@ def test_a_record_that_raises_is_found(monkeypatch):
 
 
 def test_a_bad_record_that_costs_its_neighbour_is_found(monkeypatch):
-    decode = inventory.decode
+    decode = decoded.decode
 
     def greedy(*arguments):
         batch = decode(*arguments)
@@ -72,19 +72,19 @@ def test_a_bad_record_that_costs_its_neighbour_is_found(monkeypatch):
             batch.details[row + 1] = "a neighbour's"
         return batch
 
-    monkeypatch.setattr(inventory, "decode", greedy)
+    monkeypatch.setattr(decoded, "decode", greedy)
     assert worker.run_round("x", 500).lost
 
 
 def test_a_dead_letter_that_is_not_whole_is_found(monkeypatch):
-    letter = inventory.letter
+    letter = messages.letter
 
     def cut(record):
         return SimpleNamespace(
             key=record.key, value=record.value and record.value[:20], offset=record.offset, timestamp=record.timestamp
         )
 
-    monkeypatch.setattr(inventory, "letter", lambda topic, partition, record, *a: letter(topic, partition, cut(record), *a))
+    monkeypatch.setattr(messages, "letter", lambda topic, partition, record, *a: letter(topic, partition, cut(record), *a))
     assert "not whole" in worker.run_round("x", 100).stops[0]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from config.settings import Settings
+from state import changelog
 from streams.batch.pipeline import Outcome, Segment
 from streams.demand.pipeline import ClicksPipeline
 from streams.inventory.pipeline import InventoryPipeline
@@ -83,6 +84,7 @@ def changelog_hash(outcomes: Iterable[Outcome]) -> str:
 
 def hashes(seed: int) -> dict[str, str]:
     """Play one seed's inventory and click logs; every third seed with windows that end within the log."""
+    changelog.NEARSHELF = "golden"  # a release changes no hash
     small, size = seed % 3 == 0, 1 + seed * 7 % 60
     changed, step_ms = (SMALL_INVENTORY, 400_000) if small else ({}, 700)
     log = make_log(seed, INVENTORY_RECORDS, step_ms=step_ms, **changed)

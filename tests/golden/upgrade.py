@@ -1,8 +1,9 @@
-"""What a version of nearshelf leaves behind, kept small: its changelog, its snapshot, and what it would have answered next.
+"""What a version of nearshelf leaves behind, kept small: its changelog, its snapshot, and what it answered next.
 
-`python -m tests.golden.upgrade DIRECTORY` writes, for the inventory and the clicks, `{group}.json.gz` (settings, input batches,
-each batch's changelog record, link and outputs) and `{group}-snapshot.tar.gz` (the store of the first `KEPT` batches).
-Every version that changes a layout adds the directory that the version before it wrote; all of them must restore.
+`python -m tests.golden.upgrade write DIRECTORY` writes, for the inventory and the clicks, `{group}.json.gz` (settings, input
+batches, each batch's changelog record, link and outputs) and `{group}-snapshot.tar.gz` (the store of the first `KEPT` batches).
+`... check DIRECTORY` restores from both and compares the answers. Before a version changes a schema, the version before it
+writes its directory, tests/fixtures/v{version}; all of them must restore.
 """
 
 import gzip
@@ -13,6 +14,7 @@ import sys
 import tarfile
 import tempfile
 from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,15 @@ from typing import Any
 from state import changelog
 from state.store import Store
 from streams.batch.pipeline import Cursor, LocationChange, Outcome
+from streams.demand.pipeline import ClicksPipeline
 from streams.inventory.pipeline import InventoryPipeline
-from streams.worker.snapshots import Place, _identity
+from streams.worker.snapshots import GroupPartition, _cursor
 from tests.golden.logs import SMALL_CLICKS, clicks_pipeline, make_clicks, play_clicks
-from tests.inventory_log import LogRecord, make_log, play, settings
+from tests.inventory_log import LogRecord, make_log, play, segments, settings
 
 RECORDS, SIZE, KEPT = 480, 30, 12
 SEED = 7
+PIPELINES: dict[str, Any] = {"inventory": InventoryPipeline, "clicks": ClicksPipeline}
 
 
 def _text(content: bytes | None) -> str | None:
@@ -37,12 +41,16 @@ def _bytes(text: str | None) -> bytes | None:
     return None if text is None else b64decode(text)
 
 
-def _written(outcome: Outcome) -> dict[str, Any]:
+def _bare(content: bytes | None) -> bytes | None:
+    return content
+
+
+def _written(outcome: Outcome, form: Callable[[bytes | None], Any] = _text) -> dict[str, Any]:
     outputs = {
-        topic: [[_text(message["key"]), _text(message["value"])] for message in messages]
+        topic: [(form(message["key"]), form(message["value"])) for message in messages]
         for topic, messages in outcome.outputs.items()
     }
-    return {"changelog": _text(outcome.changelog), "link": outcome.link.hex(), "outputs": outputs}
+    return {"changelog": form(outcome.changelog), "link": outcome.link.hex(), "outputs": outputs}
 
 
 def _record(record: LogRecord) -> list:
@@ -50,7 +58,7 @@ def _record(record: LogRecord) -> list:
 
 
 def write_group(
-    directory: Path, group: str, place: Place, records: list[LogRecord], locations: list[LocationChange],
+    directory: Path, group: str, place: GroupPartition, records: list[LogRecord], locations: list[LocationChange],
     changed: dict[str, Any], outcomes: list[Outcome],
 ) -> None:  # fmt: skip
     """Write one group's log, and a snapshot of its first batches."""
@@ -65,7 +73,7 @@ def write_group(
     with gzip.GzipFile(directory / f"{group}.json.gz", "wb", mtime=0) as file:
         file.write(json.dumps(told).encode())
     with tempfile.TemporaryDirectory() as scratch:
-        store = Store(Path(scratch) / "snapshot", _identity(place))
+        store = Store(Path(scratch) / "snapshot", place.identity, place.schema)
         kept = outcomes[:KEPT]
         manifests = [changelog.manifest_of(outcome.changelog) for outcome in kept]
         inputs = {given["topic"]: given["next"] for manifest, _ in manifests for given in manifest["inputs"]}
@@ -101,17 +109,81 @@ def unpack_snapshot(directory: Path, group: str, into: Path) -> Path:
     return into / "snapshot"
 
 
-def main(directory: Path) -> None:
+def place_of(group: str) -> GroupPartition:
+    """The partition that a group's log is of."""
+    made = PIPELINES[group]
+    return GroupPartition(f"old-{group}-0", made.changelog_topic, 0, 1, made.schema)
+
+
+def empty(group: str, told: dict[str, Any]) -> Any:
+    """An empty pipeline with the settings of a log."""
+    return PIPELINES[group](0, 1, settings(**told["settings"]))
+
+
+def from_changelog(group: str, told: dict[str, Any]) -> Any:
+    """A pipeline restored from the records of the first batches."""
+    pipeline = empty(group, told)
+    for batch in told["batches"][: told["kept"]]:
+        pipeline.restore(batch["changelog"], batch["link"])
+    pipeline.seal()
+    return pipeline
+
+
+def from_store(group: str, told: dict[str, Any], store: Store) -> Any:
+    """A pipeline loaded from a snapshot."""
+    pipeline = empty(group, told)
+    pipeline.load(_cursor({"locations": [], "inputs": {}, "at": 0, "next": 0} | store.cursor), store.read())
+    pipeline.seal()
+    return pipeline
+
+
+def answer(pipeline: Any, told: dict[str, Any]) -> Iterator[tuple[int, Outcome]]:
+    """Process the batches that follow the pipeline's last; each with its place in the log."""
+    for number in range(pipeline.sequence, len(told["batches"])):
+        records = told["records"][number * told["size"] : (number + 1) * told["size"]]
+        yield number, pipeline.process(pipeline.decode(segments(records)), [])
+
+
+def check(directory: Path) -> Iterator[str]:
+    """Restore each group from changelog and from snapshot, and process the rest; gives what is not as it was."""
+    for group in PIPELINES:
+        told = read_group(directory, group)
+        with tempfile.TemporaryDirectory() as scratch:
+            place = place_of(group)
+            store = Store(unpack_snapshot(directory, group, Path(scratch)), place.identity, place.schema)
+            restored = {"changelog": from_changelog(group, told), "snapshot": from_store(group, told, store)}
+            if restored["changelog"].digests() != restored["snapshot"].digests():
+                yield f"{group}: changelog and snapshot give different states"
+            for source, pipeline in restored.items():
+                for number, outcome in answer(pipeline, told):
+                    if _written(outcome, _bare)["outputs"] != told["batches"][number]["outputs"]:
+                        yield f"{group} from {source}: batch {number + 1} has other outputs"
+                    # The snapshot goes on, at first with records of the old layout.
+                    if source == "snapshot":
+                        record = told["batches"][number]["changelog"] if number < told["kept"] + 2 else outcome.changelog
+                        store.write([changelog.manifest_of(record)], {"batch": number + 1, "link": outcome.link.hex()})
+                        if number in (told["kept"], len(told["batches"]) - 1):
+                            again = from_store(group, told, store)
+                            if again.digests() != pipeline.digests():
+                                yield f"{group}: the snapshot of batch {number + 1} gives another state"
+            store.close()
+
+
+def write(directory: Path) -> None:
+    """Write what this version leaves behind."""
     directory.mkdir(parents=True, exist_ok=True)
-    log = make_log(SEED, RECORDS)
-    place = Place("old-inventory-0", "inventory-changelog.v1", 0, 1)
+    log, clicks = make_log(SEED, RECORDS), make_clicks(SEED, RECORDS)
     outcomes = play(InventoryPipeline(0, 1, settings()), log, SIZE)
-    write_group(directory, "inventory", place, log.records, log.locations, {}, outcomes)
-    clicks = make_clicks(SEED, RECORDS)
-    place = Place("old-clicks-0", "clicks-changelog.v1", 0, 1)
+    write_group(directory, "inventory", place_of("inventory"), log.records, log.locations, {}, outcomes)
     written = play_clicks(clicks_pipeline(**SMALL_CLICKS), clicks, SIZE)
-    write_group(directory, "clicks", place, clicks, [], SMALL_CLICKS, written)
+    write_group(directory, "clicks", place_of("clicks"), clicks, [], SMALL_CLICKS, written)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    what, where = sys.argv[1], Path(sys.argv[2])
+    if what == "write":
+        write(where)
+    else:
+        faults = list(check(where))
+        print("\n".join(faults) or f"{where}: restored, and answers as it did")
+        sys.exit(bool(faults))

@@ -14,6 +14,7 @@ import numpy as np
 
 from config.settings import Settings
 from state.changelog import FIRST_LINK, next_link
+from state.columns import SCHEMA
 from streams.batch.pipeline import ChangelogGap, LocationChange, Outcome, Segment
 from streams.worker import app, flows
 from streams.worker.groups import Group
@@ -142,7 +143,7 @@ def doubtful(doubt_at):
     return passed
 
 
-GROUP = Group("counting", TOPICS, CHANGELOG, CountingPipeline, expendable=("ticks.v1",))
+GROUP = Group("counting", TOPICS, CHANGELOG, CountingPipeline, SCHEMA, expendable=("ticks.v1",))
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")

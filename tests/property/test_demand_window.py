@@ -89,22 +89,22 @@ def letters(outcomes):
 
 def contents(state):
     """All that decides further answers, whatever the row numbers; checks the tables' own invariants on the way."""
-    rows, steps, clock = state.rows("rows"), state.rows("steps"), state.clock[0]
+    rows, steps, clock = state.rows("rows"), state.rows("steps"), state.row[0]
     queue, number = [], int(clock["first_step"])
     sums = {}
     while number >= 0:
         step = steps[number]
         found = [int(step[name]) for name in ("views", "carts", "checkouts")]
-        queue.append((state.text(rows[step["row"]]), int(step["start"]), *found))
+        queue.append((state.key(rows[step["row"]]), int(step["start"]), *found))
         sums[int(step["row"])] = [a + b for a, b in zip(sums.get(int(step["row"]), [0, 0, 0]), found, strict=True)]
         number = int(step["next"])
     live = {i: row for i, row in enumerate(rows) if row["id_size"]}
     assert sums == {i: [int(row[name]) for name in ("views", "carts", "checkouts")] for i, row in live.items()}
     assert sorted(state.t.row_index[state.t.row_index >= 0].tolist()) == sorted(live)
     assert not any(state.t.counters) and not rows["dirty"].any() and not steps["dirty"].any()
-    named = sorted((*state.text(row), int(row["version"]), int(row["updated_at"])) for row in live.values())
+    named = sorted((*state.key(row), int(row["version"]), int(row["updated_at"])) for row in live.values())
     tail, now = int(clock["seen_tail"]), int(clock["now"])
-    seen = state.seen()[["hash_low", "hash_high", "time"]].tolist()
+    seen = state.ring("seen")[1][["hash_low", "hash_high", "time"]].tolist()
     inside = [
         entry
         for i, entry in enumerate(seen)

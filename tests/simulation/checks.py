@@ -19,7 +19,7 @@ from streams.batch.inputs import Inputs
 from streams.batch.pipeline import LocationChange, Pipeline, Segment
 from streams.worker.chain import Chain
 from streams.worker.groups import Group
-from streams.worker.snapshots import Place, _cursor, _identity
+from streams.worker.snapshots import GroupPartition, _cursor
 from tests.simulation.clients import Message
 from tests.simulation.kafka import MARKER, Cluster, Entry, Partition
 
@@ -120,11 +120,13 @@ def folded(cluster: Cluster, group: Group, number: int, settings: Any) -> Pipeli
     return pipeline
 
 
-def stored(cluster: Cluster, group: Group, number: int, settings: Any, directory: Path, place: Place) -> Pipeline | None:
+def stored(
+    cluster: Cluster, group: Group, number: int, settings: Any, directory: Path, place: GroupPartition
+) -> Pipeline | None:
     """A pipeline loaded from a snapshot, with the changelog's tail; None if the snapshot is damaged or of another history."""
     pipeline = _empty(cluster, group, number, settings)
     try:
-        store = Store(directory, _identity(place))
+        store = Store(directory, place.identity, place.schema)
     except (StoreDamaged, StoreForeign):
         return None
     try:

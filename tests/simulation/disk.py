@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from state.store import Store
-from streams.worker.snapshots import Place, _identity
+from streams.worker.snapshots import GroupPartition
 
 SHARED_MEMORY = Path("/dev/shm")
 TROUBLES = {
@@ -54,7 +54,7 @@ class Disks:
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(self.directory(number), copy)
 
-    def trouble(self, number: int, kind: str, places: dict[str, Place]) -> bool:
+    def trouble(self, number: int, kind: str, places: dict[str, GroupPartition]) -> bool:
         """Do it to a worker that is not running; False if there is nothing to do it to."""
         found = self.places(number)
         if kind == "snapshot:old":
@@ -97,10 +97,10 @@ class Disks:
         chosen.write_bytes(bytes(content))
 
 
-def _fork(directory: Path, place: Place) -> bool:
+def _fork(directory: Path, place: GroupPartition) -> bool:
     """Make a snapshot claim another history: the same place in the log, another link."""
     try:
-        store = Store(directory, _identity(place))
+        store = Store(directory, place.identity, place.schema)
     except Exception:  # damaged already
         return False
     cursor = store.cursor

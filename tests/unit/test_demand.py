@@ -264,7 +264,7 @@ def test_memory_follows_the_window_not_the_history():
     # A batch's new rows are made before those that it emptied are free.
     assert len(state.rows("rows")) <= 11 * 20
     assert len(state.rows("steps")) <= 11 * 20
-    assert int(state.clock["heap_size"][0]) <= 11 * 20 * 16
+    assert int(state.row["heap_size"][0]) <= 11 * 20 * 16
     assert state.t.seen.size == 256
 
 

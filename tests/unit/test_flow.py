@@ -161,7 +161,7 @@ class Bench:
             fetch_again=lambda flow, topic, found: self.sought.append((topic, found)),
             failed=self.failures.append,
         )
-        group = Group("g", (A, B), "changelog", lambda *given: Counting(self.ledger, *given))
+        group = Group("g", (A, B), "changelog", lambda *given: Counting(self.ledger, *given), None)
         self.flow = PartitionFlow(group, 0, 1, self.shared)
 
     def start(self):

@@ -404,7 +404,7 @@ def test_a_partition_of_which_a_topic_is_missing_is_refused():
         on_partitions_revoked=signals, on_partitions_assigned=signals, on_rebalance_complete=signals,
         on_before_shutdown=signals, settings=SimpleNamespace(app_id="t"),
     )  # fmt: skip
-    flows = Flows(app, [Group("g", ("a", "b"), "log", None), Group("clicks", ("c",), "clog", None)], ())
+    flows = Flows(app, [Group("g", ("a", "b"), "log", None, None), Group("clicks", ("c",), "clog", None, None)], ())
     flows._partitions = {"a": 2, "b": 2, "c": 3}
     whole = [TP("a", 0), TP("b", 0), TP("c", 2)]
     assert flows._owned(whole) == {("g", 0), ("clicks", 2)}

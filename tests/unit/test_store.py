@@ -10,6 +10,7 @@ import pytest
 
 from config.settings import load_settings
 from state import changelog
+from state.columns import SCHEMA
 from state.digest import digest
 from state.store import Store, StoreDamaged, StoreForeign, StoreFull, StoreInUse
 from streams.batch.pipeline import Cursor
@@ -56,11 +57,11 @@ def digests(pipeline):
 
 def test_what_was_written_in_pieces_is_read_whole_by_another_process_of_later(directory, history):
     pipeline, outcomes = history
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     assert store.cursor is None
     write(store, outcomes)
     store.close()
-    again = Store(directory, IDENTITY)
+    again = Store(directory, IDENTITY, SCHEMA)
     assert again.cursor == cursor_at(outcomes[-1].sequence)
     assert loaded(again).digests() == pipeline.digests()
     again.close()
@@ -68,7 +69,7 @@ def test_what_was_written_in_pieces_is_read_whole_by_another_process_of_later(di
 
 def test_each_write_leaves_the_state_of_its_last_batch(directory, history):
     _, outcomes = history
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     for count in (1, 2, 40):
         start = store.cursor["batch"] if store.cursor else 0
         write(store, outcomes[start:count])
@@ -85,7 +86,7 @@ def test_what_the_pool_forgets_leaves_the_disk(directory):
     limits = {"dedupe_events": 50, "dedupe_hours": 0}
     pipeline = InventoryPipeline(0, 1, load_settings(bootstrap_servers="nowhere:1", **limits))
     outcomes = play(pipeline, make_log(5, 12_000, step_ms=1_000, **limits), 500)
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, [outcome for outcome in outcomes if outcome.changelog])
     meta = store._meta["pools"]
     for pool_id, state in ((key.decode(), state) for key, state in pipeline.pools.items()):
@@ -101,18 +102,18 @@ def test_what_the_pool_forgets_leaves_the_disk(directory):
 
 
 def test_a_store_of_something_else_is_foreign(directory, history):
-    Store(directory, IDENTITY | {"partition": 1}).close()
-    store = Store(directory, IDENTITY | {"partition": 1})
+    Store(directory, IDENTITY | {"partition": 1}, SCHEMA).close()
+    store = Store(directory, IDENTITY | {"partition": 1}, SCHEMA)
     write(store, history[1][:1])
     store.close()
     with pytest.raises(StoreForeign, match=r"'partition': 0.* expected, found .*'partition': 1"):
-        Store(directory, IDENTITY)
+        Store(directory, IDENTITY, SCHEMA)
 
 
 def test_a_store_that_is_open_elsewhere_is_in_use(directory):
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     with pytest.raises(StoreInUse, match=str(directory)):
-        Store(directory, IDENTITY)
+        Store(directory, IDENTITY, SCHEMA)
     store.close()
 
 
@@ -122,7 +123,7 @@ def files(directory, suffix):
 
 @pytest.mark.parametrize("place", [0.1, 0.3, 0.5, 0.7, 0.9])
 def test_a_flipped_bit_is_found(directory, history, place):
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, history[1])
     store._db.flush()
     store.close()
@@ -131,13 +132,13 @@ def test_a_flipped_bit_is_found(directory, history, place):
     content[int(place * len(content))] ^= 4
     path.write_bytes(content)
     with pytest.raises(StoreDamaged, match=str(directory)):
-        Store(directory, IDENTITY).read()
+        Store(directory, IDENTITY, SCHEMA).read()
 
 
 @pytest.mark.parametrize("bit", range(8))
 @pytest.mark.parametrize("name", ["MANIFEST-*", "*.log"])
 def test_a_flipped_bit_in_a_records_type_is_found_before_rocksdb_reads_it_for_ever(directory, history, name, bit):
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, history[1])
     found = directory.with_name("left by a worker that was killed")
     shutil.copytree(directory, found)
@@ -148,12 +149,12 @@ def test_a_flipped_bit_in_a_records_type_is_found_before_rocksdb_reads_it_for_ev
     content[second + 6] ^= 1 << bit
     path.write_bytes(content)
     with pytest.raises(StoreDamaged, match=f"{path}: the record at byte {second} is not as it was written"):
-        Store(found, IDENTITY)
+        Store(found, IDENTITY, SCHEMA)
 
 
 def test_a_page_that_is_not_what_was_written_is_named(directory, history):
     """RocksDB's own checksums are right here: the damage happened before it was given the page."""
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, history[1])
     key = b"uk\0cells\0\0\0\0\0"
     value = bytearray(store._db[key])
@@ -165,7 +166,7 @@ def test_a_page_that_is_not_what_was_written_is_named(directory, history):
 
 
 def test_a_page_in_the_place_of_another_is_found(directory, history):
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, history[1])
     store._db[b"uk\0cells\0\0\0\0\0"] = store._db[b"uk\0lines\0\0\0\0\0"]
     with pytest.raises(StoreDamaged, match="table cells, page 0"):
@@ -175,18 +176,18 @@ def test_a_page_in_the_place_of_another_is_found(directory, history):
 
 @pytest.mark.parametrize("key", [b"uk\0cells\0\0\0\0\0", b"uk\0heap\0\0\0\0\0", b""])
 def test_a_missing_page_is_found(directory, history, key):
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, history[1])
     store._db.delete(key)
     store.close()
     with pytest.raises(StoreDamaged):
-        Store(directory, IDENTITY).read()
+        Store(directory, IDENTITY, SCHEMA).read()
 
 
 @pytest.mark.parametrize("suffix", ["sst", "log"])
 def test_a_truncated_file_is_found_or_leaves_an_older_snapshot_whole(directory, history, suffix):
     _, outcomes = history
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, outcomes[:35])
     if suffix == "sst":
         store._db.flush()
@@ -194,7 +195,7 @@ def test_a_truncated_file_is_found_or_leaves_an_older_snapshot_whole(directory, 
     path = files(directory, suffix)[-1]
     os.truncate(path, path.stat().st_size // 2)
     try:
-        store = Store(directory, IDENTITY)
+        store = Store(directory, IDENTITY, SCHEMA)
         found = loaded(store) if store.cursor else InventoryPipeline(0, 1, SETTINGS)
     except StoreDamaged:
         return
@@ -220,7 +221,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_leaves_the_snapshot_where_it_stood(small_disk, history):
     pipeline, outcomes = history
     directory = small_disk / "state" / "shop"
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, outcomes[:7])
     (small_disk / "filler").write_bytes(bytes(shutil.disk_usage(small_disk).free - 8192))
     with pytest.raises(StoreFull, match="No space left"):
@@ -229,7 +230,7 @@ def test_a_full_disk_leaves_the_snapshot_where_it_stood(small_disk, history):
     stood_at = store.cursor
     store.close()
     (small_disk / "filler").unlink()
-    again = Store(directory, IDENTITY)
+    again = Store(directory, IDENTITY, SCHEMA)
     assert again.cursor == stood_at
     write(again, outcomes[stood_at["batch"] :])
     assert loaded(again).digests() == pipeline.digests()
@@ -237,7 +238,7 @@ def test_a_full_disk_leaves_the_snapshot_where_it_stood(small_disk, history):
 
 
 def test_a_write_is_all_or_nothing_in_what_it_says_it_holds(directory, history):
-    store = Store(directory, IDENTITY)
+    store = Store(directory, IDENTITY, SCHEMA)
     write(store, history[1][:3])
     meta = orjson.loads(bytes(store._db[b""])[4:])
     assert meta["cursor"] == cursor_at(3)
