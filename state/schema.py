@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from topics.errors import WrongUse
+
 LAYOUT = 1
 """Number of the schemas' layout; raised with each change of a schema (tests/unit/test_schema.py has the fingerprints)."""
 
@@ -23,7 +25,7 @@ NEARSHELF = version("nearshelf")
 """This version."""
 
 
-class NewerLayout(Exception):
+class NewerLayout(WrongUse):
     """What was read was written by a later version, whose layout is unknown here; the message names both versions."""
 
 

@@ -5,7 +5,8 @@ NearshelfError
 │   ├── SettingsError         a setting is unknown, or its value is wrong
 │   ├── EntriesError          a file that people write is missing or wrong
 │   ├── MissingTopics         the cluster lacks topics
-│   └── CannotStart           the cluster, or this machine, is not as a worker needs it
+│   ├── CannotStart           the cluster, or this machine, is not as a worker needs it
+│   └── NewerLayout           a later version wrote the changelog or the snapshot
 ├── AnswerIsNo                it was tried, and the answer is no; exit status 1
 │   ├── TopicMismatch         an existing topic would give wrong results
 │   ├── DemoFailed            the demo can't go on
@@ -24,7 +25,7 @@ NearshelfError
 │   └── Deleted               the audit has yet to read a record that is gone
 ├── SnapshotUnusable          a snapshot can't be read or written; the changelog has all of it
 │   ├── StoreDamaged          the disk holds something else than was written
-│   ├── StoreForeign          the snapshot belongs to another partition or version
+│   ├── StoreForeign          the snapshot belongs to another partition or changelog
 │   ├── StoreInUse            another process has the snapshot open
 │   └── StoreFull             the disk takes no more
 ├── NotCommitted              what became of a batch that was to be committed
