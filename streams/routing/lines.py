@@ -21,7 +21,7 @@ from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
 from state.tables import View
 from streams.routing.few import route_few
 from streams.routing.many import route_many
-from streams.routing.policy import NEAREST
+from streams.routing.policy import IN_FORCE
 from streams.routing.scratch import EXACT_LINES, allocate_scratch
 from topics.compiled.kernels import inner_kernel, keep_with
 
@@ -46,7 +46,7 @@ def _signature():
     rows = numba.typeof(np.zeros(1, np.int32))
     return types.int64(
         numba.typeof(view),
-        numba.typeof(allocate_scratch(1, 1, NEAREST)),
+        numba.typeof(allocate_scratch(1, 1, IN_FORCE)),
         types.int64,
         rows,
         rows,
@@ -64,7 +64,7 @@ def compile_route_lines():
     return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)
 
 
-def make_scratch(location_count, line_capacity=1000, policy=NEAREST):
+def make_scratch(location_count, line_capacity=1000, policy=IN_FORCE):
     """Allocate the working memory of one routing thread.
 
     Parameters
