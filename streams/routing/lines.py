@@ -1,10 +1,9 @@
 """Routing of several lines, or of a pickup, behind one function pointer.
 
-What numba compiles into a caller, it optimises again with that caller, and with each caller's caller: the routing of several
-lines, linked into the engine, made its compilation minutes long. Called at an address it is compiled once; the call
-costs some 20 ns.
-The address is a plain number in the Scratch: numba looks up the type of a function object at each call from Python, and
-with it that of all arrays beside it, for half a millisecond.
+numba compiles a function again into each of its callers, and into their callers. So the routing of several lines made the
+engine's compilation minutes long. A function called at an address is compiled once; the call costs some 20 ns.
+The address is a plain number in the Scratch. A function object there would cost half a millisecond at each call from Python,
+since numba would look up its type, and with it the types of all arrays beside it.
 Owner: kernel.py calls it; `make_scratch` compiles it.
 """
 

@@ -271,7 +271,7 @@ def _inventory_kernel(first, at, out, spans_out, cells, rows, skus, locations, h
 
 
 def _messages(write: Callable, count: int, usual_bytes: int, *columns) -> Messages:
-    """Let a kernel write `count` records, in a buffer that grows as it asks."""
+    """Have a kernel write `count` records; while they do not all fit, the buffer is made larger."""
     out = np.empty(usual_bytes * (count + 1), np.uint8)
     spans = np.empty((count, 3), np.int64)
     done, at = write(0, 0, out, spans, *columns)
