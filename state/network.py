@@ -4,7 +4,7 @@ A location keeps the offset of the `locations.v1` record in force, so that recor
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ def location_row(state: PoolState, location_id: bytes) -> int:
     return int(find_location(state.t, text, 0, text.size))
 
 
-def flags_of(enabled: bool, capabilities: list[str]) -> int:
+def flags_of(enabled: bool, capabilities: Sequence[str]) -> int:
     """Pack what a location may do."""
     return ENABLED * enabled | SHIPS * ("ship" in capabilities) | PICKS_UP * ("pickup" in capabilities)
 

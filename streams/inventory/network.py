@@ -17,7 +17,7 @@ from topics.reasons import DeadLetter
 
 _KINDS = tuple(CAPABILITIES)
 # A location's fields that stand in its row under the same name.
-_COLUMNS = [name for name in LocationRecord.model_fields if name in LOCATION.names]
+_COLUMNS = [name for name in LocationRecord.model_fields if name in (LOCATION.names or ())]
 
 
 class Network:

@@ -55,7 +55,7 @@ def _signature() -> Any:
 def compile_route_lines() -> Any:
     """Compile `route_lines`, which is kept on disk like every kernel; `.address` is what kernels call."""
     keep_with(route_lines.py_func)
-    return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)
+    return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)  # type: ignore[call-arg]  # numba has it
 
 
 def make_scratch(location_count: int, line_capacity: int = 1000, policy: int = IN_FORCE) -> Bundle:
