@@ -4,6 +4,8 @@ A location keeps the offset of the `locations.v1` record in force, so that recor
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -28,25 +30,15 @@ def location_row(state: PoolState, location_id: bytes) -> int:
     return int(find_location(state.t, text, 0, text.size))
 
 
-def flags_of(enabled: bool, capabilities: list[str]) -> int:
+def flags_of(enabled: bool, capabilities: Sequence[str]) -> int:
     """Pack what a location may do."""
     return ENABLED * enabled | SHIPS * ("ship" in capabilities) | PICKS_UP * ("pickup" in capabilities)
 
 
-def put_location(
-    state: PoolState,
-    location_id: bytes,
-    *,
-    latitude: float,
-    longitude: float,
-    kind: int,
-    flags: int,
-    priority: int,
-    daily_capacity: int,
-    source: tuple[int, int],
-) -> bool:
+def put_location(state: PoolState, location_id: bytes, columns: Mapping[str, Any], source: tuple[int, int]) -> bool:
     """Add or change a location as of a `locations.v1` record (`source` = partition, offset).
 
+    `columns` are LOCATION's, latitude and longitude among them; None, as in a record, is -1 in the row.
     Returns False if that record, or a later one, is in force already.
     """
     row = location_row(state, location_id)
@@ -57,12 +49,11 @@ def put_location(
         row = _add_location(state, location_id)
     location = state.t.locations[row]
     former_z = location["z"]
-    location["x"], location["y"], location["z"] = unit_vector(latitude, longitude)
+    location["x"], location["y"], location["z"] = unit_vector(columns["latitude"], columns["longitude"])
     if known and location["z"] != former_z:
         relink_cells(state.t, row)
-    location["latitude"], location["longitude"] = latitude, longitude
-    location["kind"], location["flags"] = kind, flags
-    location["priority"], location["daily_capacity"] = priority, daily_capacity
+    for name, value in columns.items():
+        location[name] = -1 if value is None else value
     location["source_partition"], location["source_offset"] = source
     _mark(state, row)
     return True

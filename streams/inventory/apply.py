@@ -16,7 +16,7 @@ from state.stock import find_location, forget_movements
 from state.tables import BLOCKS_TAIL, HOLD_COUNT, LONGEST_ORDER
 from streams.inventory.decide import N_DECISIONS, N_LINES
 from streams.inventory.fulfilments import apply_fulfilment
-from streams.inventory.order_events import NOBODY, cancel_order, drop_order, place_order
+from streams.inventory.order_events import NO_ORDER, cancel_order, drop_order, place_order
 from streams.inventory.stock_events import STALE, apply_stock
 from streams.inventory.waiting import serve
 from topics.compiled.kernels import kernel
@@ -70,7 +70,7 @@ def _expire_due(t, out, event_row, work):
 def _apply_one(t, event, event_row, lines, buffer, work, tag):
     """Apply one event; (0, `STALE` or reasons.DeadLetter; the order to decide on; its status), see order_events.py."""
     if Kind.UNDECODED < event.kind <= Kind.RELEASE:
-        return apply_stock(t, event, event_row, buffer), NOBODY, 0
+        return apply_stock(t, event, event_row, buffer), NO_ORDER, 0
     if event.kind in (Kind.PLACED, Kind.HELD):
         return place_order(t, event, event_row, lines, buffer)
     if event.kind == Kind.CANCELLED:
@@ -103,7 +103,7 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
         if not _has_room(t, out, work, event.line_count):
             return k
         if event.kind == Kind.LOCATION:
-            serve(t, out, NOBODY, 0, event_row, work, True)
+            serve(t, out, NO_ORDER, 0, event_row, work, True)
             continue
         if event.timestamp > t.pool[0].now:
             t.pool[0].now = event.timestamp

@@ -12,7 +12,7 @@ from state.orders import promise_line, wait_line
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
 from topics import columns as c
-from topics.compiled.bundle import bundle
+from topics.compiled.bundle import Bundle, bundle
 from topics.compiled.kernels import allocating_kernel, kernel
 from topics.reasons import Status
 
@@ -35,7 +35,7 @@ Work = bundle(
 )
 
 
-def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -> Work:
+def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -> Bundle:
     """Allocate scratch for orders of so many lines, among so many orders and locations."""
 
     def lines() -> np.ndarray:
@@ -52,7 +52,7 @@ def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -
     )
 
 
-def make_decisions(decisions: int, lines: int) -> Decisions:
+def make_decisions(decisions: int, lines: int) -> Bundle:
     """Allocate room for so many decisions, with so many lines in all."""
     return Decisions(
         np.empty(decisions, c.DECISION),

@@ -13,7 +13,7 @@ from state.orders import close_order, find_order, refuse, split_line
 from state.stock import cell_row, find_location, is_counted, move_stock, reserve, within_bounds
 from state.tables import LINES, MAX_CELLS, mark
 from streams.inventory.decide import is_open
-from streams.inventory.order_events import NOBODY, is_named
+from streams.inventory.order_events import NO_ORDER, is_named
 from topics import columns as c
 from topics.compiled.kernels import kernel
 from topics.reasons import DeadLetter, Kind, ShipmentKind
@@ -29,10 +29,10 @@ def apply_fulfilment(t, event, event_row, lines, buffer, work, tag):
     """Apply what a location answers to a shipment."""
     order_row = find_order(t, buffer, event.reference_at, event.reference_size)
     if order_row < 0:
-        return DeadLetter.UNKNOWN_ORDER, NOBODY, 0
+        return DeadLetter.UNKNOWN_ORDER, NO_ORDER, 0
     location = find_location(t, buffer, event.location_at, event.location_size)
     if location < 0:
-        return DeadLetter.UNKNOWN_LOCATION, NOBODY, 0
+        return DeadLetter.UNKNOWN_LOCATION, NO_ORDER, 0
     sequence, number = _shipment_of(t, buffer, event.shipment_at, event.shipment_size, tag)
     n = 0
     row = t.orders[order_row].first_line
@@ -43,20 +43,20 @@ def apply_fulfilment(t, event, event_row, lines, buffer, work, tag):
             n += 1
         row = line.next
     if n == 0:
-        return DeadLetter.UNKNOWN_SHIPMENT, NOBODY, 0
+        return DeadLetter.UNKNOWN_SHIPMENT, NO_ORDER, 0
     first = t.lines[work.rows[0]]
     place = first.location
     if event.kind == Kind.COLLECTED and first.shipment_kind == ShipmentKind.TRANSFER:
         place = t.orders[order_row].pickup_location
     if event.kind != Kind.RETURNED and location != place:
-        return DeadLetter.WRONG_LOCATION, NOBODY, 0
+        return DeadLetter.WRONG_LOCATION, NO_ORDER, 0
     reason = _take_units(t, order_row, event, lines, buffer, work, n)
     if reason:
-        return reason, NOBODY, 0
+        return reason, NO_ORDER, 0
     if event.kind == Kind.RETURNED:
-        return _return_units(t, event, event_row, location, work, n), NOBODY, 0
+        return _return_units(t, event, event_row, location, work, n), NO_ORDER, 0
     if event.kind == Kind.REJECTED and _cuts_too_fine(t, order_row, work, n):
-        return DeadLetter.TOO_MANY_LINES, NOBODY, 0
+        return DeadLetter.TOO_MANY_LINES, NO_ORDER, 0
     for k in range(n):
         row = work.rows[k]
         units = work.units[k]
@@ -75,12 +75,12 @@ def apply_fulfilment(t, event, event_row, lines, buffer, work, tag):
         return 0, order_row, 0
     if t.orders[order_row].state == OPEN and not is_open(t, order_row):
         close_order(t, order_row, CLOSED)
-    return 0, NOBODY, 0
+    return 0, NO_ORDER, 0
 
 
 @kernel
 def _shipment_of(t, buffer, at, size, tag):
-    """Read a shipment id, `{tag}-{sequence}-{number}`; (0, 0) if it is none of this pool's."""
+    """Read a shipment id, `{tag}-{sequence}-{number}`; (0, 0) if it is not one of this pool's."""
     if size < tag.size + 4 or size > 48 or not same_text(buffer, at, tag.size, tag, 0, tag.size):
         return np.int64(0), np.int64(0)
     sequence = np.int64(0)
@@ -118,7 +118,7 @@ def _left(line, kind):
 
 @kernel
 def _take_units(t, order_row, event, lines, buffer, work, n):
-    """Say how many units of each of the shipment's n lines (work.rows) the event takes: work.units. Returns a reason or 0."""
+    """Put into work.units how many units the event takes of each of the shipment's n lines (work.rows); a reason or 0."""
     total = np.int64(0)
     shipped = False
     reserved = False
@@ -182,7 +182,7 @@ def _reject(t, row, units, location, event_row):
 
 @kernel
 def _cuts_too_fine(t, order_row, work, n):
-    """Tell whether a partial rejection would cut a line, or the order, into more parts than are kept of one."""
+    """Whether a partial rejection would cut a line, or the order, into more parts than are kept of one."""
     new = 0
     for k in range(n):
         line = t.lines[work.rows[k]]

@@ -7,6 +7,7 @@ Owner: the inventory pipeline. Not here: the location's row (state/network.py), 
 from collections.abc import Mapping
 from typing import Any
 
+from state.columns import LOCATION
 from state.network import flags_of, location_row, put_location
 from state.pool import PoolState
 from streams.batch.pipeline import LocationChange
@@ -15,6 +16,8 @@ from topics.keys import partition_of
 from topics.reasons import DeadLetter
 
 _KINDS = tuple(CAPABILITIES)
+# A location's fields that stand in its row under the same name.
+_COLUMNS = [name for name in LocationRecord.model_fields if name in (LOCATION.names or ())]
 
 
 class Network:
@@ -88,17 +91,9 @@ class Network:
 
 def put(state: PoolState, location: LocationRecord, change: LocationChange) -> bool:
     """Put a change into its pool; false if that change, or a later one, is in force there already."""
-    return put_location(
-        state,
-        location.id.encode(),
-        latitude=location.latitude,
-        longitude=location.longitude,
-        kind=_KINDS.index(location.kind),
-        flags=flags_of(location.enabled, location.capabilities or []),
-        priority=location.priority,
-        daily_capacity=-1 if location.daily_capacity is None else location.daily_capacity,
-        source=(change.partition, change.offset),
-    )
+    columns = {name: getattr(location, name) for name in _COLUMNS}
+    columns |= {"kind": _KINDS.index(location.kind), "flags": flags_of(location.enabled, location.capabilities or [])}
+    return put_location(state, location.id.encode(), columns, (change.partition, change.offset))
 
 
 def told(change: LocationChange) -> dict[str, Any]:

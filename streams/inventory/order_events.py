@@ -21,7 +21,7 @@ from topics import columns as c
 from topics.compiled.kernels import kernel
 from topics.reasons import DeadLetter, Kind, Status, Unallocated
 
-NOBODY = np.int32(-1)
+NO_ORDER = np.int32(-1)
 
 
 @kernel
@@ -39,7 +39,7 @@ def place_order(t, event, event_row, lines, buffer):
     if former >= 0:
         state = t.orders[former].state
         if state in (OPEN, CLOSED) or (state == HELD and held):
-            return DeadLetter.ORDER_EXISTS, NOBODY, 0
+            return DeadLetter.ORDER_EXISTS, NO_ORDER, 0
         if state == HELD:
             age = t.orders[former].age
             if _same_order(t, former, event, lines, buffer, flags, pickup, x, y, z):
@@ -52,7 +52,7 @@ def place_order(t, event, event_row, lines, buffer):
                 return 0, former, status
     full = _lacks_order_room(t, event, lines, buffer)
     if full:
-        return full, NOBODY, 0
+        return full, NO_ORDER, 0
     if age > 0:
         drop_order(t, former, CLOSED, event_row)
     text_size = np.int64(event.reference_size)
@@ -184,9 +184,9 @@ def cancel_order(t, event, event_row, lines, buffer, work):
     """Apply `cancelled`: give back every unshipped unit of the order, or of the lines named."""
     row = find_order(t, buffer, event.reference_at, event.reference_size)
     if row < 0:
-        return DeadLetter.UNKNOWN_ORDER, NOBODY, 0
+        return DeadLetter.UNKNOWN_ORDER, NO_ORDER, 0
     if t.orders[row].state != OPEN and t.orders[row].state != HELD:
-        return DeadLetter.ORDER_CLOSED, NOBODY, 0
+        return DeadLetter.ORDER_CLOSED, NO_ORDER, 0
     named = event.flags & c.HAS_LINES != 0
     for i in range(event.first_line, event.first_line + event.line_count):
         known = False
@@ -195,7 +195,7 @@ def cancel_order(t, event, event_row, lines, buffer, work):
             known = is_named(t, row, line, lines[i], buffer)
             line = t.lines[line].next
         if not known:
-            return DeadLetter.UNKNOWN_LINE, NOBODY, 0
+            return DeadLetter.UNKNOWN_LINE, NO_ORDER, 0
     count = 0
     line = t.orders[row].first_line
     while line >= 0:
@@ -207,7 +207,7 @@ def cancel_order(t, event, event_row, lines, buffer, work):
             count += 1
         line = t.lines[line].next
     if count == 0:
-        return DeadLetter.ORDER_CLOSED, NOBODY, 0
+        return DeadLetter.ORDER_CLOSED, NO_ORDER, 0
     for i in range(count):
         drop_line(t, work.rows[i], event_row)
     if is_open(t, row):

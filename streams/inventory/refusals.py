@@ -15,7 +15,7 @@ def _text(batch: Batch, event: np.void, column: str) -> str:
 
 
 def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[bytes, bytes]) -> tuple[DeadLetter, str]:
-    """Say why an event was refused; also the reason itself, which is finer where a location is of another pool."""
+    """Give the reason why an event was refused, and its sentence. A location of another pool has a reason of its own."""
     reason = DeadLetter(int(event["reason"]))
     location, order = _text(batch, event, "location"), _text(batch, event, "reference")
     shipment, pool = _text(batch, event, "shipment"), (key or b"").decode(errors="replace")

@@ -30,11 +30,11 @@ def _choose(t, work, sku, units, count):
 
 
 @kernel
-def _choose_waiting(t, work, everyone):
+def _choose_waiting(t, work, try_all):
     """List the orders to try, oldest first: all that wait, or those that a cell in `freed` could serve; returns how many."""
     work.sweeps[0] += 1
     count = 0
-    if everyone:
+    if try_all:
         for sku in range(t.pool[0].sku_count):
             count = _choose(t, work, sku, MAX_UNITS, count)
     else:
@@ -46,7 +46,7 @@ def _choose_waiting(t, work, everyone):
 
 
 @kernel
-def serve(t, out, own, status, event_row, work, everyone):
+def serve(t, out, own, status, event_row, work, try_all):
     """Decide on the event's own order, then on those that wait for what the event freed.
 
     Parameters
@@ -57,7 +57,7 @@ def serve(t, out, own, status, event_row, work, everyone):
         What the decision on `own` says; 0 = it is routed first.
     event_row : int
         The decisions' source: a row of the batch's events.
-    everyone : bool
+    try_all : bool
         Try all waiting orders, whatever was freed.
     """
     if t.pool[0].waiting_lines == 0 and own < 0:
@@ -72,13 +72,13 @@ def serve(t, out, own, status, event_row, work, everyone):
     while True:
         order_row = np.int32(own)
         if own < 0 and count < 0:
-            single = t.counters[FREED_COUNT] == 1 and not everyone
+            single = t.counters[FREED_COUNT] == 1 and not try_all
             count = 0
             if single:
                 cell_row = t.freed[0]
                 row = t.sku_links[t.cells[cell_row].sku].waiting_head
-            elif everyone or t.counters[FREED_COUNT] > 0:
-                count = _choose_waiting(t, work, everyone)
+            elif try_all or t.counters[FREED_COUNT] > 0:
+                count = _choose_waiting(t, work, try_all)
             t.counters[FREED_COUNT] = 0
         if single:
             # The queue of one cell's SKU, while the cell has any left. An order's lines of one SKU stand together in it, and

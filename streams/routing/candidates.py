@@ -1,8 +1,8 @@
 """The locations an order could come from: what each has of the order's SKUs, what it costs, what it may do.
 
 A candidate is a location with a cell of an ordered SKU, eligible or not. The table of candidates has a row per location of
-the pool, preallocated and never cleared: a row counts only if its stamp is this order's, and `found` lists those that do,
-in the order in which the SKUs' cells name them.
+the pool and is never cleared: a row counts if its stamp is this order's. `found` lists the rows that count, in the order in
+which the SKUs' cells name them.
 Owner: the thread that routes; a Scratch serves one order at a time.
 Not here: choosing among candidates (single.py, few.py, many.py).
 """

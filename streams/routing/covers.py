@@ -1,11 +1,11 @@
 """Serving a set of lines at the least cost that can be found, a shipment's cost included: set cover with prices.
 
-Greedy gives an answer, local steps improve it (drop what is redundant, take one instead of two, a cheaper one instead), and
-a branch and bound looks for a better one until it has proven that there is none. It branches over the takers of the line that
-has the fewest. Improving and searching each end when they have done their share of work, which is counted, not timed: no
+A greedy choice gives an answer. Local steps improve it: drop a superfluous taker, take one instead of two, a cheaper one
+instead of one. A branch and bound then looks for a better answer until it has proven that there is none. It branches over the
+takers of the line that has the fewest. Improving and searching end after an amount of work that is counted, not timed: so no
 order holds up the others, and the same order always gets the same answer.
-Lines that share a SKU are covered like others, and what they take from one location is then packed; a set of locations
-that covers but does not pack gets one more.
+Lines that share a SKU are covered like others, then packed into the units of the locations. A set of locations that covers but
+does not pack gets one more.
 Owner: many.py.
 Not here: state, eligibility, which lines are to be served at all (many.py).
 """

@@ -75,20 +75,9 @@ def route_order_kernel(
             for i in range(line_count):
                 out.reason[i] = Unallocated.LOCATION_DISABLED
             return 0
-    return call_route_lines(
-        scratch.route_lines,
-        view,
-        scratch,
-        np.int64(line_count),
-        refused_lines,
-        refused_locations,
-        x,
-        y,
-        z,
-        np.int64(pickup_location),
-        bool(allow_split),
-        bool(allow_partial),
-    )
+    line_count, pickup_location = np.int64(line_count), np.int64(pickup_location)
+    order = (line_count, refused_lines, refused_locations, x, y, z, pickup_location, bool(allow_split), bool(allow_partial))
+    return call_route_lines(scratch.route_lines, (view, scratch, *order))
 
 
 @kernel

@@ -1,19 +1,20 @@
 """Routing of several lines, or of a pickup, behind one function pointer.
 
-What numba compiles into a caller, it optimises again with that caller, and with each caller's caller: the routing of several
-lines, linked into the engine, made its compilation minutes long. Called at an address it is compiled once; the call
-costs some 20 ns.
-The address is a plain number in the Scratch: numba looks up the type of a function object at each call from Python, and
-with it that of all arrays beside it, for half a millisecond.
+numba compiles a function again into each of its callers, and into their callers. So the routing of several lines made the
+engine's compilation minutes long. A function called at an address is compiled once; the call costs some 20 ns.
+The address is a plain number in the Scratch. A function object there would cost half a millisecond at each call from Python,
+since numba would look up its type, and with it the types of all arrays beside it.
 Owner: kernel.py calls it; `make_scratch` compiles it.
 """
 
 from functools import cache
+from typing import Any
 
 import numba
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
@@ -21,8 +22,9 @@ from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
 from state.tables import View
 from streams.routing.few import route_few
 from streams.routing.many import route_many
-from streams.routing.policy import NEAREST
+from streams.routing.policy import IN_FORCE
 from streams.routing.scratch import EXACT_LINES, allocate_scratch
+from topics.compiled.bundle import Bundle
 from topics.compiled.kernels import inner_kernel, keep_with
 
 
@@ -41,30 +43,22 @@ def route_lines(
 
 
 @cache
-def _signature():
+def _signature() -> Any:
     view = View(np.zeros(1, CELL), np.zeros(1, LOCATION), np.zeros(1, SKU_LINK), np.zeros(1, SKU_CELL))
     rows = numba.typeof(np.zeros(1, np.int32))
-    return types.int64(
-        numba.typeof(view),
-        numba.typeof(allocate_scratch(1, 1, NEAREST)),
-        types.int64,
-        rows,
-        rows,
-        *(types.float64,) * 3,
-        types.int64,
-        types.boolean,
-        types.boolean,
-    )
+    scratch = allocate_scratch(1, 1, IN_FORCE)
+    order = (types.int64, rows, rows, *(types.float64,) * 3, types.int64, types.boolean, types.boolean)
+    return types.int64(numba.typeof(view), numba.typeof(scratch), *order)
 
 
 @cache
-def compile_route_lines():
+def compile_route_lines() -> Any:
     """Compile `route_lines`, which is kept on disk like every kernel; `.address` is what kernels call."""
     keep_with(route_lines.py_func)
-    return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)
+    return numba.cfunc(_signature(), cache=True, _nrt=False)(route_lines.py_func)  # type: ignore[call-arg]  # numba has it
 
 
-def make_scratch(location_count, line_capacity=1000, policy=NEAREST):
+def make_scratch(location_count: int, line_capacity: int = 1000, policy: int = IN_FORCE) -> Bundle:
     """Allocate the working memory of one routing thread.
 
     Parameters
@@ -86,41 +80,15 @@ def make_scratch(location_count, line_capacity=1000, policy=NEAREST):
 
 
 @intrinsic
-def call_route_lines(
-    _context,
-    address,
-    view,
-    scratch,
-    line_count,
-    refused_lines,
-    refused_locations,
-    x,
-    y,
-    z,
-    pickup_location,
-    allow_split,
-    allow_partial,
-):
-    """Call `route_lines` at its address."""
-    given = (
-        view,
-        scratch,
-        line_count,
-        refused_lines,
-        refused_locations,
-        x,
-        y,
-        z,
-        pickup_location,
-        allow_split,
-        allow_partial,
-    )
+def call_route_lines(_context, address, given):
+    """Call `route_lines` at its address, with a tuple of its arguments."""
     for one, expected in zip(given, _signature().args, strict=True):
         if one != expected:
             raise TypingError(f"route_lines takes {expected}, was given {one}")
 
     def call(context, builder, signature, arguments):
-        function = ir.FunctionType(ir.IntType(64), [context.get_value_type(argument) for argument in signature.args[1:]])
-        return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
+        kinds = [context.get_value_type(kind) for kind in signature.args[1]]
+        function = builder.inttoptr(arguments[0], ir.FunctionType(ir.IntType(64), kinds).as_pointer())
+        return builder.call(function, cgutils.unpack_tuple(builder, arguments[1]))
 
-    return types.int64(address, *given), call
+    return types.int64(address, given), call

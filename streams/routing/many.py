@@ -1,10 +1,10 @@
 """More than 8 lines, up to a thousand: bit sets of covered lines per location, and a set cover with a bounded search.
 
-A single location that can ship everything is found exactly. Otherwise the lines to serve are settled first (those that some
-location can take; of lines that share a SKU, a subset of most units), since units come before shipments; covers.py
-then chooses the locations. A location is left out if a cheaper one covers its lines.
-Without a shared SKU the units are the most possible. With one they are, too, up to 8 lines of a SKU; beyond that the
-largest lines are placed first where they fit tightest.
+A single location that can ship everything is found exactly. Otherwise the lines to serve are settled first, since units come
+before shipments: all lines that some location can take, and of lines that share a SKU, a subset of most units. Then covers.py
+chooses the locations. A location is left out if a cheaper one covers its lines.
+The units are the most possible if no SKU is on more than 8 lines. Of more lines of a SKU, the largest are placed first, where
+they leave least.
 Owner: lines.py.
 Not here: the search itself (covers.py), 8 lines and fewer (few.py).
 """
@@ -384,7 +384,7 @@ def _spread(view, order, ask, found_count, work):
 def _list_takers(order, ask, found_count, work):
     """Put the shippers of asked lines into `work.takers`, cheapest first, but none whose lines a cheaper one covers.
 
-    One that is short of a shared SKU stands in for none: both may be needed.
+    A location that is short of a shared SKU makes no other superfluous: both may be needed.
     """
     candidates, covers, takers = work.candidates, order.covers, work.takers
     count = np.int64(0)
@@ -522,7 +522,7 @@ def _list_room(view, order, group, work):
 
 @inner_kernel
 def _complete(view, order, work):
-    """Give lines of a shared SKU that still wait to the cheapest shipper with units left; a packing may have missed some."""
+    """Give lines of a shared SKU that still wait to the cheapest shipper with units left: packing ends after PACK_STEPS."""
     candidates = work.candidates
     for group in range(order.group_count):
         start, stop = order.start[group], order.start[group + 1]

@@ -17,3 +17,5 @@ class Policy(NamedTuple):
 # By code.
 POLICIES = (Policy("nearest", 1),)
 NEAREST = 0
+# The policy of every pool.
+IN_FORCE = NEAREST

@@ -33,6 +33,6 @@ def price_above(price, margin_m):
 def shipment_cost(line_count):
     """Cost of a shipment in an order of so many lines, in metres: more than as many distances add up to.
 
-    So fewer shipments come before any distance. It is no larger than it must be, since sums of it are rounded.
+    So fewer shipments come before any distance. The larger it is, the more of the distances is lost to rounding.
     """
     return 1e9 if line_count <= 8 else 1e11

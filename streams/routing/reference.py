@@ -10,6 +10,7 @@ Invariants: shares no code with the kernel but the closed lists and the flags of
 import math
 from dataclasses import dataclass, field
 from itertools import combinations, product
+from typing import Any
 
 from state.columns import ENABLED, PICKS_UP, SHIPS
 from topics.reasons import Lost, ShipmentKind, Unallocated, Won
@@ -38,7 +39,7 @@ class Stock:
     free: dict[int, dict[int, int]]
 
     @classmethod
-    def of(cls, view) -> "Stock":
+    def of(cls, view: Any) -> "Stock":
         """Copy a kernel's View."""
         places = [
             Place(
@@ -139,7 +140,14 @@ class _Order:
 
 
 def route_order_reference(
-    stock, skus, quantities, refused, destination, pickup_location=-1, allow_split=True, allow_partial=True
+    stock: Stock,
+    skus: list[int],
+    quantities: list[int],
+    refused: set[tuple[int, int]],
+    destination: tuple[float, float, float],
+    pickup_location: int = -1,
+    allow_split: bool = True,
+    allow_partial: bool = True,
 ) -> Decision:
     """Decide where each line of an order comes from; the stock is not changed.
 
@@ -300,7 +308,7 @@ def _losers(order, served, shippers, own, tie, won):
     return losers
 
 
-def route_orders_reference(stock, orders) -> list[Decision]:
+def route_orders_reference(stock: Stock, orders: list[dict[str, Any]]) -> list[Decision]:
     """Route orders one after the other, reserving as it goes; each order is a dict of `route_order_reference`'s arguments."""
     decisions = []
     for order in orders:

@@ -1,10 +1,10 @@
 """The fast path of policy `nearest`: one line, delivered; no table of candidates, no prices but distances.
 
-A SKU's cells lie by their location's z, the sine of its latitude. A search begins at the destination's and goes outwards, first
-up, then down. A direction ends where the difference in z alone, which no chord is shorter than, is more than what is looked for
-may be away. So of n cells spread over an area, it looks at about as many as the square root of n.
-First the four nearest cells are found, with stock or without (an explanation names three besides the winner): mostly the winner
-is among them. Only if not, a second search looks for the nearest with the stock.
+A SKU's cells are sorted by their location's z, the sine of its latitude. A search begins at the destination's z and goes
+upwards, then downwards. No chord is shorter than its difference in z. So a direction ends where that difference alone exceeds
+the limit of the search. Of n cells spread over an area, a search reads about the square root of n.
+The first search finds the four nearest cells, with stock or without: an explanation names three besides the winner, and mostly
+the winner is among them. If it is not, a second search finds the nearest cell with the stock.
 Owner: kernel.py.
 Not here: several lines, pickups, other policies (lines.py).
 """
@@ -43,7 +43,7 @@ def route_line(view, scratch, refused_locations, x, y, z, allow_split):
     if able > 0:
         winner, best = np.int64(sku_cells[near[first]].row), near_chord2[first]
         reach = window(best, EQUAL_M)
-        # Whoever is as near as the winner is among the near, unless all of those are.
+        # Every cell as near as the winner is in the list, unless the whole list is as near.
         tied = near_count == NEAR and near_chord2[NEAR - 1] <= reach
         tied |= able > 1 and first + 1 < near_count and near_chord2[first + 1] <= reach
     elif near_count == NEAR:
@@ -166,7 +166,7 @@ def _eligible(locations, location, refused_locations):
 
 @kernel
 def _another(view, start, stop, quantity, refused_locations, winner):
-    """Whether a cell besides the winner could have served; the scan may have left it unseen as too far."""
+    """Whether a cell besides the winner could have served. The searches end before they have read all cells."""
     for at in range(start, stop):
         row = view.sku_cells[at].row
         cell = view.cells[row]

@@ -5,6 +5,8 @@ import pytest
 
 from benchmarks.exactness import compare
 from benchmarks.routing_cases import disagreements, faults, random_case, route_by_kernel, route_by_twin
+from streams.routing import make_scratch
+from streams.routing.policy import POLICIES
 
 KINDS = {
     "single": {"lines": (1, 1)},
@@ -22,6 +24,13 @@ def test_the_kernel_equals_its_twin(kind):
         decision, cell = route_by_kernel(view, order)
         found = disagreements(order, decision, route_by_twin(view, order)) + faults(view, order, decision, cell)
         assert not found, f"{kind}, seed {seed}: {found}"
+
+
+def test_the_fast_path_of_nearest_decides_as_the_general_way_at_the_same_prices():
+    general = make_scratch(64, policy=len(POLICIES))
+    for seed in range(CASES):
+        view, order = random_case(np.random.default_rng([seed, 1]), lines=(1, 1))
+        assert route_by_kernel(view, order) == route_by_kernel(view, order, general), f"seed {seed}"
 
 
 @pytest.mark.parametrize("lines", [(9, 20), (20, 60)])

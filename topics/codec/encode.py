@@ -9,6 +9,7 @@ Not here: where records go (streams/), the tables' schemas (topics/columns.py, s
 
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import orjson
@@ -270,8 +271,8 @@ def _inventory_kernel(first, at, out, spans_out, cells, rows, skus, locations, h
     return len(rows), at
 
 
-def _messages(write: Callable, count: int, usual_bytes: int, *columns) -> Messages:
-    """Let a kernel write `count` records, in a buffer that grows as it asks."""
+def _messages(write: Callable, count: int, usual_bytes: int, *columns: Any) -> Messages:
+    """Have a kernel write `count` records; while they do not all fit, the buffer is made larger."""
     out = np.empty(usual_bytes * (count + 1), np.uint8)
     spans = np.empty((count, 3), np.int64)
     done, at = write(0, 0, out, spans, *columns)

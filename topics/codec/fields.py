@@ -72,22 +72,22 @@ ORDER_LINE, ORDER_LINE_NEEDS = mask(OrderLine.model_fields), required(OrderLine)
 FULFILMENT_LINE, FULFILMENT_LINE_NEEDS = mask(FulfilmentLine.model_fields), required(FulfilmentLine)
 DESTINATION, DESTINATION_NEEDS = mask(Destination.model_fields), required(Destination)
 
-# What each kind fills: text column -> field. An order's location counts for a pickup only.
-COLUMNS = ("event_id", "location", "sku", "reference", "shipment", "target")
-_CELL = {"event_id": "event_id", "location": "location_id", "sku": "sku"}
-_TRANSFER = _CELL | {"reference": "transfer_id", "target": "to_location_id"}
-_ORDER = {"event_id": "event_id", "reference": "order_id"}
-_FULFILMENT = _ORDER | {"location": "location_id", "shipment": "shipment_id"}
-TEXTS: dict[Kind, dict[str, str]] = (
-    dict.fromkeys((Kind.SALE, Kind.RETURN, Kind.RECEIPT, Kind.ADJUSTMENT, Kind.COUNT), _CELL)
-    | dict.fromkeys((Kind.SAFETY_STOCK, Kind.QUARANTINE, Kind.RELEASE), _CELL)
-    | dict.fromkeys((Kind.TRANSFER_OUT, Kind.TRANSFER_IN), _TRANSFER)
-    | {Kind.EXPECTED: _CELL | {"reference": "supply_id"}}
-    | dict.fromkeys((Kind.PLACED, Kind.HELD), _ORDER | {"location": "pickup_location_id"})
-    | {Kind.CANCELLED: _ORDER}
-    | dict.fromkeys((Kind.SHIPPED, Kind.COLLECTED, Kind.REJECTED, Kind.RETURNED), _FULFILMENT)
-    | {Kind.TICK: {"reference": "pool_id"}}
-)
+# Which text column a field fills, and what each kind fills: column -> field. An order's location counts for a pickup only.
+_FILLS = {
+    "event_id": ("event_id",),
+    "location": ("location_id", "pickup_location_id"),
+    "sku": ("sku",),
+    "reference": ("order_id", "transfer_id", "supply_id", "pool_id"),
+    "shipment": ("shipment_id",),
+    "target": ("to_location_id",),
+}
+COLUMNS = tuple(_FILLS)
+TEXTS: dict[Kind, dict[str, str]] = {
+    kind: {column: name for column, names in _FILLS.items() for name in names if name in model.model_fields}
+    for topic in INVENTORY_TOPICS
+    for model in MODELS[topic]
+    for kind in _kinds(model)
+}
 TIMES = {Kind.COUNT: "counted_at", Kind.EXPECTED: "expected_at", Kind.HELD: "expires_at"}  # fills `time`
 
 TEXT_OF = np.zeros((KIND_COUNT, len(COLUMNS)), np.int64)  # field codes
