@@ -15,7 +15,7 @@ from scipy.optimize import LinearConstraint, milp
 from benchmarks.harness import main, table
 from benchmarks.routing_cases import Order, random_case, route_by_kernel
 from state.columns import ENABLED, SHIPS
-from streams.routing import View
+from topics.compiled.bundle import Bundle
 
 PACKAGES = ("numpy", "numba", "scipy")
 SEED = 1
@@ -43,7 +43,7 @@ class Gap:
     solver_metres: float = 0.0
 
 
-def solve(view: View, order: Order) -> tuple[int, int, float]:
+def solve(view: Bundle, order: Order) -> tuple[int, int, float]:
     """Decide a delivery exactly; (units, shipments, metres)."""
     places = [row for row in range(view.locations.size) if view.locations["flags"][row] & (ENABLED | SHIPS) == ENABLED | SHIPS]
     free = {

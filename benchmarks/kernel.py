@@ -24,9 +24,10 @@ from sklearn.neighbors import BallTree
 
 from benchmarks.harness import main, table
 from benchmarks.routing_cases import Order, disagreements, faults, make_view, promised_units, route_by_kernel
-from streams.routing import View, make_scratch, reserve, route_orders_kernel
+from streams.routing import make_scratch, reserve, route_orders_kernel
 from streams.routing.distance import unit_vector
 from streams.routing.reference import Stock, route_orders_reference
+from topics.compiled.bundle import Bundle
 
 PACKAGES = ("numpy", "numba", "scipy", "scikit-learn")
 SEED = 1
@@ -46,7 +47,7 @@ AGREEMENT = 0.999
 """Of the trees with the kernel, for which two locations within a metre are equal."""
 
 
-def _world(location_count: int, density: float, rng: np.random.Generator) -> View:
+def _world(location_count: int, density: float, rng: np.random.Generator) -> Bundle:
     stocked = np.argwhere(rng.random((SKUS, location_count)) < density)
     cells = np.zeros((len(stocked), 5), np.int64)
     cells[:, :2] = stocked
@@ -62,7 +63,7 @@ def _orders(lines: int, count: int, rng: np.random.Generator) -> list[Order]:
     ]
 
 
-def _batch(view: View, orders: list[Order]) -> tuple:
+def _batch(view: Bundle, orders: list[Order]) -> tuple:
     """The arguments of `route_orders_kernel`."""
     count, lines = len(orders), len(orders[0].skus)
     total = count * lines
@@ -120,7 +121,7 @@ def _case(lines: int, locations: int, density: float, size: str) -> dict[str, An
     return case | {"correct": correct}
 
 
-def _by_twin(view: View, orders: list[Order]) -> tuple[float, bool]:
+def _by_twin(view: Bundle, orders: list[Order]) -> tuple[float, bool]:
     """Time the twin, and compare its decisions with the kernel's, order by order."""
     stock, correct = Stock.of(view), True
     started = time.perf_counter()
@@ -137,7 +138,7 @@ def _by_twin(view: View, orders: list[Order]) -> tuple[float, bool]:
 # By a tree
 
 
-def _trees(view: View, destinations: np.ndarray) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
+def _trees(view: Bundle, destinations: np.ndarray) -> dict[str, Callable[[np.ndarray, int], np.ndarray]]:
     """Name → a function that gives, for some of the orders, the numbers of the k nearest locations, nearest first."""
     places = np.radians(np.stack([view.locations["latitude"], view.locations["longitude"]], 1))
     ball = BallTree(places, metric="haversine")
@@ -149,7 +150,7 @@ def _trees(view: View, destinations: np.ndarray) -> dict[str, Callable[[np.ndarr
     }
 
 
-def _by_tree(nearest: Callable, view: View, arguments: tuple, rounds: int) -> tuple[float, float]:
+def _by_tree(nearest: Callable, view: Bundle, arguments: tuple, rounds: int) -> tuple[float, float]:
     """Orders a second, and the share that gets the kernel's location."""
     skus, quantities, decided = arguments[2], arguments[3], arguments[9]
     stock = np.zeros((SKUS, view.locations.size), np.int32)

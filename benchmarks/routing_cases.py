@@ -10,15 +10,16 @@ from functools import cache
 import numpy as np
 
 from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_CELL, SKU_LINK
-from streams.routing import Scratch, View, make_scratch, route_order_kernel
+from streams.routing import View, make_scratch, route_order_kernel
 from streams.routing.distance import unit_vector
 from streams.routing.reference import Decision, Stock, route_order_reference
+from topics.compiled.bundle import Bundle
 
 UK = (50.0, 58.0, -5.0, 1.5)  # degrees: south, north, west, east
 METRE_DEGREES = 360.0 / 40_030_228.9  # of latitude
 
 
-def make_view(latitudes, longitudes, cells, priority=None, rank=None, flags=None, sku_count=None) -> View:
+def make_view(latitudes, longitudes, cells, priority=None, rank=None, flags=None, sku_count=None) -> Bundle:
     """Build a View from locations and cells.
 
     Parameters
@@ -67,7 +68,7 @@ class Order:
     allow_partial: bool = True
 
 
-def route_by_kernel(view: View, order: Order, scratch: Scratch | None = None) -> tuple[Decision, list[int]]:
+def route_by_kernel(view: Bundle, order: Order, scratch: Bundle | None = None) -> tuple[Decision, list[int]]:
     """Route an order with the kernel; the decision (distances as rounded by it) and each line's cell row."""
     count = len(order.skus)
     scratch = scratch or _scratch(max(64, view.locations.size))
@@ -101,11 +102,11 @@ def route_by_kernel(view: View, order: Order, scratch: Scratch | None = None) ->
 
 
 @cache
-def _scratch(location_count: int) -> Scratch:
+def _scratch(location_count: int) -> Bundle:
     return make_scratch(location_count)
 
 
-def route_by_twin(view: View, order: Order) -> Decision:
+def route_by_twin(view: Bundle, order: Order) -> Decision:
     """Route an order with the plain-Python twin."""
     return route_order_reference(
         Stock.of(view),
@@ -154,7 +155,7 @@ def disagreements(order: Order, kernel: Decision, twin: Decision) -> list[str]:
     return found
 
 
-def faults(view: View, order: Order, decision: Decision, cell: list[int]) -> list[str]:
+def faults(view: Bundle, order: Order, decision: Decision, cell: list[int]) -> list[str]:
     """Name what no answer may do: promise more than there is, at a location that may not, or split a line's truth."""
     found = []
     taken: dict[int, int] = {}
@@ -189,7 +190,7 @@ def random_case(
     locations: tuple[int, int] = (1, 9),
     most_stock: int = 8,
     density: tuple[float, float] = (0.2, 1.0),
-) -> tuple[View, Order]:
+) -> tuple[Bundle, Order]:
     """Draw a small, difficult network and an order.
 
     Parameters

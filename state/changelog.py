@@ -26,6 +26,7 @@ locations.v1, applied before the events.
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -59,11 +60,13 @@ class _Blobs:
 @cache
 def described(dtype: np.dtype) -> dict[str, Any]:
     """Describe a row as a manifest does: JSON from which `dtype_of` makes the dtype again."""
-    kinds = [dtype.fields[name][0] for name in dtype.names]
+    names = dtype.names or ()
+    fields: Mapping[str, Any] = dtype.fields or {}
+    kinds = [fields[name][0] for name in names]
     return {
-        "names": list(dtype.names),
+        "names": list(names),
         "formats": [kind.str if kind.subdtype is None else f"{kind.shape}{kind.base.str}" for kind in kinds],
-        "offsets": [dtype.fields[name][1] for name in dtype.names],
+        "offsets": [fields[name][1] for name in names],
         "itemsize": dtype.itemsize,
     }
 

@@ -6,6 +6,7 @@ rows are copied here as items without fields.
 
 import mmap
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,8 @@ def enlarged(table: np.ndarray, size: int) -> np.ndarray:
     finds memory for what is written to. So a pool grows without a pause, the old array stays valid, and memory is used as rows
     are, not by the doubling. A small one is copied each time: a process may have some 65,000 mappings.
     """
-    room, taken = table.base, size * table.dtype.itemsize
+    room: Any = table.base
+    taken = size * table.dtype.itemsize
     if isinstance(room, mmap.mmap) and taken <= len(room):
         new = np.ndarray(size, table.dtype, room)
     else:

@@ -82,7 +82,7 @@ class Store:
         self._identity = identity
         self.schema = schema
         self.rings = {ring.name for ring in schema.rings}
-        self._db: Rdict | None = None
+        self._db: Any = None  # an Rdict, until `close`
         try:
             directory.parent.mkdir(parents=True, exist_ok=True)
             _check_logs(directory)

@@ -13,7 +13,7 @@ import reprlib
 from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -215,7 +215,7 @@ class OrderRequest(OrderEvent):
     campaign_id: Id | None = None
 
     @model_validator(mode="after")
-    def _has_a_place(self):
+    def _has_a_place(self) -> Self:
         needed = "destination" if self.mode == "delivery" else "pickup_location_id"
         if getattr(self, needed) is None:
             raise PydanticCustomError(
@@ -314,7 +314,7 @@ class LocationRecord(Record):
 
     @model_validator(mode="before")
     @classmethod
-    def _capable_by_kind(cls, found: Any):
+    def _capable_by_kind(cls, found: Any) -> Any:
         if isinstance(found, dict) and found.get("capabilities") is None and isinstance(found.get("kind"), str):
             return {**found, "capabilities": CAPABILITIES.get(found["kind"])}
         return found
@@ -331,10 +331,16 @@ MODELS: dict[str, tuple[type[Record], ...]] = {
     "clicks.v1": (Click,),
     "locations.v1": (LocationRecord,),
 }
+
+
+def _one_of(models: tuple[type[Record], ...]) -> Any:
+    """Make the type of a record that is one of the models, by its `kind`."""
+    return Annotated[reduce(or_, models), Field(discriminator="kind")]
+
+
 _BY_KIND = {topic for topic, models in MODELS.items() if len(models) > 1}
-_ADAPTERS = {
-    topic: TypeAdapter(Annotated[reduce(or_, models), Field(discriminator="kind")] if topic in _BY_KIND else models[0])
-    for topic, models in MODELS.items()
+_ADAPTERS: dict[str, TypeAdapter[Any]] = {
+    topic: TypeAdapter(_one_of(models) if topic in _BY_KIND else models[0]) for topic, models in MODELS.items()
 }
 
 _REASONS = {
@@ -356,7 +362,7 @@ class Refusal:
     detail: str
 
 
-def judge(topic: str, value: bytes | None) -> Record | Refusal:
+def judge(topic: str, value: bytes | None) -> Any:
     """Read one input record as the contract has it.
 
     Parameters

@@ -11,7 +11,7 @@ from topics.codec.records import Joined, Record
 TRACE_BYTES = 256
 
 
-def trace_of(record: Record) -> list[tuple[str, bytes]]:
+def trace_of(record: Record) -> list[tuple[str, bytes | None]]:
     """Give the headers of a record that its outputs carry on: a `traceparent`, if it is of the size that one has."""
     return [header for header in record.headers if header[0] == "traceparent" and len(header[1] or b"") <= TRACE_BYTES]
 

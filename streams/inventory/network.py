@@ -46,9 +46,8 @@ class Network:
         """Note which pool a location is in; True if the change is for this partition to act on, and not applied yet."""
         judged = judge("locations.v1", change.value)
         if isinstance(judged, LocationRecord) and change.key == judged.id.encode():
-            pool = self.pools.setdefault(change.key, judged.pool.encode())
-        else:
-            pool = self.pools.get(change.key or b"")
+            self.pools.setdefault(judged.id.encode(), judged.pool.encode())
+        pool = self.pools.get(change.key or b"")
         # Partition 0 refuses the records of unknown locations, so that each is refused once.
         owner = 0 if pool is None else partition_of(pool, self._partitions)
         return owner == self._partition and change.offset >= self._applied.get(change.partition, 0)
@@ -74,6 +73,7 @@ class Network:
         judged = judge("locations.v1", change.value)
         if isinstance(judged, Refusal):
             return judged
+        assert isinstance(judged, LocationRecord), "the model of locations.v1"
         if change.key != judged.id.encode():
             return Refusal(DeadLetter.WRONG_FIELD, f"id: expected the record's key {change.key!r}, found {judged.id!r}")
         if known != judged.pool.encode():

@@ -78,6 +78,7 @@ def handle_of(producer: Producer, client_id: str) -> int:
             f"expected the handle of {client_id!r} in the Producer of confluent-kafka {confluent_kafka.__version__}, "
             f"found {name!r}; install the version in config/constraints.txt"
         )
+    assert handle is not None, "it has a name"
     return handle
 
 

@@ -70,7 +70,7 @@ def read_to_end(
                 if error is not None and not at_end:
                     if not error.retriable():
                         raise KafkaException(error)
-                elif message.offset() >= ends_of.get(place, 0 if at_end else inf):
+                elif (message.offset() or 0) >= ends_of.get(place, 0 if at_end else inf):
                     left.discard(place)
                 elif not at_end and place in left:
                     yield message

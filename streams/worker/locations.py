@@ -160,7 +160,7 @@ class LocationFeed:
                 LOCATIONS,
                 key=location.id.encode(),
                 value=location.model_dump_json().encode(),
-                on_delivery=lambda error, _: error and errors.append(error),
+                on_delivery=lambda error, _: errors.extend([error] if error else []),
             )
         if producer.flush(self._timeout_s):
             raise TimeoutError(f"{LOCATIONS} could not be written within {self._timeout_s:g} s")

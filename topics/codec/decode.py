@@ -8,6 +8,7 @@ Not here: the JSON scanner (scan.py), what a record must be (topics/events.py).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,6 @@ from topics.codec.fields import TEXTS, TIMES
 from topics.codec.records import Joined, Record, Records, join
 from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
-from topics.events import Record as Event
 from topics.events import Refusal, judge
 from topics.reasons import Kind
 
@@ -158,7 +158,7 @@ def _judge_rows(table_inout: np.ndarray, topics: Sequence[str], values: Joined, 
             details[number] = judged.detail
             continue
         # By way of a dict, since each assignment to a field of an array's row costs as much as five.
-        row = dict(zip(table_inout.dtype.names, table_inout[number].item(), strict=True))
+        row = dict(zip(table_inout.dtype.names or (), table_inout[number].item(), strict=True))
         fill(row, judged, tail)
         table_inout[number] = tuple(row.values())
     return details
@@ -168,7 +168,7 @@ def _fill_text(row_out: dict, column: str, text: str | None, tail: _Tail) -> Non
     row_out[f"{column}_at"], row_out[f"{column}_size"] = tail.text(text)
 
 
-def _fill_event(event_out: dict, record: Event, tail: _Tail) -> None:
+def _fill_event(event_out: dict, record: Any, tail: _Tail) -> None:
     """Write a model's fields into its EVENT row; the twin of the scanner's `_fill_event`."""
     kind = Kind[getattr(record, "kind", "tick").upper()]
     event_out["kind"] = kind
@@ -194,7 +194,7 @@ def _fill_event(event_out: dict, record: Event, tail: _Tail) -> None:
             tail.line(line.line_id, getattr(line, "sku", None), line.quantity)
 
 
-def _fill_request(event_out: dict, record: Event, tail: _Tail) -> None:
+def _fill_request(event_out: dict, record: Any, tail: _Tail) -> None:
     """Write what only a placed or held order has: flags, and the place its mode asks for."""
     pickup = record.mode == "pickup"
     event_out["flags"] = (
@@ -210,7 +210,7 @@ def _fill_request(event_out: dict, record: Event, tail: _Tail) -> None:
     event_out["longitude"] = record.destination.longitude
 
 
-def _fill_click(click_out: dict, record: Event, tail: _Tail) -> None:
+def _fill_click(click_out: dict, record: Any, tail: _Tail) -> None:
     """Write a click's fields into its CLICK row."""
     click_out["kind"] = Kind[record.kind.upper()]
     click_out["event_time"] = record.event_time

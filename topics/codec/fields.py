@@ -7,7 +7,7 @@ Not here: reading (scan.py), bounds and meaning (topics/events.py).
 """
 
 from collections.abc import Iterable
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 from annotated_types import Ge
@@ -64,9 +64,8 @@ for _code, _topic in enumerate(_SCANNED):
         TOPIC_OF[_kinds(_model)] = _code
         NEEDS[_kinds(_model)] = required(_model)
         if "quantity" in _model.model_fields:
-            LEAST[_kinds(_model)] = next(
-                bound.ge for bound in _model.model_fields["quantity"].metadata if isinstance(bound, Ge)
-            )
+            _bounds: list[Any] = [each.ge for each in _model.model_fields["quantity"].metadata if isinstance(each, Ge)]
+            LEAST[_kinds(_model)] = _bounds[0]
 
 ORDER_LINE, ORDER_LINE_NEEDS = mask(OrderLine.model_fields), required(OrderLine)
 FULFILMENT_LINE, FULFILMENT_LINE_NEEDS = mask(FulfilmentLine.model_fields), required(FulfilmentLine)
@@ -111,15 +110,16 @@ def _lexicon(words: dict[str, int]) -> tuple[np.ndarray, np.uint64]:
         raise ValueError(f"expected words of at most {LONGEST_WORD} bytes, which the scanner finds; found {long}")
     parts = {word: [int.from_bytes(word.encode()[at : at + 8], "little") for at in (0, 8, 16)] for word in words}
     multiplier = 0x9E3779B97F4A7C15
-    while len({_row(*part, multiplier) for part in parts.values()}) < len(words):
+    while len({_row(part, multiplier) for part in parts.values()}) < len(words):
         multiplier = (multiplier * 0xD1342543DE82EF95 + 2) & _WORD_BITS
     table = np.zeros((1 << LEXICON_BITS, 4), np.uint64)
     for word, code in words.items():
-        table[_row(*parts[word], multiplier)] = [*parts[word], code]
+        table[_row(parts[word], multiplier)] = [*parts[word], code]
     return table, np.uint64(multiplier)
 
 
-def _row(first: int, second: int, third: int, multiplier: int) -> int:
+def _row(parts: list[int], multiplier: int) -> int:
+    first, second, third = parts
     mixed = first ^ (second >> 7) ^ (second << 9 & _WORD_BITS) ^ third
     return (mixed * multiplier & _WORD_BITS) >> (64 - LEXICON_BITS)
 

@@ -5,6 +5,7 @@ Not here: what the bytes say (encode.py, demand.py), the producer.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ class Messages:
 
     def __init__(self) -> None:
         self.blocks: list[tuple[np.ndarray, np.ndarray]] = []
-        self.headers: dict[int, list[tuple[str, bytes]]] = {}
+        self.headers: dict[int, list[tuple[str, bytes | None]]] = {}
         self._count = 0
 
     @classmethod
@@ -63,7 +64,7 @@ class Messages:
         for buffer, spans in self.blocks:
             content = buffer.tobytes()
             for key, value, end in spans.tolist():
-                message = {"key": None if key < 0 else content[key:value], "value": content[value:end]}
+                message: dict[str, Any] = {"key": None if key < 0 else content[key:value], "value": content[value:end]}
                 if number in self.headers:
                     message["headers"] = self.headers[number]
                 yield message

@@ -4,14 +4,13 @@ Each `put_*` writes into `out` (uint8[]) at byte `at` and returns the place afte
 Owner: the caller gives a buffer with room enough. Not here: which fields a record has (encode.py, demand.py).
 """
 
-from enum import IntEnum
-
 import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from topics.compiled.kernels import forced_inline, kernel
+from topics.reasons import Wire
 
 QUOTE, BACKSLASH, COMMA, CLOSE, SLASH, MINUS, POINT, ZERO = b'"\\,}/-.0'
 
@@ -33,7 +32,7 @@ def text_bytes(text: str) -> np.ndarray:
     return np.frombuffer(text.encode(), np.uint8)
 
 
-def words_of(codes: type[IntEnum]) -> tuple[np.ndarray, np.ndarray]:
+def words_of(codes: type[Wire]) -> tuple[np.ndarray, np.ndarray]:
     """The quoted wire names of a closed list: (uint8[codes, longest], their sizes)."""
     words = {code.value: text_bytes(f'"{code.wire}"') for code in codes}
     texts = np.zeros((max(words) + 1, max(map(len, words.values()))), np.uint8)

@@ -109,7 +109,7 @@ def _unpacked(buffer: np.ndarray, row: np.void) -> Record:
 
 def _headers(buffer: np.ndarray, at: int) -> list[tuple[str, bytes | None]]:
     """Read headers; none if they can't be read: the broker doesn't look at them either."""
-    content, found = memoryview(buffer), []
+    content, found = memoryview(buffer.data), []
     try:
         count, at = _integer(content, at)
         for _ in range(count):
@@ -219,7 +219,7 @@ def join(chunks: list[Records], order: np.ndarray | None = None) -> Joined:
 def _grouped(keys: np.ndarray, key_ends: np.ndarray, rows: np.ndarray) -> dict[bytes | None, np.ndarray]:
     codes, firsts = np.empty(len(rows), np.int32), np.empty(len(rows), np.int64)
     count = _group(keys, key_ends, rows, np.full(2 << len(rows).bit_length(), -1, np.int32), codes, firsts)
-    found = {}
+    found: dict[bytes | None, Any] = {}
     for first in firsts[:count].tolist():
         size, end = int(rows["key_size"][first]), int(key_ends[first])
         found[None if size == NONE else keys[end - size : end].tobytes()] = None

@@ -9,7 +9,7 @@ bundle. Fields may be C-contiguous arrays, bundles and whole numbers.
 """
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -43,14 +43,21 @@ class BundleType(types.Type):
 class Bundle:
     """Base of all bundles; see `bundle`."""
 
+    _address: int
+    _numba_type_: BundleType
+
     _fields: tuple[str, ...] = ()
+
+    if TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self, *values: Any, **named: Any):
         given = dict(zip(self._fields, values, strict=False)) | named
         if set(given) != set(self._fields) or len(values) + len(named) != len(self._fields):
             raise TypeError(f"{type(self).__name__}: expected {', '.join(self._fields)}; found {', '.join(given)}")
         words: list[int] = []
-        kinds = []
+        kinds: list[types.Type] = []
         for name in self._fields:
             value = given[name]
             setattr(self, name, value)
@@ -128,7 +135,8 @@ def _read(context: Any, builder: Any, kind: BundleType, value: Any, name: str) -
         return builder.inttoptr(word(place), _WORD.as_pointer()) if isinstance(found, BundleType) else word(place)
     item = context.get_abi_sizeof(context.get_data_type(found.dtype))
     shape = [word(place + 1 + axis) for axis in range(found.ndim)]
-    strides, step = [], ir.Constant(_WORD, item)
+    strides: list[Any] = []
+    step = ir.Constant(_WORD, item)
     for extent in reversed(shape):
         strides.insert(0, step)
         step = builder.mul(step, extent)

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numba
 
@@ -70,7 +71,7 @@ def keep_with(function: Callable) -> None:
     numba.config.CACHE_DIR = _cache_directory(Path(function.__code__.co_filename).resolve())
 
 
-def _decorator(**options: object) -> Callable:
+def _decorator(**options: Any) -> Callable:
     def decorate(function: Callable) -> Callable:
         keep_with(function)
         return numba.njit(cache=True, nogil=True, **options)(function)
