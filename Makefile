@@ -56,9 +56,10 @@ bench: kafka kernels  ## Run all benchmarks into var/bench (hours), or NAMES="ke
 picture:  ## Draw docs/flow.svg from docs/flow.dot (needs Graphviz)
 	dot -Tsvg docs/flow.dot -o docs/flow.svg
 
-lint: $(INSTALLED)  ## Check style and the direction of imports
+lint: $(INSTALLED)  ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(INSTALLED)  ## Put the code into its form

@@ -332,7 +332,7 @@ def _run_peer(
     """
     models = {"stock": "stock.v1", "orders": "orders.v1", "allocations": "allocations.v1"}
     topics = bench.create(name, *models.values())
-    given = {
+    given: dict[str, Any] = {
         "bootstrap_servers": bench.settings.bootstrap_servers,
         "application_id": f"peer-{name}",
         "network": str(bench.write_network(shape.work())),
@@ -351,21 +351,21 @@ def _run_peer(
     rounds: list[Round] = []
     with bench.group(given["application_id"]) as committed, bench.process(name, command, environment) as process:
         process.await_that(lambda: committed(topics["stock.v1"]) >= bench.end(topics["stock.v1"]))
-        given_orders = 0
+
+        def release_and_await(part: list[bytes]) -> Round:
+            target, release = bench.load(topics["orders.v1"], part)
+            return bench.measure(process, len(part), release, lambda: committed(topics["orders.v1"]) >= target)
+
         for part in _parts(orders, given_shape, warm_up=True):
             if rounds:
                 yield
-            given_orders += len(part)
-            target, release = bench.load(topics["orders.v1"], part)
-            rounds.append(
-                bench.measure(process, len(part), release, lambda target=target: committed(topics["orders.v1"]) >= target)
-            )
+            rounds.append(release_and_await(part))
         time.sleep(SETTLE_S)
     found = {}
     for message in bench.read(topics["allocations.v1"]):
         allocation = orjson.loads(message.value())
         found[allocation["order_id"]] = next((each["location_id"] for each in allocation["shipments"]), None)
-    _compare(name, found, decided, given_orders, checks)
+    _compare(name, found, decided, sum(each.events for each in rounds), checks)
     return account.figures(rounds[1:])
 
 

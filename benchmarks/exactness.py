@@ -6,6 +6,7 @@ of more than 8 lines meet 40 to 80 locations of which each SKU is at a few only,
 """
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +63,7 @@ def solve(view: Bundle, order: Order) -> tuple[int, int, float]:
     count = len(pairs) + len(used)
     rows, upper = [], []
 
-    def limit(coefficients: dict[int, float], most: float) -> None:
+    def limit(coefficients: Mapping[int, float], most: float) -> None:
         row = np.zeros(count)
         for column, value in coefficients.items():
             row[column] = value

@@ -101,7 +101,7 @@ def _case(lines: int, locations: int, density: float, size: str) -> dict[str, An
     taken = np.bincount(arguments[10][promised], arguments[3][promised], view.cells.size)
     correct = bool((taken == view.cells["reserved"]).all() and (view.cells["reserved"] <= view.cells["on_hand"]).all())
     view.cells["reserved"] = reserved
-    case = {
+    case: dict[str, Any] = {
         "lines": lines,
         "locations": locations,
         "density": density,

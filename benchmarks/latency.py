@@ -191,7 +191,7 @@ def _work(shape: Size, orders: int) -> Synthetic:
 
 def _measure(cluster: Bench, shape: Size, per_s: int, parts: dict[str, tuple[str, str]]) -> dict[str, Any]:
     """Send and read each kind of event; give their latencies in ms, by percentile."""
-    made = {"sale": {"locations": shape.locations}, "order": {"shape": vars(shape)}}
+    made: dict[str, dict[str, Any]] = {"sale": {"locations": shape.locations}, "order": {"shape": vars(shape)}}
     flows = {
         kind: Flow(
             source,

@@ -88,7 +88,7 @@ def run(cluster: Bench, flows: dict[str, Flow], per_s: float, count: int, clock:
     began.unlink(missing_ok=True)
     given = {"began": str(began), "per_s": per_s, "count": count, "bootstrap_servers": cluster.settings.bootstrap_servers}
     out = {kind: cluster.directory / f"{kind}.npy" for kind in flows}
-    roles = [
+    roles: list[tuple[str, str, dict[str, Any]]] = [
         ("send", "all", {"flows": {kind: asdict(flow) for kind, flow in flows.items()}, "clock": clock and asdict(clock)}),
         *(
             ("read", kind, {"kind": kind, "flow": asdict(flow), "start": cluster.end(flow.target), "out": str(out[kind])})
@@ -226,10 +226,11 @@ def _read(given: dict[str, Any]) -> None:
             continue
         now = time.monotonic()
         for message in (first, *consumer.consume(20_000, 0)):
-            if message.error() is None:
+            error = message.error()
+            if error is None:
                 left -= note(message, now, seen)
-            elif message.error().code() != KafkaError._PARTITION_EOF:
-                raise KafkaException(message.error())
+            elif error.code() != KafkaError._PARTITION_EOF:
+                raise KafkaException(error)
     np.save(given["out"], seen)
     consumer.close()
 

@@ -80,6 +80,7 @@ def _case(cells: int, address: str, directory: Path) -> dict[str, Any]:
         loaded = InventoryPipeline(0, 1, settings)
         with _timed(times, "snapshot"):
             cursor = snapshots.load(place, loaded, reader, lambda: False)
+            assert cursor is not None, "the snapshot was written a moment ago"
             recovery.restore(loaded, reader, 0, lambda: False, cursor.next)
         same &= _same(live, loaded)
     snapshots.stop()

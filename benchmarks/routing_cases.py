@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_CELL, SKU_LINK
 from streams.routing import View, make_scratch, route_order_kernel
@@ -19,7 +20,15 @@ UK = (50.0, 58.0, -5.0, 1.5)  # degrees: south, north, west, east
 METRE_DEGREES = 360.0 / 40_030_228.9  # of latitude
 
 
-def make_view(latitudes, longitudes, cells, priority=None, rank=None, flags=None, sku_count=None) -> Bundle:
+def make_view(
+    latitudes: ArrayLike,
+    longitudes: ArrayLike,
+    cells: ArrayLike,
+    priority: ArrayLike | None = None,
+    rank: ArrayLike | None = None,
+    flags: ArrayLike | None = None,
+    sku_count: int | None = None,
+) -> Bundle:
     """Build a View from locations and cells.
 
     Parameters
@@ -33,7 +42,7 @@ def make_view(latitudes, longitudes, cells, priority=None, rank=None, flags=None
     sku_count : int, optional
         Default: as many as the cells name.
     """
-    count = len(latitudes)
+    count = np.size(latitudes)
     locations = np.zeros(count, LOCATION)
     locations["latitude"], locations["longitude"] = latitudes, longitudes
     for row in range(count):
@@ -129,7 +138,7 @@ def disagreements(order: Order, kernel: Decision, twin: Decision) -> list[str]:
     """Name what differs between two answers beyond the ties the rule leaves open; distances by a rounded metre each."""
     found = []
 
-    def compare(name, one, other):
+    def compare(name: str, one: object, other: object) -> None:
         if one != other:
             found.append(f"{name}: kernel {one}, twin {other}")
 

@@ -105,7 +105,8 @@ def _case(shape: Size, cells: int, kind: Kind) -> dict[str, Any]:
         pass
     gc.collect()
     pool = pipeline.pools[POOL]
-    result = {"cells": cells, "kind": kind, "rss_bytes": psutil.Process().memory_info().rss - before, "arrays": _arrays(pool)}
+    rss_bytes = psutil.Process().memory_info().rss - before
+    result: dict[str, Any] = {"cells": cells, "kind": kind, "rss_bytes": rss_bytes, "arrays": _arrays(pool)}
     _check_units(pool, np.zeros(cells, np.int64))
     if kind == "count":
         random = np.random.default_rng(SEED)

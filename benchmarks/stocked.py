@@ -65,14 +65,9 @@ def segment(topic: str, values: Sequence[bytes], first: int, timestamp: int) -> 
 
 def _network() -> Iterator[LocationChange]:
     for number in range(LOCATIONS):
-        value = {
-            "id": f"L{number:05}",
-            "pool": POOL.decode(),
-            "kind": "store",
-            "latitude": 50 + number % 25 / 3,
-            "longitude": -5 + number / 100,
-        }
-        yield LocationChange(0, number, TIME_MS, value["id"].encode(), orjson.dumps(value))
+        name, latitude, longitude = f"L{number:05}", 50 + number % 25 / 3, -5 + number / 100
+        value = {"id": name, "pool": POOL.decode(), "kind": "store", "latitude": latitude, "longitude": longitude}
+        yield LocationChange(0, number, TIME_MS, name.encode(), orjson.dumps(value))
 
 
 def _stock_value(number: int, kind: Kind, units: int) -> bytes:

@@ -9,9 +9,11 @@ import json
 import os
 from collections import defaultdict
 from math import acos, cos, radians, sin
+from typing import Any
 
 import faust
 
+from benchmarks.record import values
 from benchmarks.synthetic import Synthetic
 
 given = json.loads(os.environ["PEER"])
@@ -54,7 +56,7 @@ places = {place.id: unit_vector(place.latitude, place.longitude) for place in wo
 opening: dict[str, int] = {}  # "location/SKU" → units
 stocked: defaultdict[str, list] = defaultdict(list)  # SKU → (location, its unit vector)
 for records in work.opening():
-    for receipt in (json.loads(record.value) for record in records):
+    for receipt in map(json.loads, values(records)):
         opening[f"{receipt['location_id']}/{receipt['sku']}"] = receipt["quantity"]
         stocked[receipt["sku"]].append((receipt["location_id"], places[receipt["location_id"]]))
 
@@ -65,7 +67,7 @@ reserved = app.Table("reserved", default=int)
 
 
 @app.agent(orders)
-async def allocate(stream):
+async def allocate(stream: Any) -> None:
     async for order in stream:
         line = order.lines[0]
         x, y, z = unit_vector(order.destination.latitude, order.destination.longitude)

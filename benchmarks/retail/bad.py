@@ -12,6 +12,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import orjson
 
@@ -114,7 +115,7 @@ def bad_fulfilments(allocation: Mapping, other_location: str, now_ms: int) -> li
         "reason": "sent by the bad records",
     }
     too_many = [{"line_id": line["line_id"], "quantity": line["quantity"] + 1}]
-    answers = [
+    answers: list[tuple[str, dict[str, Any], DeadLetter | None]] = [
         ("shipped", {"location_id": other_location}, DeadLetter.WRONG_LOCATION),
         ("shipped", {"location_id": "NOWHERE"}, DeadLetter.UNKNOWN_LOCATION),
         ("shipped", {"shipment_id": "no-shipment-1"}, DeadLetter.UNKNOWN_SHIPMENT),
@@ -175,8 +176,8 @@ def _bad_values(site: _Site, good: dict[tuple[str, str], dict]) -> Iterator[Reco
     key = site.pool.encode()
     topics = sorted({topic for topic, _ in good})
     for topic in topics:
-        for value in (None, *NOT_JSON):
-            yield Record(topic, key, value, DeadLetter.NOT_JSON.wire)
+        for content in (None, *NOT_JSON):
+            yield Record(topic, key, content, DeadLetter.NOT_JSON.wire)
     for (topic, kind), event in good.items():
         for changed, reason in _spoiled(event):
             yield Record(topic, key, orjson.dumps(changed), reason.wire)
@@ -233,12 +234,18 @@ def _odd_orders() -> Iterator[tuple[str, Callable[[dict], None], DeadLetter]]:
     def fields(**found: object) -> Callable[[dict], None]:
         return lambda event: event.update(found)
 
+    def line_without(name: str) -> Callable[[dict], None]:
+        return lambda event: event["lines"][0].pop(name)
+
+    def place_without(name: str) -> Callable[[dict], None]:
+        return lambda event: event["destination"].pop(name)
+
     repeated = [{"line_id": "1", "sku": SKU, "quantity": 1}] * 2
     for kind in ("placed", "held"):
         for name in ("line_id", "sku", "quantity"):
-            yield kind, lambda event, name=name: event["lines"][0].pop(name), DeadLetter.MISSING_FIELD
+            yield kind, line_without(name), DeadLetter.MISSING_FIELD
         for name in ("latitude", "longitude"):
-            yield kind, lambda event, name=name: event["destination"].pop(name), DeadLetter.MISSING_FIELD
+            yield kind, place_without(name), DeadLetter.MISSING_FIELD
             yield kind, place(**{name: "51.5"}), DeadLetter.WRONG_FIELD
         yield kind, fields(mode="pickup"), DeadLetter.MISSING_FIELD
         yield kind, fields(mode="drone"), DeadLetter.WRONG_FIELD

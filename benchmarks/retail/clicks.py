@@ -25,6 +25,7 @@ def retail_clicks(workload: Workload) -> list[Record]:
     for record in workload.stream:
         if record.topic != "orders.v1" or record.outcome != APPLIED:
             continue
+        assert record.key and record.value, record
         order = orjson.loads(record.value)
         bought = order["kind"] == "placed"
         if bought or order["order_id"].startswith(ABANDONED):

@@ -179,7 +179,7 @@ def _add_order(stream: _Stream, invoice: Invoice, lines: list[Line], customer: C
         event = {"event_id": f"{kind}-{order_id}", "event_time": 0, "kind": kind, "order_id": order_id}
         stream.add(place, "orders.v1", customer.pool, event | content)
 
-    place = lines[-1].number
+    place: float = lines[-1].number
     closed = chance("pickup", PICKUP_SHARE) and chance("closed shop", CLOSED_SHOP_SHARE)
     order_lines = [
         {"line_id": str(line.position), "sku": line.sku, "quantity": line.quantity, "unit_price": line.price} for line in lines

@@ -213,9 +213,9 @@ class BatchReplay(ABC):
             whole = (record.timestamp, _base64(record.key), _base64(record.value))
             if len(record.key or b"") + len(record.value or b"") > LARGEST_BYTES:  # too large to be written again
                 whole = (record.timestamp, None, None)
-            if (letter.timestamp, letter.key, letter.value) != whole:
-                found = (letter.timestamp, letter.key, letter.value)
-                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: the record whole: {whole}", found)
+            kept = (letter.timestamp, letter.key, letter.value)
+            if kept != whole:
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: the record whole: {whole}", kept)
         for offset, _ in letters[1:]:
             self._fault("dead_letter", DEAD_LETTERS, offset, f"one dead letter for {shown}", "another one")
         self.report.dead_letters[reason] += 1
@@ -227,6 +227,7 @@ class BatchReplay(ABC):
     def _check_committed(self, topic: str, committed: int | None, reached: float | None) -> None:
         """Check that the group's offset is not behind the changelog, nor was before it where that is known to have come."""
         position = self.positions[topic]
+        wrong: float
         if committed is not None and committed < position:
             wrong = committed
         elif reached is not None and reached > position:
@@ -237,7 +238,7 @@ class BatchReplay(ABC):
         if self._told_offsets.get(topic) != wrong:
             self._told_offsets[topic] = wrong
             expected = f"the workers' group at offset {position}, where the changelog is"
-            self._fault("chain", topic, min(wrong, position), expected, f"at offset {wrong}")
+            self._fault("chain", topic, int(min(wrong, position)), expected, f"at offset {wrong}")
 
 
 _GONE = "the first records of %s are deleted (retention): what they did is not to be judged, only the chain of batches"

@@ -42,8 +42,8 @@ def follow(pool: Pool, order: Order, decision: Allocation, status: str) -> Itera
     published = {shipment.shipment_id: shipment for shipment in decision.shipments}
     if len(published) < len(decision.shipments):
         yield Problem("decision", "each shipment once", f"ids {[each.shipment_id for each in decision.shipments]}")
-    for shipment in order.open_shipments:
-        yield from _kept(shipment, published.pop(shipment.id, None))
+    for kept in order.open_shipments:
+        yield from _kept(kept, published.pop(kept.id, None))
     waited = order.waiting
     by_line: dict[Line, list[Part]] = defaultdict(list)
     for part in waited:
@@ -124,7 +124,7 @@ def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRec
     if not location.enabled:
         yield Problem("promise", "an enabled location", f"{name}, which is disabled")
     needed = "pickup" if kind == "pickup" else "ship"
-    if needed not in location.capabilities:
+    if needed not in (location.capabilities or ()):
         yield Problem("promise", f"a location that can {needed}", f"{name}, which can {location.capabilities}")
     distance = _distance_km(pool, order, location)
     if abs(shipment.distance_km - distance) > DISTANCE_TOLERANCE_KM:
@@ -132,23 +132,21 @@ def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRec
 
 
 def _distance_km(pool: Pool, order: Order, location: LocationRecord) -> float:
-    target = order.request.destination
-    if order.request.mode == "pickup":
-        target = pool.network.get(order.request.pickup_location_id) or location
+    target = (pool.network.get(order.pickup) if order.pickup else order.request.destination) or location
     return great_circle_km(location.latitude, location.longitude, target.latitude, target.longitude)
 
 
 def kind_of(order: Order, location_id: str) -> str:
     """Say what a shipment of an order from a location is."""
-    if order.request.mode == "delivery":
+    if not order.pickup:
         return "ship"
-    return "pickup" if location_id == order.request.pickup_location_id else "transfer"
+    return "pickup" if location_id == order.pickup else "transfer"
 
 
 def _flags(order: Order, waited: list[Part]) -> Iterator[Problem]:
     """Check what was promised of the lines that waited against what the customer allows."""
     new = [part for part in waited if not part.waiting]
-    locations = sorted({part.shipment.location_id for part in new})
+    locations = sorted({part.shipment.location_id for part in new if part.shipment})
     if not order.request.allow_partial and 0 < len(new) < len(waited):
         yield Problem("promise", f"all {len(waited)} waiting lines or none (allow_partial=false)", f"{len(new)}")
     if not order.request.allow_split and new and (len(locations) > 1 or len(new) < len(waited)):
@@ -177,7 +175,7 @@ def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
     """List what an order's lines can be without a promise for."""
     request = order.request
     if status == "rejected":
-        location = pool.network.get(request.pickup_location_id)
+        location = pool.network.get(order.pickup)
         return ["no_pickup" if location and location.pool == pool.id else "unknown_location"]
     reasons = {
         "no_stock": True,
@@ -185,7 +183,7 @@ def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
         "too_far": True,
         "no_single_location": not request.allow_split,
         "all_or_nothing": not request.allow_partial,
-        "location_disabled": request.mode == "pickup",
+        "location_disabled": bool(order.pickup),
     }
     return [reason for reason, can_be in reasons.items() if can_be]
 
@@ -214,10 +212,10 @@ def great_circle_km(latitude_a: float, longitude_a: float, latitude_b: float, lo
 
 def rejected(pool: Pool, order: Order) -> bool:
     """Tell whether an order can never be met: its pickup location is unknown in the pool, or does no pickup."""
-    if order.request.mode == "delivery":
+    if not order.pickup:
         return False
-    location = pool.network.get(order.request.pickup_location_id)
-    return location is None or location.pool != pool.id or "pickup" not in location.capabilities
+    location = pool.network.get(order.pickup)
+    return location is None or location.pool != pool.id or "pickup" not in (location.capabilities or ())
 
 
 def servable(pool: Pool, order: Order) -> str | None:
@@ -226,7 +224,7 @@ def servable(pool: Pool, order: Order) -> str | None:
     Lines that share a SKU are tried together at one location only, so not every order that could be served is found.
     """
     waiting = order.waiting
-    if not waiting or rejected(pool, order) or _closed_for_pickup(pool, order):
+    if not waiting or rejected(pool, order) or (order.pickup and not pool.network[order.pickup].enabled):
         return None
     if not order.request.allow_split:
         return _place_for(pool, order, waiting)
@@ -234,7 +232,7 @@ def servable(pool: Pool, order: Order) -> str | None:
         return next(filter(None, (_place_for(pool, order, [part]) for part in waiting)), None)
     skus = {part.sku for part in waiting}
     places = [_place_for(pool, order, [part for part in waiting if part.sku == sku]) for sku in sorted(skus)]
-    return ", ".join(places) if all(places) else None
+    return ", ".join(filter(None, places)) if all(places) else None
 
 
 def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
@@ -257,10 +255,6 @@ def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
     return bool(units) and all(key in pool.stock.cells and pool.stock.cells[key].available >= n for key, n in units.items())
 
 
-def _closed_for_pickup(pool: Pool, order: Order) -> bool:
-    return order.request.mode == "pickup" and not pool.network[order.request.pickup_location_id].enabled
-
-
 def _place_for(pool: Pool, order: Order, parts: list[Part]) -> str | None:
     """Find a location that may take all these parts and has the units."""
     units: dict[str, int] = defaultdict(int)
@@ -280,6 +274,6 @@ def _eligible(pool: Pool, order: Order, location_id: str, parts: list[Part]) -> 
         location is not None
         and location.pool == pool.id
         and location.enabled
-        and needed in location.capabilities
+        and needed in (location.capabilities or ())
         and not any((part.line_id, location_id) in order.refusals for part in parts)
     )

@@ -10,6 +10,7 @@ Owner: the audit. Not here: what a decision may say (decisions.py), what an even
 import json
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from streams.audit.batches import BatchReplay, Due, refusal_of
 from streams.audit.chain import Batch, Change
@@ -27,8 +28,9 @@ from topics.events import (
     CAPABILITIES,
     Cancelled,
     Fulfilment,
+    Held,
     LocationRecord,
-    OrderRequest,
+    Placed,
     Refusal,
     Sale,
     StockEvent,
@@ -213,9 +215,9 @@ class InventoryReplay(BatchReplay):
             raise RefusedEvent(DeadLetter.UNKNOWN_POOL)
         return pool
 
-    def _effect(self, pool: Pool, event) -> tuple[Outcome, Order | None, str]:
+    def _effect(self, pool: Pool, event: Any) -> tuple[Outcome, Order | None, str]:
         """Apply an event; says which order now needs a decision, and its status where that is given."""
-        if isinstance(event, OrderRequest):
+        if isinstance(event, Placed | Held):
             former = pool.known(event.order_id)
             order = pool.place_order(event)
             return Outcome.APPLIED, order, "rejected" if order is not former and rejected(pool, order) else ""
@@ -236,7 +238,7 @@ class InventoryReplay(BatchReplay):
         for order in pool.due_holds():
             if not (turn and turn[0][1].order_id == order.id and turn[0][1].status == "expired"):
                 found = f"a decision {turn[0][1].status} for order {turn[0][1].order_id}" if turn else "no decision"
-                expected = f"hold {order.id} expired, due at {order.request.expires_at} and now is {pool.now}"
+                expected = f"hold {order.id} expired, due at {order.expires_at} and now is {pool.now}"
                 self._fault("expiry", place[0], place[2], expected, found)
                 continue
             self._expired(pool, order, turn)
@@ -280,8 +282,8 @@ class InventoryReplay(BatchReplay):
             pool = self.pools[decision.pool_id]
             order = pool.known(decision.order_id)
             if decision.status == "expired" and order and order.held:
-                due = order.request.expires_at
-                self._fault("expiry", ALLOCATIONS, offset, f"hold {order.id} expired at {due}", f"at {pool.now}")
+                expiry = f"hold {order.id} expired at {order.expires_at}"
+                self._fault("expiry", ALLOCATIONS, offset, expiry, f"at {pool.now}")
                 self._expired(pool, order, turn)
                 self._sweep(pool, turn)
                 continue
@@ -339,11 +341,11 @@ class InventoryReplay(BatchReplay):
 
     def _compare_cell(self, batch: Batch, name: tuple[str, str, str], cell: Cell, row: CellRow) -> None:
         shown = "/".join(name)
-        expected = (cell.on_hand, cell.reserved, cell.safety_stock)
+        kept = (cell.on_hand, cell.reserved, cell.safety_stock)
         found = (row.on_hand, row.reserved, row.safety_stock)
-        if found != expected:
-            fields = "(on_hand, reserved, safety_stock)"
-            self._fault("cell", CHANGELOG, batch.offset, f"{shown} {fields} = {expected}", f"{found}, batch {batch.number}")
+        if found != kept:
+            expected = f"{shown} (on_hand, reserved, safety_stock) = {kept}"
+            self._fault("cell", CHANGELOG, batch.offset, expected, f"{found}, batch {batch.number}")
         version = self.versions.get(name, 0)
         if row.version == version:
             return  # written, but nothing an order could see

@@ -133,7 +133,7 @@ class Pool:
         self.stock.skus.update(part.sku for part in parts)
         order = self.orders[event.order_id] = Order(event.order_id, age, event, parts, held)
         self.queue(order)
-        if held:
+        if isinstance(event, Held):
             heapq.heappush(self._holds, (event.expires_at, age, order))
         return order
 
@@ -171,7 +171,7 @@ class Pool:
     def release(self, order: Order, parts: list[Part] | None = None) -> None:
         """Take open parts (default: all) out of an order; what was shipped stays shipped."""
         for part in order.parts if parts is None else parts:
-            if part.open_units:
+            if part.shipment and part.open_units:
                 self.stock.write((part.shipment.location_id, part.sku), reserved=-part.open_units)
             if part.waiting or part.open_units:
                 part.quantity = part.shipped
@@ -188,7 +188,7 @@ class Pool:
         if shipment is None or not shipment.parts:
             raise RefusedEvent(DeadLetter.UNKNOWN_SHIPMENT)
         arrival = shipment.kind == "transfer" and event.kind == "collected"
-        at = order.request.pickup_location_id if arrival else shipment.location_id
+        at = order.pickup if arrival else shipment.location_id
         if event.kind != "returned" and event.location_id != at:
             raise RefusedEvent(DeadLetter.WRONG_LOCATION)
         if arrival:

@@ -6,7 +6,7 @@ Owner: the pool's ledger (ledger.py). It shares no code with the state or the en
 from dataclasses import dataclass, field
 
 from streams.audit.memory import RefusedEvent
-from topics.events import Fulfilment, OrderRequest, Placed
+from topics.events import Fulfilment, Held, Placed
 from topics.reasons import DeadLetter
 
 
@@ -51,7 +51,7 @@ class Order:
 
     id: str
     age: int
-    request: OrderRequest
+    request: Placed | Held
     parts: list[Part]
     held: bool
     shipments: dict[str, Shipment] = field(default_factory=dict)
@@ -62,6 +62,16 @@ class Order:
     forgotten: bool = False
 
     @property
+    def pickup(self) -> str:
+        """The location where the customer comes for it; empty for a delivery."""
+        return (self.request.pickup_location_id or "") if self.request.mode == "pickup" else ""
+
+    @property
+    def expires_at(self) -> int | None:
+        """When a hold ends, epoch ms; None for an order."""
+        return self.request.expires_at if isinstance(self.request, Held) else None
+
+    @property
     def waiting(self) -> list[Part]:
         return [part for part in self.parts if part.waiting]
 
@@ -70,10 +80,10 @@ class Order:
         return [shipment for shipment in self.shipments.values() if shipment.open_units]
 
 
-def is_as_asked(order: Order, event: Placed) -> bool:
+def is_as_asked(order: Order, event: Placed | Held) -> bool:
     """Tell whether an order asks for just what its hold asked for, all of which is still in it."""
 
-    def essence(request: OrderRequest) -> tuple:
+    def essence(request: Placed | Held) -> tuple:
         lines = [(line.line_id, line.sku, line.quantity) for line in request.lines]
         place = request.destination if request.mode == "delivery" else request.pickup_location_id
         return lines, request.mode, place, request.service_level, request.allow_split, request.allow_partial

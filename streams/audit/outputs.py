@@ -20,6 +20,8 @@ from topics.outputs import Allocation, DeadLetterRecord, Inventory
 
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
+Head = tuple[Any, Place, Any, int]
+"""Of a record that is to be judged: key in the index, place of its cause, value, and its own offset."""
 Reached = Callable[[Place], bool]
 """Whether a record is in the batch in hand, or in one before it."""
 
@@ -77,21 +79,21 @@ class Caused:
     def __init__(self, records: Iterator[Record], read: Callable[[Record], tuple[Any, Place, Any] | None]):
         self._tape = Tape(records)
         self._read = read
-        self._next: tuple[Any, Place, Any, int] | None = None
+        self._next: Head | None = None
         self._index: dict[Any, list[tuple[int, Any]]] = {}
         self._places: dict[Any, Place] = {}
 
-    def head(self) -> tuple[Any, Place, Any, int] | None:
-        """The next record that is to be judged: key, cause, value and its own offset; None while there is none."""
+    def head(self) -> Head | None:
+        """The next record that is to be judged; None while there is none."""
         while self._next is None and (record := self._tape.take()):
             found = self._read(record)
             if found is not None:
                 self._next = (*found, record.offset)
         return self._next
 
-    def pull(self) -> None:
+    def pull(self, head: Head) -> None:
         """Take the next record into the window."""
-        key, place, value, offset = self.head()
+        key, place, value, offset = head
         self._next = None
         self._index.setdefault(key, []).append((offset, value))
         self._places[key] = place
@@ -99,14 +101,14 @@ class Caused:
     def open(self, reached: Reached) -> None:
         """Take in what the batches up to the one in hand have caused."""
         while (head := self.head()) and reached(head[1]):
-            self.pull()
+            self.pull(head)
 
     def take(self, key: Any, due: bool = False) -> list[tuple[int, Any]]:
         """Take the records of one cause, each with its offset; if there is none and one is due, look ahead for it."""
         if due:
             ahead = 0
-            while key not in self._index and ahead < LOOKAHEAD and self.head():
-                self.pull()
+            while key not in self._index and ahead < LOOKAHEAD and (head := self.head()):
+                self.pull(head)
                 ahead += 1
         self._places.pop(key, None)
         return self._index.pop(key, [])
@@ -121,7 +123,7 @@ class Caused:
     def rest(self, due: float) -> Iterator[tuple[int, Place]]:
         """Take out all that lies before the offset `due` and nobody took."""
         while (head := self.head()) and head[3] < due:
-            self.pull()
+            self.pull(head)
             yield from self._before(due)
         yield from self._before(due)
 
@@ -153,15 +155,16 @@ class Decisions(Caused):
         """Take in what the batches up to the one in hand have caused, and all up to the `sequences` of their pools."""
         super().open(reached)
         for _ in range(LOOKAHEAD):
-            if not any(self._sequences.get(pool, 0) < wanted for pool, wanted in (sequences or {}).items()) or not self.head():
+            head = self.head()
+            if not head or all(self._sequences.get(pool, 0) >= wanted for pool, wanted in (sequences or {}).items()):
                 return
-            self.pull()
+            self.pull(head)
             super().open(reached)
 
-    def pull(self) -> None:
-        decision = self.head()[2]
+    def pull(self, head: Head) -> None:
+        decision = head[2]
         self._sequences[decision.pool_id] = max(decision.sequence, self._sequences.get(decision.pool_id, 0))
-        super().pull()
+        super().pull(head)
 
 
 class DeadLetters(Caused):

@@ -50,7 +50,7 @@ class PoolRows:
 class Names:
     """A pool's heap of texts, and which location or SKU a row number stands for."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.heap = bytearray()
         self.skus: dict[int, str] = {}
         self.locations: dict[int, str] = {}

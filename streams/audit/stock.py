@@ -8,9 +8,22 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 from streams.audit.memory import Limits, RefusedEvent
-from topics.events import MAX_QUANTITY, Count, Expected, SafetyStock, Sale, StockEvent
+from topics.events import (
+    MAX_QUANTITY,
+    Adjustment,
+    Count,
+    Expected,
+    Quarantine,
+    Receipt,
+    SafetyStock,
+    Sale,
+    StockEvent,
+    TransferIn,
+    TransferOut,
+)
 from topics.reasons import DeadLetter
 
+Movement = Sale | Receipt | Adjustment | TransferOut | TransferIn | Quarantine
 SIGNS = {
     "sale": -1,
     "return": 1,
@@ -127,12 +140,13 @@ class Stock:
             self._check_room(key)
             self.write(key, safety_stock=event.quantity - self.cell(*key).safety_stock)
         elif isinstance(event, Expected):
-            supply = "expected", event.supply_id, event.sku
-            self._check_room(key, supply, makes_cell=False)
-            self._supply(supply, event.quantity)
+            expected = "expected", event.supply_id, event.sku
+            self._check_room(key, expected, makes_cell=False)
+            self._supply(expected, event.quantity)
         else:
+            assert isinstance(event, Movement), event
             units = SIGNS[event.kind] * event.quantity
-            supply = ("in transit", event.transfer_id, event.sku) if event.kind.startswith("transfer") else None
+            supply = ("in transit", event.transfer_id, event.sku) if isinstance(event, TransferOut | TransferIn) else None
             counted = self.is_counted(key, event.event_time)
             if counted and not supply:
                 return False

@@ -165,7 +165,7 @@ def replay(
         found = _read(settings, _wanted(reason, topic, pool), _since(since))
         letters = sorted(found, key=lambda letter: (letter.refused_at, letter.partition, letter.offset))
     else:
-        letters = [_at(settings, place) for place in places]
+        letters = [_at(settings, place) for place in places or ()]
     replacement = None if value is None else sys.stdin.buffer.read() if str(value) == "-" else value.read_bytes()
     events, faults = _repaired(settings, letters, replacement, changes, key)
     if not as_json:
@@ -334,15 +334,15 @@ def _changed(value: bytes | None, changes: list[tuple[list[str], Any]]) -> bytes
     for path, new in changes:
         place = event
         for i, step in enumerate(path):
-            where = ".".join(path[: i + 1])
+            at: str | int = step
             if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
-                step = int(step)
+                at = int(step)
             elif not isinstance(place, dict) or (i + 1 < len(path) and step not in place):
-                raise ValueError(f"{where}: there is no such place in the event")
+                raise ValueError(f"{'.'.join(path[: i + 1])}: there is no such place in the event")
             if i + 1 == len(path):
-                place[step] = new
+                place[at] = new
             else:
-                place = place[step]
+                place = place[at]
     return json.dumps(event).encode()
 
 
@@ -357,13 +357,15 @@ def _repaired(
 
     by_pool = key is None and any(_own_key(letter.topic) is None for letter in letters)
     pools = published_pools(settings) if by_pool else {}
-    events, faults, seen = [], {}, set()
+    events: Events = []
+    faults: dict[str, str] = {}
+    seen: set[tuple[str, str, bytes]] = set()
     for letter in letters:
         try:
             value = letter.value if replacement is None else replacement
             value = _changed(value, changes) if changes else value
             fault = _fault(letter.topic, value)
-            if fault:
+            if fault or value is None:
                 raise ValueError(fault)
             own = _key(letter, value, pools) if key is None or _own_key(letter.topic) else key
         except ValueError as error:
@@ -426,7 +428,7 @@ def _send(settings: Any, events: Events) -> dict[str, str]:
     """Send the events, topic by topic; returns place → why for each that was not delivered."""
     from streams.cli.publish import Report, _send
 
-    undelivered = {}
+    undelivered: dict[str, str] = {}
     for topic in dict.fromkeys(letter.topic for letter, _, _ in events):
         report = Report()
         chosen = [event for event in events if event[0].topic == topic]

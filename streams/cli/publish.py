@@ -92,18 +92,14 @@ def published_pools(settings: Any) -> dict[str, str]:
     from topics.events import Refusal, judge
 
     starts = dict.fromkeys(partitions_of(LOCATIONS, settings), 0)
-    pools = {}
+    pools: dict[str, str] = {}
     with LogReader(settings, f"{settings.app_id}-publish", log_level=0) as reader:
         for message in reader.read(LOCATIONS, starts):
             location = judge(LOCATIONS, message.value())
-            pools.pop(_as_text(message.key()), None)
+            pools.pop((message.key() or b"").decode(errors="replace"), None)
             if not isinstance(location, Refusal):
                 pools[location.id] = location.pool
     return pools
-
-
-def _as_text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode(errors="replace")
 
 
 def _keyed(
@@ -150,9 +146,8 @@ def _key_finder(topic: str, pool: str | None, pools: dict[str, str]) -> Callable
             return key, "" if key else _no_pool(names)
         location = text_field(event, "location_id")
         # Where nothing is checked, a record that names no known location still has to go somewhere.
-        return pools.get(
-            location, only_pool
-        ), "" if location in pools else f"location_id: expected a known location, found {location}"
+        fault = "" if location in pools else f"location_id: expected a known location, found {location}"
+        return pools.get(location or "", only_pool), fault
 
     return key_of
 

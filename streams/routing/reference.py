@@ -8,6 +8,7 @@ Invariants: shares no code with the kernel but the closed lists and the flags of
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations, product
 from typing import Any
@@ -91,33 +92,45 @@ def great_circle_m(one: tuple[float, float, float], other: tuple[float, float, f
     return EARTH_RADIUS_M * math.atan2(cross, a * u + b * v + c * w)
 
 
+Lines = frozenset[int]
+Tie = dict[int, float]
+"""Location → metres, of the rivals of a single winner."""
+
+
 class _Order:
     """One order against the stock: who may take what."""
 
-    def __init__(self, stock, skus, quantities, refused, destination):
+    def __init__(
+        self,
+        stock: Stock,
+        skus: list[int],
+        quantities: list[int],
+        refused: set[tuple[int, int]],
+        destination: tuple[float, float, float],
+    ):
         self.stock, self.skus, self.quantities, self.refused = stock, skus, quantities, refused
         self.everything = frozenset(range(len(skus)))
         cells = {location for sku in skus if sku >= 0 for location in stock.free[sku]}
         self.distance_m = {at: great_circle_m(stock.places[at].vector, destination) for at in cells}
 
-    def units(self, lines):
+    def units(self, lines: Iterable[int]) -> int:
         return sum(self.quantities[line] for line in lines)
 
-    def free(self, line, location):
+    def free(self, line: int, location: int) -> int:
         return self.stock.free.get(self.skus[line], {}).get(location, 0)
 
-    def takes(self, location, lines):
+    def takes(self, location: int, lines: Iterable[int]) -> bool:
         """Whether a location can take these lines together."""
-        per_sku = {}
+        per_sku: dict[int, list[int]] = {}
         for line in lines:
             if (line, location) in self.refused:
                 return False
             per_sku.setdefault(self.skus[line], []).append(line)
         return all(self.units(same) <= self.free(same[0], location) for same in per_sku.values())
 
-    def parts(self, location, lines, most_units):
+    def parts(self, location: int, lines: Iterable[int], most_units: bool) -> list[Lines]:
         """The subsets of some lines a location can take to which no line can be added; or only those of most units."""
-        per_sku = {}
+        per_sku: dict[int, list[int]] = {}
         for line in sorted(lines):
             if self.takes(location, [line]):
                 per_sku.setdefault(self.skus[line], []).append(line)
@@ -132,9 +145,9 @@ class _Order:
                 most = max(self.units(subset) for subset in fitting)
                 fitting = [subset for subset in fitting if self.units(subset) == most]
             choices.append(fitting)
-        return [frozenset().union(*choice) for choice in product(*choices)]
+        return [Lines().union(*choice) for choice in product(*choices)]
 
-    def most(self, location, lines):
+    def most(self, location: int, lines: Iterable[int]) -> int:
         """Most units of some lines that a location could take alone."""
         return max(self.units(part) for part in self.parts(location, lines, most_units=True))
 
@@ -197,7 +210,7 @@ def route_order_reference(
     return decision
 
 
-def _choose(order, shippers, own, allow_split):
+def _choose(order: _Order, shippers: list[int], own: int | None, allow_split: bool) -> tuple[dict[int, int], Tie]:
     """Choose a location per line; also return the rivals of a single winner, {location: metres}."""
     if own is not None and order.takes(own, order.everything):
         return dict.fromkeys(order.everything, own), {}
@@ -207,27 +220,23 @@ def _choose(order, shippers, own, allow_split):
             return _single(order, rivals, order.everything)
         if not allow_split:
             return {}, {}
-    own_parts = order.parts(own, order.everything, most_units=True) if own is not None else [frozenset()]
-    best, best_key = None, None
-    for own_part in own_parts:
+    candidates = []
+    for own_part in order.parts(own, order.everything, most_units=True) if own is not None else [Lines()]:
         left = order.everything - own_part
-        ways = _ways(order, shippers, left)
-        rest = max(ways, key=lambda lines: (order.units(lines), -ways[lines][0], -ways[lines][1]))
-        key = (order.units(rest), -ways[rest][0], -ways[rest][1])
-        if best_key is None or key > best_key:
-            best, best_key = (own_part, left, rest, ways[rest]), key
-    own_part, left, rest, (shipments, _, assigned) = best
-    served, tie = dict(assigned), {}
-    if shipments == 1:
-        units = order.units(rest)
+        for rest, way in _ways(order, shippers, left).items():
+            candidates.append((order.units(rest), -way[0], -way[1], own_part, left, way[2]))
+    units, shipments, _, own_part, left, assigned = max(candidates, key=lambda found: found[:3])
+    served, tie = dict(assigned), Tie()
+    if shipments == -1:
         served, tie = _single(order, [at for at in shippers if order.most(at, left) == units], left)
-    served.update(dict.fromkeys(own_part, own))
+    if own is not None:
+        served.update(dict.fromkeys(own_part, own))
     return served, tie
 
 
-def _ways(order, shippers, lines):
+def _ways(order: _Order, shippers: list[int], lines: Lines) -> dict[Lines, tuple[int, float, dict[int, int]]]:
     """For each set of lines that some shippers can serve together: (shipments, metres, {line: location}), the cheapest."""
-    ways = {frozenset(): (0, 0.0, {})}
+    ways: dict[Lines, tuple[int, float, dict[int, int]]] = {Lines(): (0, 0.0, {})}
     for location in shippers:
         before = list(ways.items())
         for done, (shipments, metres, assigned) in before:
@@ -240,7 +249,7 @@ def _ways(order, shippers, lines):
     return ways
 
 
-def _single(order, rivals, lines):
+def _single(order: _Order, rivals: list[int], lines: Iterable[int]) -> tuple[dict[int, int], Tie]:
     """Choose the nearest; within a metre of it, the lowest priority, then the smallest id."""
     nearest = min(order.distance_m[at] for at in rivals)
     places = order.stock.places
@@ -250,7 +259,9 @@ def _single(order, rivals, lines):
     return dict.fromkeys(part, winner), {at: order.distance_m[at] for at in rivals}
 
 
-def _why_waiting(order, line, served, shippers, own, allow_split):
+def _why_waiting(
+    order: _Order, line: int, served: dict[int, int], shippers: list[int], own: int | None, allow_split: bool
+) -> Unallocated:
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
     reason = Unallocated.NO_STOCK
@@ -264,7 +275,7 @@ def _why_waiting(order, line, served, shippers, own, allow_split):
     return reason
 
 
-def _why_won(order, served, own, tie):
+def _why_won(order: _Order, served: dict[int, int], own: int | None, tie: Tie) -> Won:
     if not served:
         return Won.NOTHING
     if own in served.values():
@@ -282,13 +293,15 @@ def _why_won(order, served, own, tie):
     return Won.LOCATION_ID if len(same) > 1 else Won.PRIORITY
 
 
-def _losers(order, served, shippers, own, tie, won):
+def _losers(
+    order: _Order, served: dict[int, int], shippers: list[int], own: int | None, tie: Tie, won: int
+) -> list[tuple[int, float, int]]:
     """The nearest three that were considered and not chosen: (location, metres, reasons.Lost)."""
     places = order.stock.places
     chosen = set(served.values())
     others = sorted(order.distance_m.keys() - chosen, key=lambda at: (order.distance_m[at], places[at].rank))[:3]
     needed = order.units(served or order.everything)
-    losers = []
+    losers: list[tuple[int, float, int]] = []
     for location in others:
         units = order.most(location, order.everything)
         refused_stock = any(at == location and order.free(line, at) >= order.quantities[line] for line, at in order.refused)
