@@ -8,6 +8,11 @@ Not here: the persistent tables (state/columns.py).
 
 import numpy as np
 
+
+def _text(name: str) -> list[tuple[str, str]]:
+    return [(f"{name}_at", "i4"), (f"{name}_size", "i4")]
+
+
 # What an event needs, whatever its topic; unused fields are zero.
 EVENT = np.dtype(
     [
@@ -23,18 +28,12 @@ EVENT = np.dtype(
         ("time", "i8"),  # counted_at | expected_at | expires_at, epoch ms; a count's default is filled in
         ("latitude", "f8"),  # destination, degrees
         ("longitude", "f8"),
-        ("event_id_at", "i4"),
-        ("event_id_size", "i4"),
-        ("location_at", "i4"),  # location_id, or pickup_location_id of an order
-        ("location_size", "i4"),
-        ("sku_at", "i4"),
-        ("sku_size", "i4"),
-        ("reference_at", "i4"),  # order_id | transfer_id | supply_id
-        ("reference_size", "i4"),
-        ("shipment_at", "i4"),  # shipment_id
-        ("shipment_size", "i4"),
-        ("target_at", "i4"),  # to_location_id of a transfer
-        ("target_size", "i4"),
+        *_text("event_id"),
+        *_text("location"),  # location_id, or pickup_location_id of an order
+        *_text("sku"),
+        *_text("reference"),  # order_id | transfer_id | supply_id
+        *_text("shipment"),  # shipment_id
+        *_text("target"),  # to_location_id of a transfer
         ("first_line", "i4"),
         ("line_count", "i4"),
     ],
@@ -51,10 +50,8 @@ HAS_LINES = 16  # lines / line_ids was given (an empty list counts as given)
 # A line of an order event; `sku` and `quantity` are absent in a cancellation's line_ids; a fulfilment has no `sku`.
 LINE = np.dtype(
     [
-        ("line_id_at", "i4"),
-        ("line_id_size", "i4"),
-        ("sku_at", "i4"),
-        ("sku_size", "i4"),
+        *_text("line_id"),
+        *_text("sku"),
         ("quantity", "i4"),
     ],
     align=True,
@@ -119,20 +116,13 @@ CLICK = np.dtype(
         ("event_time", "i8"),  # epoch ms
         ("latitude", "f8"),  # degrees, NaN = absent
         ("longitude", "f8"),
-        ("event_id_at", "i4"),
-        ("event_id_size", "i4"),
-        ("visitor_at", "i4"),
-        ("visitor_size", "i4"),
-        ("sku_at", "i4"),
-        ("sku_size", "i4"),
-        ("pool_at", "i4"),
-        ("pool_size", "i4"),
-        ("customer_at", "i4"),
-        ("customer_size", "i4"),
-        ("channel_at", "i4"),
-        ("channel_size", "i4"),
-        ("campaign_at", "i4"),
-        ("campaign_size", "i4"),
+        *_text("event_id"),
+        *_text("visitor"),
+        *_text("sku"),
+        *_text("pool"),
+        *_text("customer"),
+        *_text("channel"),
+        *_text("campaign"),
     ],
     align=True,
 )

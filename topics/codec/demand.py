@@ -3,19 +3,9 @@
 import numpy as np
 
 from topics.codec.messages import Messages
-from topics.codec.put import CLOSE, SLASH, put, put_escaped, put_integer, put_raw, text_bytes
+from topics.codec.put import put, put_number, put_raw, put_text
 from topics.compiled.kernels import kernel
 
-_POOL = text_bytes('{"pool_id":"')
-_SKU = text_bytes('","sku":"')
-_PARTITION = text_bytes('","partition":')
-_WINDOW_START = text_bytes(',"window_start":')
-_WINDOW_MS = text_bytes(',"window_ms":')
-_VIEWS = text_bytes(',"views":')
-_CARTS = text_bytes(',"carts":')
-_CHECKOUTS = text_bytes(',"checkouts":')
-_VERSION = text_bytes(',"version":')
-_UPDATED_AT = text_bytes(',"updated_at":')
 _FIXED_ROOM = 512  # names and integers
 
 
@@ -61,33 +51,21 @@ def _demand_kernel(rows, numbers, heap, partition, window_ms, step_ms, out, span
         sku_at = row.id_at + row.pool_size + 1
         sku_size = row.id_size - row.pool_size - 1
         spans_out[i, 0] = at
-        at = put_raw(out, at, heap, row.id_at, np.int64(row.pool_size))
-        out[at] = SLASH
-        at = put_raw(out, at + 1, heap, sku_at, sku_size)
-        out[at] = SLASH
-        at = put_integer(out, at + 1, partition)
+        at = put(out, put_raw(out, at, heap, row.id_at, np.int64(row.pool_size)), b"/")
+        at = put_raw(out, at, heap, sku_at, sku_size)
+        at = put_number(out, at, b"/", partition)
         spans_out[i, 1] = at
-        at = put(out, at, _POOL)
-        at = put_escaped(out, at, heap, row.id_at, row.pool_size)
-        at = put(out, at, _SKU)
-        at = put_escaped(out, at, heap, sku_at, sku_size)
-        at = put(out, at, _PARTITION)
-        at = put_integer(out, at, partition)
-        at = put(out, at, _WINDOW_START)
-        at = put_integer(out, at, max(0, row.updated_at - row.updated_at % step_ms + step_ms - window_ms))
-        at = put(out, at, _WINDOW_MS)
-        at = put_integer(out, at, window_ms)
-        at = put(out, at, _VIEWS)
-        at = put_integer(out, at, row.views)
-        at = put(out, at, _CARTS)
-        at = put_integer(out, at, row.carts)
-        at = put(out, at, _CHECKOUTS)
-        at = put_integer(out, at, row.checkouts)
-        at = put(out, at, _VERSION)
-        at = put_integer(out, at, row.version)
-        at = put(out, at, _UPDATED_AT)
-        at = put_integer(out, at, row.updated_at)
-        out[at] = CLOSE
-        at += 1
+        at = put_text(out, at, b'{"pool_id":"', heap, row.id_at, row.pool_size)
+        at = put_text(out, at, b'","sku":"', heap, sku_at, sku_size)
+        at = put_number(out, at, b'","partition":', partition)
+        start = row.updated_at - row.updated_at % step_ms + step_ms - window_ms
+        at = put_number(out, at, b',"window_start":', max(0, start))
+        at = put_number(out, at, b',"window_ms":', window_ms)
+        at = put_number(out, at, b',"views":', row.views)
+        at = put_number(out, at, b',"carts":', row.carts)
+        at = put_number(out, at, b',"checkouts":', row.checkouts)
+        at = put_number(out, at, b',"version":', row.version)
+        at = put_number(out, at, b',"updated_at":', row.updated_at)
+        at = put(out, at, b"}")
         spans_out[i, 2] = at
     return at

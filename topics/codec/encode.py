@@ -15,20 +15,7 @@ import numpy as np
 import orjson
 
 from topics.codec.messages import Messages
-from topics.codec.put import (
-    CLOSE,
-    COMMA,
-    MINUS,
-    SLASH,
-    put,
-    put_escaped,
-    put_integer,
-    put_km,
-    put_raw,
-    put_word,
-    text_bytes,
-    words_of,
-)
+from topics.codec.put import put, put_km, put_number, put_raw, put_text, put_word, words_of
 from topics.compiled.kernels import kernel
 from topics.events import MAX_ID
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
@@ -38,40 +25,6 @@ _SHIPMENT, _SHIPMENT_SIZE = words_of(ShipmentKind)
 _UNALLOCATED, _UNALLOCATED_SIZE = words_of(Unallocated)
 _WON, _WON_SIZE = words_of(Won)
 _LOST, _LOST_SIZE = words_of(Lost)
-
-_ALLOCATION_ID = text_bytes('{"allocation_id":"')
-_SEQUENCE = text_bytes('","sequence":')
-_ORDER_ID = text_bytes(',"order_id":"')
-_SHIPMENTS = text_bytes(',"shipments":[')
-_SHIPMENT_ID = text_bytes('{"shipment_id":"')
-_LOCATION_ID = text_bytes('","location_id":"')
-_KIND = text_bytes('","kind":')
-_DISTANCE = text_bytes(',"distance_km":')
-_LINES = text_bytes(',"lines":[')
-_LINE_ID = text_bytes('{"line_id":"')
-_SKU = text_bytes('","sku":"')
-_QUANTITY = text_bytes('","quantity":')
-_LINES_END = text_bytes("]}")
-_REASON = text_bytes(',"reason":')
-_UNALLOCATED_LINES = text_bytes('],"unallocated":[')
-_POLICY = text_bytes('],"policy":')
-_DECIDED_AT = text_bytes(',"decided_at":')
-_SOURCE = text_bytes(',"source":{"topic":')
-_PARTITION = text_bytes(',"partition":')
-_OFFSET = text_bytes(',"offset":')
-_EXPLANATION = text_bytes('},"explanation":{"policy":')
-_CONSIDERED = text_bytes(',"considered":')
-_WON_BY = text_bytes(',"won":')
-_LOSERS = text_bytes(',"lost":[')
-_LOSER = text_bytes('{"location_id":"')
-_LOSER_DISTANCE = text_bytes('","distance_km":')
-_END = text_bytes("]}}")
-_ON_HAND = text_bytes('","on_hand":')
-_RESERVED = text_bytes(',"reserved":')
-_SAFETY_STOCK = text_bytes(',"safety_stock":')
-_AVAILABLE = text_bytes(',"available":')
-_VERSION = text_bytes(',"version":')
-_UPDATED_AT = text_bytes(',"updated_at":')
 
 _USUAL_DECISION = 768  # bytes, key and value
 _USUAL_CELL = 256
@@ -87,48 +40,34 @@ _CELL_ROOM = 512 + 4 * _TEXT_ROOM
 @kernel
 def _put_line(out, at, line, heap, skus):
     """Write a line of a decision but for its closing brace."""
-    at = put(out, at, _LINE_ID)
-    at = put_escaped(out, at, heap, line.line_id_at, line.line_id_size)
-    at = put(out, at, _SKU)
-    at = put_escaped(out, at, heap, skus[line.sku].id_at, skus[line.sku].id_size)
-    at = put(out, at, _QUANTITY)
-    return put_integer(out, at, np.int64(line.quantity))
+    sku = skus[line.sku]
+    at = put_text(out, at, b'{"line_id":"', heap, line.line_id_at, line.line_id_size)
+    at = put_text(out, at, b'","sku":"', heap, sku.id_at, sku.id_size)
+    return put_number(out, at, b'","quantity":', line.quantity)
 
 
 @kernel
 def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
-    at = put(out, at, _SHIPMENT_ID)
-    at = put(out, at, tag)
-    out[at] = MINUS
-    at = put_integer(out, at + 1, shipment.sequence)
-    out[at] = MINUS
-    at = put_integer(out, at + 1, np.int64(shipment.number))
-    at = put(out, at, _LOCATION_ID)
+    at = put(out, put(out, at, b'{"shipment_id":"'), tag)
+    at = put_number(out, at, b"-", shipment.sequence)
+    at = put_number(out, at, b"-", shipment.number)
     location = locations[shipment.location]
-    at = put_escaped(out, at, heap, location.id_at, location.id_size)
-    at = put(out, at, _KIND)
-    at = put_word(out, at, _SHIPMENT, _SHIPMENT_SIZE, shipment.kind)
-    at = put(out, at, _DISTANCE)
-    at = put_km(out, at, np.int64(shipment.distance_m))
-    at = put(out, at, _LINES)
+    at = put_text(out, at, b'","location_id":"', heap, location.id_at, location.id_size)
+    at = put_word(out, put(out, at, b'","kind":'), _SHIPMENT, _SHIPMENT_SIZE, shipment.kind)
+    at = put_km(out, put(out, at, b',"distance_km":'), np.int64(shipment.distance_m))
+    at = put(out, at, b',"lines":[')
     for row in range(shipment.first_line, shipment.first_line + shipment.line_count):
-        at = _put_line(out, at, lines[row], heap, skus)
-        out[at] = CLOSE
-        out[at + 1] = COMMA
-        at += 2
+        at = put(out, _put_line(out, at, lines[row], heap, skus), b"},")
     at -= shipment.line_count > 0
-    return put(out, at, _LINES_END)
+    return put(out, at, b"]}")
 
 
 @kernel
 def _put_loser(out, at, loser, heap, locations):
-    at = put(out, at, _LOSER)
     location = locations[loser.location]
-    at = put_escaped(out, at, heap, location.id_at, location.id_size)
-    at = put(out, at, _LOSER_DISTANCE)
-    at = put_km(out, at, np.int64(loser.distance_m))
-    at = put(out, at, _REASON)
-    return put_word(out, at, _LOST, _LOST_SIZE, loser.reason)
+    at = put_text(out, at, b'{"location_id":"', heap, location.id_at, location.id_size)
+    at = put_km(out, put(out, at, b'","distance_km":'), np.int64(loser.distance_m))
+    return put_word(out, put(out, at, b',"reason":'), _LOST, _LOST_SIZE, loser.reason)
 
 
 @kernel
@@ -179,57 +118,35 @@ def _allocations_kernel(
         spans_out[number, 0] = at
         at = put_raw(out, at, heap, decision.order_id_at, decision.order_id_size)
         spans_out[number, 1] = at
-        at = put(out, at, _ALLOCATION_ID)
-        at = put(out, at, tag)
-        out[at] = MINUS
-        at = put_integer(out, at + 1, decision.sequence)
-        at = put(out, at, _SEQUENCE)
-        at = put_integer(out, at, decision.sequence)
-        at = put(out, at, _ORDER_ID)
-        at = put_escaped(out, at, heap, decision.order_id_at, decision.order_id_size)
-        at = put(out, at, pool)
-        at = put_word(out, at, _STATUS, _STATUS_SIZE, decision.status)
-        at = put(out, at, _SHIPMENTS)
+        at = put(out, put(out, at, b'{"allocation_id":"'), tag)
+        at = put_number(out, at, b"-", decision.sequence)
+        at = put_number(out, at, b'","sequence":', decision.sequence)
+        at = put_text(out, at, b',"order_id":"', heap, decision.order_id_at, decision.order_id_size)
+        at = put_word(out, put(out, at, pool), _STATUS, _STATUS_SIZE, decision.status)
+        at = put(out, at, b',"shipments":[')
         for row in range(decision.first_shipment, decision.first_shipment + decision.shipment_count):
-            at = _put_shipment(out, at, shipments[row], lines, heap, skus, locations, tag)
-            out[at] = COMMA
-            at += 1
+            at = put(out, _put_shipment(out, at, shipments[row], lines, heap, skus, locations, tag), b",")
         at -= decision.shipment_count > 0
-        at = put(out, at, _UNALLOCATED_LINES)
+        at = put(out, at, b'],"unallocated":[')
         for row in range(decision.first_unallocated, decision.first_unallocated + decision.unallocated_count):
-            at = _put_line(out, at, lines[row], heap, skus)
-            at = put(out, at, _REASON)
-            at = put_word(out, at, _UNALLOCATED, _UNALLOCATED_SIZE, lines[row].reason)
-            out[at] = CLOSE
-            out[at + 1] = COMMA
-            at += 2
+            at = put(out, _put_line(out, at, lines[row], heap, skus), b',"reason":')
+            at = put(out, put_word(out, at, _UNALLOCATED, _UNALLOCATED_SIZE, lines[row].reason), b"},")
         at -= decision.unallocated_count > 0
-        at = put(out, at, _POLICY)
-        at = _put_one(out, at, policies, policy_ends, 2 * decision.policy)
-        at = put(out, at, _DECIDED_AT)
-        at = put_integer(out, at, decision.decided_at)
+        at = _put_one(out, put(out, at, b'],"policy":'), policies, policy_ends, 2 * decision.policy)
+        at = put_number(out, at, b',"decided_at":', decision.decided_at)
         event = events[decision.event]
-        at = put(out, at, _SOURCE)
-        at = _put_one(out, at, topics, topic_ends, event.topic)
-        at = put(out, at, _PARTITION)
-        at = put_integer(out, at, np.int64(partitions[decision.event]))
-        at = put(out, at, _OFFSET)
-        at = put_integer(out, at, event.offset)
-        at = put(out, at, _EXPLANATION)
-        at = _put_one(out, at, policies, policy_ends, 2 * decision.policy)
+        at = _put_one(out, put(out, at, b',"source":{"topic":'), topics, topic_ends, event.topic)
+        at = put_number(out, at, b',"partition":', partitions[decision.event])
+        at = put_number(out, at, b',"offset":', event.offset)
+        at = _put_one(out, put(out, at, b'},"explanation":{"policy":'), policies, policy_ends, 2 * decision.policy)
         at = _put_one(out, at, policies, policy_ends, 2 * decision.policy + 1)
-        at = put(out, at, _CONSIDERED)
-        at = put_integer(out, at, np.int64(decision.considered))
-        at = put(out, at, _WON_BY)
-        at = put_word(out, at, _WON, _WON_SIZE, decision.won)
-        at = put(out, at, _LOSERS)
+        at = put_number(out, at, b',"considered":', decision.considered)
+        at = put_word(out, put(out, at, b',"won":'), _WON, _WON_SIZE, decision.won)
+        at = put(out, at, b',"lost":[')
         for row in range(decision.first_loser, decision.first_loser + decision.loser_count):
-            at = _put_loser(out, at, losers[row], heap, locations)
-            out[at] = CLOSE
-            out[at + 1] = COMMA
-            at += 2
+            at = put(out, _put_loser(out, at, losers[row], heap, locations), b"},")
         at -= decision.loser_count > 0
-        at = put(out, at, _END)
+        at = put(out, at, b"]}}")
         spans_out[number, 2] = at
     return len(decisions), at
 
@@ -244,29 +161,19 @@ def _inventory_kernel(first, at, out, spans_out, cells, rows, skus, locations, h
         location = locations[cell.location]
         sku = skus[cell.sku]
         spans_out[number, 0] = at
-        at = put_raw(out, at, heap, location.id_at, location.id_size)
-        out[at] = SLASH
-        at = put_raw(out, at + 1, heap, sku.id_at, sku.id_size)
+        at = put(out, put_raw(out, at, heap, location.id_at, location.id_size), b"/")
+        at = put_raw(out, at, heap, sku.id_at, sku.id_size)
         spans_out[number, 1] = at
-        at = put(out, at, pool)
-        at = put_escaped(out, at, heap, location.id_at, location.id_size)
-        at = put(out, at, _SKU)
-        at = put_escaped(out, at, heap, sku.id_at, sku.id_size)
-        at = put(out, at, _ON_HAND)
-        at = put_integer(out, at, np.int64(cell.on_hand))
-        at = put(out, at, _RESERVED)
-        at = put_integer(out, at, np.int64(cell.reserved))
-        at = put(out, at, _SAFETY_STOCK)
-        at = put_integer(out, at, np.int64(cell.safety_stock))
-        at = put(out, at, _AVAILABLE)
+        at = put_text(out, at, pool, heap, location.id_at, location.id_size)
+        at = put_text(out, at, b'","sku":"', heap, sku.id_at, sku.id_size)
+        at = put_number(out, at, b'","on_hand":', cell.on_hand)
+        at = put_number(out, at, b',"reserved":', cell.reserved)
+        at = put_number(out, at, b',"safety_stock":', cell.safety_stock)
         available = np.int64(cell.on_hand) - np.int64(cell.reserved) - np.int64(cell.safety_stock)
-        at = put_integer(out, at, max(0, available))
-        at = put(out, at, _VERSION)
-        at = put_integer(out, at, np.int64(cell.version))
-        at = put(out, at, _UPDATED_AT)
-        at = put_integer(out, at, cell.updated_at)
-        out[at] = CLOSE
-        at += 1
+        at = put_number(out, at, b',"available":', max(0, available))
+        at = put_number(out, at, b',"version":', cell.version)
+        at = put_number(out, at, b',"updated_at":', cell.updated_at)
+        at = put(out, at, b"}")
         spans_out[number, 2] = at
     return len(rows), at
 

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 from topics.compiled.kernels import forced_inline, kernel
 from topics.reasons import Wire
 
-QUOTE, BACKSLASH, COMMA, CLOSE, SLASH, MINUS, POINT, ZERO = b'"\\,}/-.0'
+_QUOTE, _BACKSLASH, _MINUS, _POINT, _ZERO = b'"\\-.0'
 
 
 @intrinsic
@@ -28,13 +28,9 @@ def copy(typing_context, out, at, source, source_at, size):
     return types.none(out, types.int64, source, types.int64, types.int64), build
 
 
-def text_bytes(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode(), np.uint8)
-
-
 def words_of(codes: type[Wire]) -> tuple[np.ndarray, np.ndarray]:
     """The quoted wire names of a closed list: (uint8[codes, longest], their sizes)."""
-    words = {code.value: text_bytes(f'"{code.wire}"') for code in codes}
+    words = {code.value: np.frombuffer(f'"{code.wire}"'.encode(), np.uint8) for code in codes}
     texts = np.zeros((max(words) + 1, max(map(len, words.values()))), np.uint8)
     sizes = np.zeros(max(words) + 1, np.int64)
     for code, word in words.items():
@@ -45,6 +41,7 @@ def words_of(codes: type[Wire]) -> tuple[np.ndarray, np.ndarray]:
 
 @forced_inline
 def put(out, at, text):
+    """Write bytes as they are: a literal, or uint8[]."""
     copy(out, at, text, 0, len(text))
     return at + len(text)
 
@@ -60,8 +57,8 @@ def put_escaped(out, at, heap, text_at, size):
     """Write a text, its quotes and backslashes escaped; ids are printable, so that nothing else needs it."""
     for i in range(text_at, text_at + size):
         byte = heap[i]
-        if byte in (QUOTE, BACKSLASH):
-            out[at] = BACKSLASH
+        if byte in (_QUOTE, _BACKSLASH):
+            out[at] = _BACKSLASH
             at += 1
         out[at] = byte
         at += 1
@@ -79,7 +76,7 @@ def put_word(out, at, words, sizes, code):
 @forced_inline
 def put_integer(out, at, value):
     if value < 0:
-        out[at] = MINUS
+        out[at] = _MINUS
         at += 1
         value = -value
     size = 1
@@ -89,9 +86,21 @@ def put_integer(out, at, value):
         size += 1
     for i in range(at + size - 1, at - 1, -1):
         rest = value // 10
-        out[i] = ZERO + value - rest * 10
+        out[i] = _ZERO + value - rest * 10
         value = rest
     return at + size
+
+
+@forced_inline
+def put_text(out, at, name, heap, text_at, size):
+    """Write what stands before a text, and the text."""
+    return put_escaped(out, put(out, at, name), heap, text_at, size)
+
+
+@forced_inline
+def put_number(out, at, name, value):
+    """Write what stands before a whole number, and the number."""
+    return put_integer(out, put(out, at, name), np.int64(value))
 
 
 @kernel
@@ -99,10 +108,10 @@ def put_km(out, at, metres):
     """Write metres as kilometres with one to three decimals."""
     at = put_integer(out, at, metres // 1000)
     rest = metres % 1000
-    out[at] = POINT
-    out[at + 1] = ZERO + rest // 100
-    out[at + 2] = ZERO + rest // 10 % 10
-    out[at + 3] = ZERO + rest % 10
+    out[at] = _POINT
+    out[at + 1] = _ZERO + rest // 100
+    out[at + 2] = _ZERO + rest // 10 % 10
+    out[at + 3] = _ZERO + rest % 10
     if rest % 10:
         return at + 4
     return at + 3 if rest % 100 else at + 2

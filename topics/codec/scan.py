@@ -9,42 +9,7 @@ Not here: JSON's syntax (grammar.py), who has which field (fields.py), joining r
 
 import numpy as np
 
-from topics.codec.fields import (
-    CHOICE_MULTIPLIER,
-    CHOICE_TABLE,
-    CLICKS,
-    CODE,
-    DEGREES,
-    DELIVERY,
-    DESTINATION,
-    DESTINATION_NEEDS,
-    FIELDS,
-    FREE_TEXTS,
-    FULFILMENT_LINE,
-    FULFILMENT_LINE_NEEDS,
-    IDS,
-    INTEGERS,
-    KEY_MULTIPLIER,
-    KEY_TABLE,
-    KIND_COUNT,
-    KNOWN,
-    LEAST,
-    MOMENTS,
-    NEEDS,
-    ORDER_LINE,
-    ORDER_LINE_NEEDS,
-    ORDERS,
-    PICKUP_MODE,
-    SALES,
-    STANDARD,
-    STOCK,
-    SWITCHES,
-    TEXT_OF,
-    TICKS,
-    TIME_OF,
-    TOPIC_OF,
-    URGENT_LEVEL,
-)
+from topics.codec import fields as f
 from topics.codec.grammar import (
     CLOSE_ARRAY,
     CLOSE_OBJECT,
@@ -75,31 +40,31 @@ from topics.events import MAX_ID, MAX_LINES, MAX_MONEY, MAX_QUANTITY, MAX_TIME
 from topics.reasons import Kind
 
 # Where the groups of field codes end.
-_ID_END = 1 + len(IDS)
-_TEXT_END = _ID_END + len(FREE_TEXTS)
-_MOMENT_END = _TEXT_END + len(MOMENTS)
-_INTEGER_END = _MOMENT_END + len(INTEGERS)
-_DEGREE_END = _INTEGER_END + len(DEGREES)
-_SWITCH_END = _DEGREE_END + len(SWITCHES)
+_ID_END = 1 + len(f.IDS)
+_TEXT_END = _ID_END + len(f.FREE_TEXTS)
+_MOMENT_END = _TEXT_END + len(f.MOMENTS)
+_INTEGER_END = _MOMENT_END + len(f.INTEGERS)
+_DEGREE_END = _INTEGER_END + len(f.DEGREES)
+_SWITCH_END = _DEGREE_END + len(f.SWITCHES)
 
-_LINE_ID = np.int64(CODE["line_id"])
-_SKU = CODE["sku"]
-_PICKUP_LOCATION_ID = CODE["pickup_location_id"]
-_EVENT_TIME = CODE["event_time"]
-_QUANTITY = CODE["quantity"]
-_LATITUDE = CODE["latitude"]
-_LONGITUDE = CODE["longitude"]
-_ALLOW_SPLIT = CODE["allow_split"]
-_ALLOW_PARTIAL = CODE["allow_partial"]
-_KIND = CODE["kind"]
-_MODE = CODE["mode"]
-_SERVICE_LEVEL = CODE["service_level"]
-_DESTINATION = CODE["destination"]
-_LINES = CODE["lines"]
-_LINE_IDS = CODE["line_ids"]
+_LINE_ID = np.int64(f.CODE["line_id"])
+_SKU = f.CODE["sku"]
+_PICKUP_LOCATION_ID = f.CODE["pickup_location_id"]
+_EVENT_TIME = f.CODE["event_time"]
+_QUANTITY = f.CODE["quantity"]
+_LATITUDE = f.CODE["latitude"]
+_LONGITUDE = f.CODE["longitude"]
+_ALLOW_SPLIT = f.CODE["allow_split"]
+_ALLOW_PARTIAL = f.CODE["allow_partial"]
+_KIND = f.CODE["kind"]
+_MODE = f.CODE["mode"]
+_SERVICE_LEVEL = f.CODE["service_level"]
+_DESTINATION = f.CODE["destination"]
+_LINES = f.CODE["lines"]
+_LINE_IDS = f.CODE["line_ids"]
 
 _CLICK_TEXTS = np.array(
-    [CODE[name] for name in ("event_id", "visitor_id", "sku", "pool_id", "customer_id", "channel", "campaign_id")]
+    [f.CODE[name] for name in ("event_id", "visitor_id", "sku", "pool_id", "customer_id", "channel", "campaign_id")]
 )
 _PLACED, _HELD, _CANCELLED = Kind.PLACED.value, Kind.HELD.value, Kind.CANCELLED.value
 _COUNT, _ADJUSTMENT, _TICK = Kind.COUNT.value, Kind.ADJUSTMENT.value, Kind.TICK.value
@@ -147,7 +112,7 @@ def _text(buffer, at, field, fields_out):
         fields_out[field, 0] = at + 1
         fields_out[field, 1] = size
     elif field >= _SWITCH_END:
-        fields_out[field, 0] = find_word(buffer, at + 1, size, CHOICE_TABLE, CHOICE_MULTIPLIER)
+        fields_out[field, 0] = find_word(buffer, at + 1, size, f.CHOICE_TABLE, f.CHOICE_MULTIPLIER)
     return end + 1
 
 
@@ -159,13 +124,21 @@ def _key(buffer, at, keys):
     end = string_end(buffer, at + 1)
     if end < 0:
         return DOUBT, 0
-    field = find_word(buffer, at + 1, end - at - 1, KEY_TABLE, KEY_MULTIPLIER)
+    field = find_word(buffer, at + 1, end - at - 1, f.KEY_TABLE, f.KEY_MULTIPLIER)
     return colon_end(buffer, end), field if keys >> field & 1 else 0
 
 
 @forced_inline
-def _is_null(buffer, at):
-    return word_at(buffer, at) & FOUR_BYTES == NULL
+def _member(buffer, at, keys, seen):
+    """Read a key, and a value that is null or of no use: (position or DOUBT, field, whether its value is yet to be read)."""
+    at, field = _key(buffer, at, keys)
+    if at < 0 or (field > 0 and seen >> field & 1):
+        return DOUBT, field, False
+    if field == 0:
+        return value_end(buffer, at), field, False
+    if word_at(buffer, at) & FOUR_BYTES == NULL:
+        return at + 4, field, False
+    return at, field, True
 
 
 @forced_inline
@@ -188,21 +161,13 @@ def _leaf_object(buffer, at, keys, fields_out, degrees_out):
     present = 0
     closed = False
     while not closed:
-        at, field = _key(buffer, at, keys)
-        if at < 0 or (field > 0 and seen >> field & 1):
-            return DOUBT, 0
-        if field == 0:
-            at = value_end(buffer, at)
-        elif _is_null(buffer, at):
-            at += 4
-            seen |= 1 << field
-        else:
+        at, field, follows = _member(buffer, at, keys, seen)
+        seen |= 1 << field
+        if follows:
             at = _scalar(buffer, at, field, fields_out, degrees_out)
-            seen |= 1 << field
             present |= 1 << field
-        if at < 0:
-            return DOUBT, 0
-        at, closed = _next_member(buffer, at)
+        if at >= 0:
+            at, closed = _next_member(buffer, at)
         if at < 0:
             return DOUBT, 0
     return at, present
@@ -239,10 +204,10 @@ def _distinct(buffer, lines, first, count, hashes_inout):
 
 
 @kernel
-def _line_array(buffer, at, topic, line_row, lines_out, fields_inout, degrees_inout):
-    """Read an order's or a fulfilment's `lines` into rows from `line_row`: (position after them or DOUBT, count)."""
-    keys = ORDER_LINE if topic == ORDERS else FULFILMENT_LINE
-    needs = ORDER_LINE_NEEDS if topic == ORDERS else FULFILMENT_LINE_NEEDS
+def _line_array(buffer, at, field, topic, line_row, lines_out, fields_inout, degrees_inout):
+    """Read `lines`, or a cancellation's `line_ids`, into rows from `line_row`: (position after them or DOUBT, count)."""
+    keys = f.ORDER_LINE if topic == f.ORDERS else f.FULFILMENT_LINE
+    needs = f.ORDER_LINE_NEEDS if topic == f.ORDERS else f.FULFILMENT_LINE_NEEDS
     if byte_at(buffer, at) != OPEN_ARRAY:
         return DOUBT, 0
     at = space_end(buffer, at + 1)
@@ -250,45 +215,21 @@ def _line_array(buffer, at, topic, line_row, lines_out, fields_inout, degrees_in
         return at + 1, 0
     count = 0
     while True:
-        at, present = _leaf_object(buffer, at, keys, fields_inout, degrees_inout)
-        quantity = fields_inout[_QUANTITY, 0]
-        if at < 0 or present & needs != needs or quantity < 1 or count == MAX_LINES:
-            return DOUBT, 0
-        line = lines_out[line_row + count]
-        line.line_id_at = fields_inout[_LINE_ID, 0]
-        line.line_id_size = fields_inout[_LINE_ID, 1]
-        line.sku_at = fields_inout[_SKU, 0] if topic == ORDERS else 0
-        line.sku_size = fields_inout[_SKU, 1] if topic == ORDERS else 0
-        line.quantity = quantity
-        count += 1
-        at = space_end(buffer, at)
-        byte = byte_at(buffer, at)
-        if byte == CLOSE_ARRAY:
-            return at + 1, count
-        if byte != COMMA:
-            return DOUBT, 0
-        at = space_end(buffer, at + 1)
-
-
-@kernel
-def _line_id_array(buffer, at, line_row, lines_out, fields_inout, degrees_inout):
-    """Read a cancellation's `line_ids` into rows from `line_row`: (position after them or DOUBT, count)."""
-    if byte_at(buffer, at) != OPEN_ARRAY:
-        return DOUBT, 0
-    at = space_end(buffer, at + 1)
-    if byte_at(buffer, at) == CLOSE_ARRAY:
-        return at + 1, 0
-    count = 0
-    while True:
-        at = _scalar(buffer, at, _LINE_ID, fields_inout, degrees_inout)
+        sku_at = sku_size = quantity = np.int64(0)
+        if field == _LINES:
+            at, present = _leaf_object(buffer, at, keys, fields_inout, degrees_inout)
+            quantity = fields_inout[_QUANTITY, 0]
+            if present & needs != needs or quantity < 1:
+                return DOUBT, 0
+            if topic == f.ORDERS:
+                sku_at, sku_size = fields_inout[_SKU, 0], fields_inout[_SKU, 1]
+        else:
+            at = _scalar(buffer, at, _LINE_ID, fields_inout, degrees_inout)
         if at < 0 or count == MAX_LINES:
             return DOUBT, 0
         line = lines_out[line_row + count]
-        line.line_id_at = fields_inout[_LINE_ID, 0]
-        line.line_id_size = fields_inout[_LINE_ID, 1]
-        line.sku_at = 0
-        line.sku_size = 0
-        line.quantity = 0
+        line.sku_at, line.sku_size, line.quantity = sku_at, sku_size, quantity
+        line.line_id_at, line.line_id_size = fields_inout[_LINE_ID, 0], fields_inout[_LINE_ID, 1]
         count += 1
         at = space_end(buffer, at)
         byte = byte_at(buffer, at)
@@ -303,14 +244,12 @@ def _line_id_array(buffer, at, line_row, lines_out, fields_inout, degrees_inout)
 def _nested(buffer, at, field, topic, line_row, lines_out, fields_inout, degrees_inout, hashes_inout):
     """Read `destination`, `lines` or `line_ids`: (position after it or DOUBT, next free line row)."""
     if field == _DESTINATION:
-        at, present = _leaf_object(buffer, at, np.int64(DESTINATION), fields_inout, degrees_inout)
-        return at if present & DESTINATION_NEEDS == DESTINATION_NEEDS else DOUBT, line_row
-    if field == _LINES:
-        at, count = _line_array(buffer, at, topic, line_row, lines_out, fields_inout, degrees_inout)
-        if at >= 0 and topic == ORDERS and not (count > 0 and _distinct(buffer, lines_out, line_row, count, hashes_inout)):
-            at = DOUBT
-    else:
-        at, count = _line_id_array(buffer, at, line_row, lines_out, fields_inout, degrees_inout)
+        at, present = _leaf_object(buffer, at, np.int64(f.DESTINATION), fields_inout, degrees_inout)
+        return at if present & f.DESTINATION_NEEDS == f.DESTINATION_NEEDS else DOUBT, line_row
+    at, count = _line_array(buffer, at, field, topic, line_row, lines_out, fields_inout, degrees_inout)
+    checked = field == _LINES and topic == f.ORDERS and at >= 0
+    if checked and not (count > 0 and _distinct(buffer, lines_out, line_row, count, hashes_inout)):
+        at = DOUBT
     fields_inout[field, 0] = line_row
     fields_inout[field, 1] = count
     return at, line_row + count
@@ -319,7 +258,7 @@ def _nested(buffer, at, field, topic, line_row, lines_out, fields_inout, degrees
 @kernel
 def _record(buffer, at, end, topic, line_row, lines_out, fields_out, degrees_out, hashes_inout):
     """Read a record's object: (mask of the fields that are there, -1 = doubtful; next free line row)."""
-    keys = KNOWN[topic]
+    keys = f.KNOWN[topic]
     at = space_end(buffer, at)
     if byte_at(buffer, at) != OPEN_OBJECT:
         return DOUBT, line_row
@@ -328,24 +267,15 @@ def _record(buffer, at, end, topic, line_row, lines_out, fields_out, degrees_out
     present = 0
     closed = False
     while not closed:
-        at, field = _key(buffer, at, keys)
-        if at < 0 or (field > 0 and seen >> field & 1):
-            return DOUBT, line_row
-        if field == 0:
-            at = value_end(buffer, at)
-        elif _is_null(buffer, at):
-            at += 4
-            seen |= 1 << field
-        else:
-            if field < _DESTINATION:
-                at = _scalar(buffer, at, field, fields_out, degrees_out)
-            else:
-                at, line_row = _nested(buffer, at, field, topic, line_row, lines_out, fields_out, degrees_out, hashes_inout)
-            seen |= 1 << field
-            present |= 1 << field
-        if at < 0:
-            return DOUBT, line_row
-        at, closed = _next_member(buffer, at)
+        at, field, follows = _member(buffer, at, keys, seen)
+        seen |= 1 << field
+        if follows and field < _DESTINATION:
+            at = _scalar(buffer, at, field, fields_out, degrees_out)
+        elif follows:
+            at, line_row = _nested(buffer, at, field, topic, line_row, lines_out, fields_out, degrees_out, hashes_inout)
+        present |= follows << field
+        if at >= 0:
+            at, closed = _next_member(buffer, at)
         if at < 0:
             return DOUBT, line_row
     return present if space_end(buffer, at) == end else DOUBT, line_row
@@ -354,13 +284,13 @@ def _record(buffer, at, end, topic, line_row, lines_out, fields_out, degrees_out
 @kernel
 def _kind(present, fields, topic):
     """The kind of a record that has all that its kind requires, 0 = doubtful."""
-    if topic == TICKS:
+    if topic == f.TICKS:
         kind = np.int64(_TICK)
-    elif present >> _KIND & 1 and fields[_KIND, 0] < KIND_COUNT:
+    elif present >> _KIND & 1 and fields[_KIND, 0] < f.KIND_COUNT:
         kind = fields[_KIND, 0]
     else:
         return 0
-    return kind if TOPIC_OF[kind] == topic and present & NEEDS[kind] == NEEDS[kind] else 0
+    return kind if f.TOPIC_OF[kind] == topic and present & f.NEEDS[kind] == f.NEEDS[kind] else 0
 
 
 @kernel
@@ -371,15 +301,15 @@ def _order_flags(present, fields):
         flags |= ALLOW_SPLIT
     if not present >> _ALLOW_PARTIAL & 1 or fields[_ALLOW_PARTIAL, 0]:
         flags |= ALLOW_PARTIAL
-    level = fields[_SERVICE_LEVEL, 0] if present >> _SERVICE_LEVEL & 1 else STANDARD
-    mode = fields[_MODE, 0] if present >> _MODE & 1 else DELIVERY
-    if level == URGENT_LEVEL:
+    level = fields[_SERVICE_LEVEL, 0] if present >> _SERVICE_LEVEL & 1 else f.STANDARD
+    mode = fields[_MODE, 0] if present >> _MODE & 1 else f.DELIVERY
+    if level == f.URGENT_LEVEL:
         flags |= URGENT
-    elif level != STANDARD:
+    elif level != f.STANDARD:
         return DOUBT
-    if mode == PICKUP_MODE:
+    if mode == f.PICKUP_MODE:
         return flags | PICKUP if present >> _PICKUP_LOCATION_ID & 1 else DOUBT
-    return flags if mode == DELIVERY and present >> _DESTINATION & 1 else DOUBT
+    return flags if mode == f.DELIVERY and present >> _DESTINATION & 1 else DOUBT
 
 
 @kernel
@@ -389,9 +319,9 @@ def _fill_event(event_out, topic, present, fields, degrees):
     if kind == 0:
         return False
     flags = 0
-    if topic in (SALES, STOCK):
+    if topic in (f.SALES, f.STOCK):
         quantity = fields[_QUANTITY, 0]
-        if quantity < LEAST[kind] or (kind == _ADJUSTMENT and quantity == 0):
+        if quantity < f.LEAST[kind] or (kind == _ADJUSTMENT and quantity == 0):
             return False
         event_out.quantity = quantity
     elif kind in (_PLACED, _HELD):
@@ -407,14 +337,14 @@ def _fill_event(event_out, topic, present, fields, degrees):
         flags |= HAS_LINES
         event_out.first_line = fields[given, 0]
         event_out.line_count = fields[given, 1]
-    if topic != TICKS:
+    if topic != f.TICKS:
         event_out.event_time = fields[_EVENT_TIME, 0]
-    time = TIME_OF[kind]
+    time = f.TIME_OF[kind]
     if present >> time & 1:
         event_out.time = fields[time, 0]
     elif kind == _COUNT:
         event_out.time = fields[_EVENT_TIME, 0]
-    texts = TEXT_OF[kind]
+    texts = f.TEXT_OF[kind]
     event_out.event_id_at, event_out.event_id_size = _slice(present, fields, texts[0])
     event_out.location_at, event_out.location_size = _slice(present, fields, texts[1])
     event_out.sku_at, event_out.sku_size = _slice(present, fields, texts[2])
@@ -437,7 +367,7 @@ def _slice(present, fields, field):
 @kernel
 def _fill_click(click_out, present, fields, degrees):
     """Write a click's row, if it is surely good."""
-    kind = _kind(present, fields, np.int64(CLICKS))
+    kind = _kind(present, fields, np.int64(f.CLICKS))
     if kind == 0:
         return
     click_out.event_time = fields[_EVENT_TIME, 0]
@@ -455,7 +385,7 @@ def _fill_click(click_out, present, fields, degrees):
 
 def workspace() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What a scan works in: a record's fields by code (place and size, or value), its coordinates, its line ids' hashes."""
-    return np.zeros((len(FIELDS), 2), np.int64), np.zeros(2, np.float64), np.zeros(4 * MAX_LINES, np.uint64)
+    return np.zeros((len(f.FIELDS), 2), np.int64), np.zeros(2, np.float64), np.zeros(4 * MAX_LINES, np.uint64)
 
 
 @kernel
@@ -493,7 +423,7 @@ def scan_events(buffer, starts, ends, events_inout, lines_out, fields, degrees, 
 def scan_clicks(buffer, starts, ends, clicks_inout, lines_out, fields, degrees, hashes):
     """Read the surely good clicks of a batch; as `scan_events`, with CLICK rows and no lines (LINE[0])."""
     # As int64, or numba would compile the scanner again for these literals.
-    topic, line_row = np.int64(CLICKS), np.int64(0)
+    topic, line_row = np.int64(f.CLICKS), np.int64(0)
     for row in range(len(starts)):
         present, _ = _record(buffer, starts[row], ends[row], topic, line_row, lines_out, fields, degrees, hashes)
         if present >= 0:
