@@ -44,7 +44,7 @@ def stages(text: str) -> dict[str, float]:
     Parameters
     ----------
     text : str
-        What the worker tells Prometheus.
+        The worker's metrics, as Prometheus reads them.
     """
     found: dict[str, float] = {}
     for family in text_string_to_metric_families(text):

@@ -137,7 +137,7 @@ class Bench:
         _send(self._producer, topic, values, pool, self._partition_of(pool))
 
     def load(self, topic: str, values: list[bytes]) -> tuple[int, Callable[[], None]]:
-        """Append records that nobody can read yet; gives the offset behind the last, and what releases them."""
+        """Append records in an open transaction; gives the offset behind the last, and what commits them."""
         ends, release = self.load_parts([(topic, POOL, values)])
         return ends[topic, 0], release
 
@@ -153,7 +153,7 @@ class Bench:
         return {place: self.written(*place) for place in places}, self._loader.commit_transaction
 
     def written(self, topic: str, partition: int = 0) -> int:
-        """The offset behind the last record, be it that nobody can read it yet."""
+        """The offset behind the last record, also of an open transaction."""
         return self._offsets.get_watermark_offsets(TopicPartition(topic, partition), 30)[1]
 
     def _partition_of(self, pool: str) -> int:
@@ -192,7 +192,7 @@ class Bench:
 
     @contextmanager
     def group(self, name: str) -> Iterator[Callable[[str], int]]:
-        """Give what tells the offset up to which a consumer group has committed a topic."""
+        """Give a function from a topic to the offset up to which a consumer group has committed it."""
         consumer = Consumer(self._reader | {"group.id": name, "isolation.level": "read_uncommitted"})
         try:
             yield lambda topic: consumer.committed([TopicPartition(topic, 0)], 30)[0].offset

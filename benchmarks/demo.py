@@ -26,7 +26,7 @@ from benchmarks.fleet import DRAIN_S, Sender, Workers, drain, ends, lag, partiti
 from benchmarks.record import Record
 from benchmarks.retail.clicks import retail_clicks
 from benchmarks.retail.workload import CensusRow, Workload, retail_events
-from benchmarks.stories import Ways, compare, orders_told, three_stories
+from benchmarks.stories import Ways, compare, order_histories, three_stories
 from config.network import Network, load_network
 from config.settings import Settings
 from streams.audit import Report, audit
@@ -258,7 +258,7 @@ class Demo:
         report: Report,
         network: Network,
     ) -> Summary:
-        told = orders_told([orjson.loads(value) for value in reader.orders], reader.decisions)
+        histories = order_histories([orjson.loads(value) for value in reader.orders], reader.decisions)
         latencies = np.array(reader.latencies_ms or [0.0])
         expected = Counter(applied=clicks)
         for (topic, outcome), count in workload.expected().items():
@@ -275,8 +275,8 @@ class Demo:
             latency_p99_ms=float(np.percentile(latencies, 99)),
             kills=killed,
             report=report,
-            stories=three_stories(told),
-            ways=compare(told, network.locations),
+            stories=three_stories(histories),
+            ways=compare(histories, network.locations),
         )
         found = report.outcomes + report.dead_letters
         del found["dead_letter"], found["clock"]

@@ -1,6 +1,6 @@
 """Processes that are measured or tried: how they are started, watched and ended. One way for demo, benchmarks and tests.
 
-Owner: whoever starts a process; it also ends it. A process outlives no `with` block of this module.
+Owner: the caller that starts a process also ends it; `running` does both.
 Invariants: a worker gets every setting that differs from its default, so none is forgotten; its output is in a log file.
 Not here: the broker (config/broker.py), what is sent (retail/, synthetic.py), forked workers (tests/chaos/nursery.py).
 """
@@ -288,7 +288,7 @@ def _end(settings: Settings, place: TopicPartition) -> int:
 
 
 def lag(settings: Settings) -> int:
-    """Count the input records that are not committed yet; one, if a broker that has just started can't tell."""
+    """Count the input records that are not committed yet; one, if the broker has just started and does not know yet."""
     places = [place for topic in (*INVENTORY_TOPICS, CLICKS) for place in partitions(settings, topic)]
     try:
         committed = _client(settings).committed(places, 10)

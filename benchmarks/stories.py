@@ -1,4 +1,4 @@
-"""What orders and decisions say to a person: three orders told as stories, and parcels and kilometres beside another way.
+"""Orders and decisions in words: three orders as stories, and parcels and kilometres beside a central warehouse.
 
 Owner: the demo. Everything here is computed from records of `orders.v1` and `allocations.v1` and the network.
 Not here: reading the topics (demo.py), laying out (streams/cli/demo.py).
@@ -14,89 +14,70 @@ import numpy as np
 from benchmarks.retail.places import town_near
 from config.network import distances_km
 from topics.events import LocationRecord
+from topics.reasons import Lost, Won
 
 NEAR_KM = 50.0
 SHORT_LINES = 3
-WHY_WON = {
-    "only_candidate": "no other location has it",
-    "nearest": "the nearest that can",
-    "priority": "as near as another, with the lower priority number",
-    "location_id": "as near as another with the same priority; the smaller id decides",
-    "fewest_shipments": "fewer locations cannot send as much, and no other such set is nearer",
-    "own_stock": "the pickup point has it itself",
-}
-WHY_LOST = {
-    "no_stock": "has too little",
-    "not_eligible": "may not ship it",
-    "farther": "is farther",
-    "fewer_units": "has only a part",
-    "priority": "is as near, with a higher priority number",
-    "location_id": "is as near, with a larger id",
-}
 
 
 @dataclass(slots=True)
-class Told:
+class History:
     """An order and its decisions, in order, as read from the topics."""
 
     order: dict[str, Any]
     decisions: list[dict[str, Any]] = field(default_factory=list)
 
-    @property
-    def units(self) -> int:
-        return sum(line["quantity"] for line in self.order["lines"])
-
     def delivered(self) -> bool:
         return self.order.get("destination") is not None and self.order.get("mode") != "pickup"
 
 
-def orders_told(events: Sequence[dict[str, Any]], decisions: Sequence[dict[str, Any]]) -> list[Told]:
+def order_histories(events: Sequence[dict[str, Any]], decisions: Sequence[dict[str, Any]]) -> list[History]:
     """Bring placed orders and their decisions together; orders without a decision are left out."""
-    told = {event["order_id"]: Told(event) for event in events if event["kind"] == "placed"}
+    found = {event["order_id"]: History(event) for event in events if event["kind"] == "placed"}
     for decision in decisions:
-        if decision["order_id"] in told and decision["status"] != "held":
-            told[decision["order_id"]].decisions.append(decision)
-    return [each for each in told.values() if each.decisions]
+        if decision["order_id"] in found and decision["status"] != "held":
+            found[decision["order_id"]].decisions.append(decision)
+    return [each for each in found.values() if each.decisions]
 
 
-def three_stories(told: Sequence[Told]) -> list[tuple[str, list[str]]]:
-    """Tell one order that one location sends, one that several share, and one that waited: title and sentences of each.
+def three_stories(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
+    """Put three orders into words: one that one location sends, one that several share, one that waited. Title and sentences.
 
     The shortest of its kind is taken; a kind that did not occur is left out.
     """
-    kinds: list[tuple[str, Callable[[Told], bool]]] = [
+    kinds: list[tuple[str, Callable[[History], bool]]] = [
         ("From one place", lambda each: _shipments(each) == 1 and bool(each.decisions[0]["explanation"]["lost"])),
         ("From several places", lambda each: _shipments(each) > 1),
         ("It waited", lambda each: len(each.decisions) > 1 and each.decisions[-1]["status"] == "allocated"),
     ]
     stories = []
     for title, fits in kinds:
-        found = [each for each in told if each.delivered() and fits(each)]
+        found = [each for each in histories if each.delivered() and fits(each)]
         if found:
             stories.append((title, list(_story(min(found, key=lambda each: len(each.order["lines"]))))))
     return stories
 
 
-def _shipments(told: Told) -> int:
+def _shipments(history: History) -> int:
     """Count the shipments of an order that was allocated at once, else 0."""
-    first = told.decisions[0]
+    first = history.decisions[0]
     return len(first["shipments"]) if first["status"] == "allocated" else 0
 
 
-def _story(told: Told) -> Iterator[str]:
-    order, place = told.order, told.order["destination"]
+def _story(history: History) -> Iterator[str]:
+    order, place = history.order, history.order["destination"]
     lines = [f"{line['quantity']} of {line['sku']}" for line in order["lines"]]
     more = f" and {len(lines) - 3} lines more" if len(lines) > 4 else ""
     town = town_near(place["latitude"], place["longitude"])
     yield f"Order {order['order_id']} asks for {', '.join(lines[: 3 if more else 4])}{more}, to be sent to {town}."
     before: set[str] | None = None
-    for decision in told.decisions:
+    for decision in history.decisions:
         yield from _decision(decision, before)
         before = {each["shipment_id"] for each in decision["shipments"]}
 
 
 def _decision(decision: dict[str, Any], before: set[str] | None) -> Iterator[str]:
-    """Tell a decision, less the shipments that the one before had; None: this is the order's first."""
+    """Put a decision into words, less the shipments `before` it; None: this is the order's first decision."""
     why = decision["explanation"]
     chosen = [
         f"{each['location_id']}, {each['distance_km']:.0f} km away, sends {sum(line['quantity'] for line in each['lines'])}"
@@ -104,18 +85,14 @@ def _decision(decision: dict[str, Any], before: set[str] | None) -> Iterator[str
         if each["shipment_id"] not in (before or ())
     ]
     if chosen:
-        when = (
-            f"{why['considered']} locations are looked at"
-            if before is None
-            else f"{_cause(decision['source'])} makes units available"
-        )
-        yield f"{when}: {'; '.join(chosen)} ({WHY_WON.get(why['won'], why['won'])})."
-    if why["lost"]:
-        lost = "; ".join(
-            f"{each['location_id']} at {each['distance_km']:.0f} km {WHY_LOST.get(each['reason'], each['reason'])}"
-            for each in why["lost"][:3]
-        )
-        yield f"Not chosen: {lost}."
+        later = f"{_cause(decision['source'])} makes units available"
+        when = f"{why['considered']} locations are looked at" if before is None else later
+        yield f"{when}: {'; '.join(chosen)}. {Won[why['won'].upper()].sentence}"
+    lost = defaultdict(list)
+    for each in why["lost"]:
+        lost[each["reason"]].append(f"{each['location_id']} at {each['distance_km']:.0f} km")
+    for reason, places in lost.items():
+        yield f"Not {', '.join(places)}: {Lost[reason.upper()].sentence}"
     if waiting := sum(line["quantity"] for line in decision["unallocated"]):
         yield f"{waiting} units wait until somewhere has them ({decision['status']})."
 
@@ -158,13 +135,13 @@ class Ways:
     centrally: tuple[Way, Way] = field(default_factory=lambda: (Way(), Way()))
 
 
-def compare(told: Sequence[Told], locations: Sequence[LocationRecord]) -> Ways:
+def compare(histories: Sequence[History], locations: Sequence[LocationRecord]) -> Ways:
     """Compare nearshelf's promises for deliveries with the central warehouse, from the same orders and units.
 
     An order counts with its last decision that has shipments; what it was not promised is sent by neither way.
     """
     pools = defaultdict(list)
-    for each in told:
+    for each in histories:
         promised = [decision for decision in each.decisions if decision["shipments"]]
         if each.delivered() and promised:
             pools[promised[-1]["pool_id"]].append((each.order, promised[-1]["shipments"]))

@@ -82,7 +82,7 @@ class Broker:
     heap_mb : int
         The Java heap's limit, MiB.
     proxied : sequence of (int, int)
-        More listeners, for tests with a proxy between client and broker: the port, and the port its clients are told.
+        More listeners, for tests with a proxy between client and broker: the port, and the port that clients connect to.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Broker:
         port : int, optional
             The port to listen on; by default the one this directory used before if it is free, else any free one.
         report : callable
-            Told in a few words what is being done.
+            Called with a few words about what is being done.
 
         Returns
         -------

@@ -1,6 +1,6 @@
 """Reads YAML files that people write: entries, each with its line, held to a model; all faults at once.
 
-Owner: whoever reads such a file: the network (network.py) today; policies and rules are to be read here too.
+Owner: the network file (network.py); policies and rules are to be read here too.
 Invariants: what is returned is whole. A file with faults is refused with all of them, each with file, line, field, what is
 expected and what was found. Unknown and repeated fields are faults: in a file written by hand they are mistakes.
 Not here: settings and their presets, which have no entries (settings.py).

@@ -131,7 +131,9 @@ def print_report(report: "Report", console: "Console", faults: int = 20) -> None
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("audit", "", show_header=False)
+    from topics.reasons import Outcome
+
+    table = Table("audit", "", show_header=False, title="What the audit has judged")
     pools = f"{report.pools} in {report.partitions} partitions, {report.batches:,} batches"
     table.add_row("pools", pools)
     table.add_row("events", _counts(report.events))
@@ -147,6 +149,9 @@ def print_report(report: "Report", console: "Console", faults: int = 20) -> None
         table.add_row("transactions open", ", ".join(report.open_transactions))
     table.add_row("faults", "none" if report.clean else f"{report.fault_count:,}")
     console.print(table)
+    for outcome in Outcome:
+        if report.outcomes[outcome.wire]:
+            console.print(f"  {outcome.wire}: {outcome.sentence}", highlight=False)
     for fault in report.faults[:faults]:
         console.print(Text(str(fault)), soft_wrap=True)
     if report.fault_count > faults:

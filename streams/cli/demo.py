@@ -15,13 +15,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from benchmarks.demo import Summary
+    from streams.audit import Report
 
-LEGEND = """\
-  allocated    all units are promised     held      kept for a basket
-  partial      some are, others wait      expired   a basket nobody paid for
-  backordered  all units wait             rejected  can't be met at all
-  dead letter  a record that can't be used, kept whole with the reason
-"""
 NEXT = """\
 What next: the same with broker and worker left running: nearshelf demo --stay
            with workers killed on the way: nearshelf demo --kill 3
@@ -45,7 +40,7 @@ def demo(
     kill: Annotated[int, typer.Option(min=0, max=20, help="kill -9 a worker so many times.")] = 0,
     workers: Annotated[int, typer.Option(min=1, max=8, help="Worker processes.")] = 1,
     pools: Annotated[Literal[1, 4], typer.Option(help="One market, or the same towns cut into four.")] = 1,
-    seed: Annotated[int, typer.Option(help="Of what the sample does not tell: towns, stock, who picks up.")] = 1,
+    seed: Annotated[int, typer.Option(help="Of what is made up: towns, stock, who picks up.")] = 1,
     stay: Annotated[bool, typer.Option("--stay", help="Keep broker and workers running until Ctrl-C.")] = False,
     bootstrap_servers: Bootstrap = None,
     preset: Preset = None,
@@ -124,7 +119,7 @@ def _tell(summary: "Summary", as_json: bool) -> None:
     console = Console()
     console.print(_census(summary))
     console.print(_results(summary))
-    console.print(LEGEND, highlight=False)
+    console.print(_decisions(summary.report))
     console.print(_ways(summary))
     each = summary.report.order_lines / max(1, summary.report.orders)
     console.print(f"  This shop sells wholesale, {each:.0f} lines an order, and no one location has them all.")
@@ -154,9 +149,7 @@ def _results(summary: "Summary") -> "Table":
     report = summary.report
     table = Table("result", "", show_header=False, title="What the topics say")
     table.add_row("orders", f"{report.orders:,} with {report.order_lines:,} lines")
-    statuses = ", ".join(f"{status} {count:,}" for status, count in report.decisions.most_common())
-    table.add_row("decisions", f"{sum(report.decisions.values()):,}: {statuses}")
-    ignored = f"{report.outcomes['duplicate']:,} sent twice, {report.outcomes['stale']:,} older than a count (stale)"
+    ignored = f"{report.outcomes['duplicate']:,} sent twice, {report.outcomes['stale']:,} from before the cell's last count"
     table.add_row("without effect", ignored)
     reasons = ", ".join(f"{reason} {count:,}" for reason, count in report.dead_letters.most_common())
     table.add_row("dead letters", f"{sum(report.dead_letters.values()):,}: {reasons or 'none'}")
@@ -167,6 +160,17 @@ def _results(summary: "Summary") -> "Table":
     events = sum(report.events.values())
     audited = f"clean: {events:,} events, {report.batches:,} batches and {report.cells:,} cells add up"
     table.add_row("audit", audited if report.clean else f"{report.fault_count} faults")
+    return table
+
+
+def _decisions(report: "Report") -> "Table":
+    from rich.table import Column, Table
+
+    from topics.reasons import Status
+
+    table = Table(Column("times", justify="right"), "status", "meaning", title="Decisions, as allocations.v1 has them")
+    for status, count in report.decisions.most_common():
+        table.add_row(f"{count:,}", status, Status[status.upper()].sentence)
     return table
 
 

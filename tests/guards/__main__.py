@@ -11,6 +11,7 @@ Not part of `make test`: a guard inside a kernel takes minutes to compile.
 import argparse
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -194,7 +195,7 @@ GUARDS = {
         "tests/complaints",
     ),
     "counted movement": Guard(
-        "what a count has seen does not move again",
+        "a movement from before the last count of its cell is ignored",
         "state/stock.py",
         "    return row >= 0 and event_time < t.cells[row].counted_at\n",
         "    return row >= 0 and event_time < -1\n",
@@ -287,9 +288,9 @@ def _failing_test(tree: Path, *tests: str) -> str:
     done = _run(tree, "-m", "pytest", "-x", "-q", "-m", "not broker", "-p", "no:cacheprovider", *tests)
     if done.returncode == 0:
         return ""
-    lines = [line for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    failed = [line.partition(" ")[2].partition(" - ")[0] for line in lines]  # a parameter may have spaces in it
-    return f"test `{failed[0].split('::', 1)[-1]}`" if failed else f"exit status {done.returncode}"
+    failed = [line.split(" ", 1)[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    # Less the parameters, which may have spaces in them.
+    return f"test `{re.split(r'[[ ]', failed[0].split('::', 1)[-1])[0]}`" if failed else f"exit status {done.returncode}"
 
 
 def _violation(tree: Path, seeds: int = SEEDS) -> str:

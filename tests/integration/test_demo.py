@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 import config
 from benchmarks.demo import Demo, Options, Summary
-from benchmarks.fleet import Sender, drain, running
+from benchmarks.fleet import Process, ProcessFailed, Sender, drain, running, worker_arguments
 from benchmarks.record import APPLIED
 from benchmarks.retail.bad import bad_records
 from config.network import load_network
@@ -107,6 +108,17 @@ def _dead_values(settings: Settings) -> Counter:
     return found
 
 
+def test_a_worker_whose_metrics_port_is_taken_names_a_remedy_that_exists(
+    make_settings: Callable[..., Settings], tmp_path: Path
+):
+    settings = make_settings(partitions=1)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        arguments = worker_arguments(settings, metrics_port=taken.getsockname()[1])
+        worker = Process("worker", [sys.executable, "-m", "streams.cli", *arguments], tmp_path / "worker.log")
+        with pytest.raises(ProcessFailed, match=r"(?s)worker ended with 2.*--set metrics_port=PORT"):
+            worker.finish(120)
+
+
 @pytest.mark.parametrize("lines", [300])
 def test_a_cluster_in_use_is_left_alone(make_settings: Callable[..., Settings], lines: int):
     from benchmarks.demo import DemoFailed
@@ -122,9 +134,13 @@ def _demo(directory: Path, *arguments: str, **environment: str) -> subprocess.Po
     """`nearshelf demo` as a person starts it, small; it says on its standard error what goes on."""
     command = [sys.executable, "-m", "streams.cli", "demo", "--lines", "300", "--speed", "max", *arguments]
     own = {"NEARSHELF_DATA_DIRECTORY": str(directory), "NEARSHELF_SNAPSHOT_INTERVAL_MS": "0"}
-    return subprocess.Popen(
-        command, env=os.environ | own | environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # Who runs the tests in the background may ignore Ctrl-C; a person's terminal does not.
+    return subprocess.Popen(command, env=os.environ | own | environment, preexec_fn=_mind_interrupts, **pipes)
+
+
+def _mind_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _ended(processes: list[psutil.Process]) -> bool:
