@@ -15,7 +15,6 @@ from state.schema import INTERNAL, NEVER, NO_ROW, TEXT, Role, Schema, Table, row
 # One row: the pool's counters and its clock.
 POOL_ROW = Table(
     "pool",
-    "",
     ("now", "i8"),  # epoch ms: the largest record timestamp seen
     ("sequence", "i8"),  # last decision's number
     ("age", "i8"),  # orders ever placed: an order's place in the queue
@@ -46,7 +45,6 @@ POOL = POOL_ROW.dtype
 
 LOCATIONS = Table(
     "locations",
-    "location",
     ("hash_low", "u8"),
     ("hash_high", "u8"),
     ("x", "f8"),  # unit vector on the sphere
@@ -72,7 +70,6 @@ PICKS_UP = 4
 
 SKUS = Table(
     "skus",
-    "sku",
     ("hash_low", "u8"),
     ("hash_high", "u8"),
     ("id_at", "i8", TEXT),
@@ -95,7 +92,6 @@ SKU_LINK = np.dtype(
 
 CELLS = Table(
     "cells",
-    "cell",
     ("sku", "i4", row_of("skus")),
     ("location", "i4", row_of("locations")),
     ("on_hand", "i4"),
@@ -112,7 +108,6 @@ CELL = CELLS.dtype
 
 ORDERS = Table(
     "orders",
-    "order",
     ("hash_low", "u8"),
     ("hash_high", "u8"),
     ("age", "i8"),
@@ -139,7 +134,6 @@ FREE, OPEN, HELD, CLOSED, EXPIRED, GONE = range(6)
 # A line, or a part of one after a location refused some of its units.
 LINES = Table(
     "lines",
-    "line",
     ("order", "i4", row_of("orders")),
     ("next", "i4", NO_ROW),  # next line of the order; of the free list
     ("sku", "i4", row_of("skus")),
@@ -167,7 +161,6 @@ LINE_LINK = np.dtype([("waiting_next", "i4"), ("waiting_previous", "i4")], align
 # A location that rejected units of a line: the line is never promised to it again.
 REFUSALS = Table(
     "refusals",
-    "refusal",
     ("root", "i4", row_of("lines")),
     ("location", "i4", row_of("locations")),
     ("next", "i4", NO_ROW),
@@ -178,7 +171,6 @@ REFUSAL = REFUSALS.dtype
 # Stock that is not there yet: expected supply and units in transit between locations.
 SUPPLIES = Table(
     "supplies",
-    "supply",
     ("hash_low", "u8"),
     ("hash_high", "u8"),
     ("sku", "i4", row_of("skus")),
@@ -195,7 +187,6 @@ EXPECTED_SUPPLY, IN_TRANSIT = 1, 2
 # Rings, appended to: positions count from the pool's first ever.
 MOVEMENTS = Table(
     "movements",
-    "movement",
     ("event_time", "i8"),
     ("applied_at", "i8"),
     ("previous", "i8", NO_ROW),  # the cell's movement before, -1 = none
@@ -204,7 +195,6 @@ MOVEMENTS = Table(
 )
 MOVEMENT = MOVEMENTS.dtype
 SEEN_IDS = Table(
-    "seen",
     "seen",
     ("hash_low", "u8"),
     ("hash_high", "u8"),

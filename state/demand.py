@@ -30,7 +30,6 @@ from topics.reasons import Kind
 # One row: the partition's counters and its clock. The fields that seen.py and text.py know have the names of columns.POOL.
 CLOCK = Table(
     "pool",
-    "",
     ("now", "i8"),  # epoch ms: the largest record timestamp seen
     ("changes", "i8"),  # of all rows, ever
     ("live_rows", "i8"),  # rows with clicks
@@ -48,7 +47,6 @@ CLOCK = Table(
 
 ROW = Table(
     "rows",
-    "row",
     ("hash_low", "u8"),  # of pool id, NUL, SKU: ids are printable, so NUL is in neither
     ("hash_high", "u8"),
     ("id_at", "i8", TEXT),  # heap
@@ -67,7 +65,6 @@ ROW = Table(
 # A row's clicks in one step of time.
 STEP = Table(
     "steps",
-    "step",
     ("start", "i8"),  # epoch ms
     ("row", "i4", row_of("rows")),
     ("next", "i4", NO_ROW),  # in the queue, or of the free list

@@ -3,11 +3,13 @@
 The arrays' layout, folding what another version wrote, the digest and the layout's fingerprint read the schemas, which stand in
 columns.py (a pool) and demand.py (clicks).
 
-To change a schema: add a column with the default that rows written before shall have, or drop one, and raise `LAYOUT`. A name
-is never used again for something else, and no column becomes narrower. A version reads every layout up to its own.
+To change a schema: add a column with the default that rows written before shall have, or drop one, and raise `LAYOUT`. Whatever
+makes a row sets its new column too, to the default or better. A name is never used again for something else, and no column
+becomes narrower. A version reads every layout up to its own.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -31,28 +33,18 @@ class NewerLayout(WrongUse):
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What a column holds.
-
-    Attributes
-    ----------
-    default : int
-        Of an empty head, and of rows written before the column was there.
-    table : str
-        The table whose row number it is; "" = it is none.
-    size : str
-        If it is a text's place in the heap: the column with the text's bytes.
-    within : str
-        If a text's place is relative: the column with the row whose `id_at` it counts from.
-    digested : bool
-        Whether two states that differ in it have different digests. A row number and a text's place stand for the row and
-        the text.
-    """
+    """What a column holds."""
 
     default: int = 0
+    """Of an empty head, and of rows written before the column was there."""
     table: str = ""
+    """The table whose row number it is; "" = it is none. In a digest the number stands for the row."""
     size: str = ""
+    """If it is a text's place in the heap: the column with the text's bytes. In a digest the place stands for the text."""
     within: str = ""
+    """If that place is relative: the column with the row whose `id_at` it counts from."""
     digested: bool = True
+    """Whether two states that differ in it have different digests."""
 
 
 CONTENT = Role()
@@ -71,28 +63,20 @@ def row_of(table: str) -> Role:
 
 
 class Table:
-    """A persistent table.
+    """A persistent table: `dtype` of its rows, and the `roles` of their columns.
 
     Parameters
     ----------
     name : str
-        In the changelog, in snapshots, and in the bundle that kernels take.
-    prefix : str
-        Its columns of the head: `{prefix}_count` rows in use or free; of a ring, from position `{prefix}_head` to
-        `{prefix}_tail`. "" for the head itself.
+        In the changelog, in snapshots, and in the bundle that kernels take. In the singular it is the `prefix` of the table's
+        columns of the head: `{prefix}_count` rows in use or free; of a ring, from position `{prefix}_head` to `{prefix}_tail`.
     columns : (name, format) or (name, format, Role)
         Without a role: content.
-
-    Attributes
-    ----------
-    dtype : np.dtype
-        Of its rows.
-    roles : dict of str to Role
     """
 
-    def __init__(self, name: str, prefix: str, *columns: tuple[str, str] | tuple[str, str, Role]):
+    def __init__(self, name: str, *columns: tuple[str, str] | tuple[str, str, Role]):
         self.name = name
-        self.prefix = prefix
+        self.prefix = re.sub("s$", "", re.sub("ies$", "y", name))
         self.dtype = np.dtype([(column[0], column[1]) for column in columns], align=True)
         self.roles = {column[0]: column[2] if len(column) == 3 else CONTENT for column in columns}
 
@@ -117,7 +101,7 @@ class Table:
         Examples
         --------
         >>> old = np.array([(5, 1)], [("units", "i4"), ("dropped", "i4")])
-        >>> Table("cells", "cell", ("units", "i8"), ("counted_at", "i8", NEVER)).fitted(old).tolist()
+        >>> Table("cells", ("units", "i8"), ("counted_at", "i8", NEVER)).fitted(old).tolist()
         [(5, -1)]
         """
         if rows.dtype == self.dtype:
@@ -135,21 +119,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Schema:
-    """The persistent tables of a state.
-
-    Attributes
-    ----------
-    head : Table
-        One row: counters and clock. Its name is `pool`.
-    rows : tuple of Table
-        Tables whose rows are changed; a table's place here is its code in the journal.
-    rings : tuple of Table
-        Tables that are appended to, and forgotten from the oldest entry on.
-    """
+    """The persistent tables of a state."""
 
     head: Table
+    """One row: counters and clock. Its name is `pool`."""
     rows: tuple[Table, ...]
+    """Tables whose rows are changed. A table's place here is its code in the journal."""
     rings: tuple[Table, ...]
+    """Tables that are appended to, and forgotten from the oldest entry on."""
 
     @cached_property
     def tables(self) -> dict[str, Table]:
@@ -159,7 +136,7 @@ class Schema:
     def fingerprint(self) -> str:
         """Name the layout by a hash; 16 hex digits."""
         told = [
-            (table.name, table.prefix, name, table.dtype[name].base.str, table.dtype[name].shape, role)
+            (table.name, name, table.dtype[name].base.str, table.dtype[name].shape, role.default)
             for table in self.tables.values()
             for name, role in table.roles.items()
         ]
@@ -167,18 +144,14 @@ class Schema:
 
 
 def check_layout(written: dict[str, Any], what: str) -> None:
-    """Refuse what a later version wrote.
+    """Raise `NewerLayout` if a later version wrote what was found.
 
     Parameters
     ----------
     written : dict
-        By whom it was written: `layout`, and the version (`nearshelf`). The first versions that wrote layout 1 named neither.
+        The `layout`, and the version (`nearshelf`) that wrote it. The first version of layout 1 named neither.
     what : str
         What was found, and where.
-
-    Raises
-    ------
-    NewerLayout
     """
     layout = written.get("layout", 1)
     if layout > LAYOUT:

@@ -25,8 +25,9 @@ CHANGED = {
         '    ("age", "i8"),\n    ("id_at"': '    ("age", "i8"),\n    ("promise_at", "i8"),\n    ("id_at"',
         '    ("source_partition", "i4"),  # the locations.v1 record in force\n': "",
     },
+    "state/stock.py": {"    cell.counted_at = -1\n": "    cell.counted_at = -1\n    cell.shelf = -1\n"},
     "state/network.py": {
-        'location["source_partition"], location["source_offset"] = source\n': 'location["source_offset"] = source[1]\n'
+        'location["source_partition"], location["source_offset"] = partition, offset\n': 'location["source_offset"] = offset\n'
     },
     "state/demand.py": {
         '    ("views", "i8"),\n': '    ("searches", "i8"),\n    ("views", "i8"),\n',
