@@ -230,7 +230,7 @@ class Bench:
         process.await_that(done)
         seconds = time.perf_counter() - started
         used = [cpu_s(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
-        busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * psutil.cpu_count())
+        busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * (psutil.cpu_count() or 1))
         return Round(events, seconds, sum(used[1:]), used[0], busy)
 
 
@@ -276,6 +276,8 @@ def bench(preset: str, partitions: int = 1, click_partitions: int = 1, **setting
                 **settings,
             )
             create_topics(AdminClient(client_config(found, log_level=0)), found)
-            yield Bench(found, broker.status().pid, directory)
+            pid = broker.status().pid
+            assert pid is not None  # the broker has just started
+            yield Bench(found, pid, directory)
         finally:
             broker.stop()

@@ -54,7 +54,7 @@ places = {place.id: unit_vector(place.latitude, place.longitude) for place in wo
 opening: dict[str, int] = {}  # "location/SKU" → units
 stocked: defaultdict[str, list] = defaultdict(list)  # SKU → (location, its unit vector)
 for records in work.opening():
-    for receipt in (json.loads(record.value) for record in records):
+    for receipt in (json.loads(record.value or b"") for record in records):
         opening[f"{receipt['location_id']}/{receipt['sku']}"] = receipt["quantity"]
         stocked[receipt["sku"]].append((receipt["location_id"], places[receipt["location_id"]]))
 

@@ -214,8 +214,8 @@ class BatchReplay(ABC):
             if len(record.key or b"") + len(record.value or b"") > LARGEST_BYTES:  # too large to be written again
                 whole = (record.timestamp, None, None)
             if (letter.timestamp, letter.key, letter.value) != whole:
-                found = (letter.timestamp, letter.key, letter.value)
-                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: the record whole: {whole}", found)
+                written = (letter.timestamp, letter.key, letter.value)
+                self._fault("dead_letter", DEAD_LETTERS, offset, f"{shown}: the record whole: {whole}", written)
         for offset, _ in letters[1:]:
             self._fault("dead_letter", DEAD_LETTERS, offset, f"one dead letter for {shown}", "another one")
         self.report.dead_letters[reason] += 1
@@ -228,7 +228,7 @@ class BatchReplay(ABC):
         """Check that the group's offset is not behind the changelog, nor was before it where that is known to have come."""
         position = self.positions[topic]
         if committed is not None and committed < position:
-            wrong = committed
+            wrong: float = committed
         elif reached is not None and reached > position:
             wrong = reached
             self.stopped = True  # the changelog's last batches are gone: what they caused can't be told from what nobody has
@@ -237,7 +237,7 @@ class BatchReplay(ABC):
         if self._told_offsets.get(topic) != wrong:
             self._told_offsets[topic] = wrong
             expected = f"the workers' group at offset {position}, where the changelog is"
-            self._fault("chain", topic, min(wrong, position), expected, f"at offset {wrong}")
+            self._fault("chain", topic, int(min(wrong, position)), expected, f"at offset {wrong}")
 
 
 _GONE = "the first records of %s are deleted (retention): what they did is not to be judged, only the chain of batches"

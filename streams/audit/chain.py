@@ -40,7 +40,8 @@ class BrokenChain(Contradiction):
         self.found = found
 
 
-class Input(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Input:
     """What a batch consumed of one topic."""
 
     first: int

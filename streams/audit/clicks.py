@@ -215,7 +215,7 @@ class _DemandRecords:
             return True
         key = f"{value.pool_id}/{value.sku}/{self._partition}"
         if (record.key, value.partition) != (key.encode(), self._partition):
-            found = f"key {record.key}, partition {value.partition}"
+            found = f"key {record.key!r}, partition {value.partition}"
             self._fault("demand", DEMAND, record.offset, f"key {key}, partition {self._partition}", found)
         place = (value.pool_id, value.sku), value.version
         if place in self._ahead:
@@ -225,5 +225,5 @@ class _DemandRecords:
 
 
 def _as_row(source: Any) -> DemandRow:
-    counts = source.counts if isinstance(source, Row) else (source.views, source.carts, source.checkouts)
-    return DemandRow(*counts, source.version, source.updated_at)
+    views, carts, checkouts = source.counts if isinstance(source, Row) else (source.views, source.carts, source.checkouts)
+    return DemandRow(views, carts, checkouts, source.version, source.updated_at)

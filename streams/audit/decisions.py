@@ -42,8 +42,8 @@ def follow(pool: Pool, order: Order, decision: Allocation, status: str) -> Itera
     published = {shipment.shipment_id: shipment for shipment in decision.shipments}
     if len(published) < len(decision.shipments):
         yield Problem("decision", "each shipment once", f"ids {[each.shipment_id for each in decision.shipments]}")
-    for shipment in order.open_shipments:
-        yield from _kept(shipment, published.pop(shipment.id, None))
+    for kept in order.open_shipments:
+        yield from _kept(kept, published.pop(kept.id, None))
     waited = order.waiting
     by_line: dict[Line, list[Part]] = defaultdict(list)
     for part in waited:
@@ -124,17 +124,19 @@ def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRec
     if not location.enabled:
         yield Problem("promise", "an enabled location", f"{name}, which is disabled")
     needed = "pickup" if kind == "pickup" else "ship"
-    if needed not in location.capabilities:
+    if not _can(location, needed):
         yield Problem("promise", f"a location that can {needed}", f"{name}, which can {location.capabilities}")
     distance = _distance_km(pool, order, location)
     if abs(shipment.distance_km - distance) > DISTANCE_TOLERANCE_KM:
         yield Problem("decision", f"distance_km {distance:.3f} from {location.id}", str(shipment.distance_km))
 
 
+def _can(location: LocationRecord, capability: str) -> bool:
+    return capability in (location.capabilities or ())
+
+
 def _distance_km(pool: Pool, order: Order, location: LocationRecord) -> float:
-    target = order.request.destination
-    if order.request.mode == "pickup":
-        target = pool.network.get(order.request.pickup_location_id) or location
+    target = (order.request.destination if order.request.mode == "delivery" else pool.pickup_of(order)) or location
     return great_circle_km(location.latitude, location.longitude, target.latitude, target.longitude)
 
 
@@ -148,7 +150,7 @@ def kind_of(order: Order, location_id: str) -> str:
 def _flags(order: Order, waited: list[Part]) -> Iterator[Problem]:
     """Check what was promised of the lines that waited against what the customer allows."""
     new = [part for part in waited if not part.waiting]
-    locations = sorted({part.shipment.location_id for part in new})
+    locations = sorted({part.shipment.location_id for part in new if part.shipment})
     if not order.request.allow_partial and 0 < len(new) < len(waited):
         yield Problem("promise", f"all {len(waited)} waiting lines or none (allow_partial=false)", f"{len(new)}")
     if not order.request.allow_split and new and (len(locations) > 1 or len(new) < len(waited)):
@@ -177,7 +179,7 @@ def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
     """List what an order's lines can be without a promise for."""
     request = order.request
     if status == "rejected":
-        location = pool.network.get(request.pickup_location_id)
+        location = pool.pickup_of(order)
         return ["no_pickup" if location and location.pool == pool.id else "unknown_location"]
     reasons = {
         "no_stock": True,
@@ -216,8 +218,8 @@ def rejected(pool: Pool, order: Order) -> bool:
     """Tell whether an order can never be met: its pickup location is unknown in the pool, or does no pickup."""
     if order.request.mode == "delivery":
         return False
-    location = pool.network.get(order.request.pickup_location_id)
-    return location is None or location.pool != pool.id or "pickup" not in location.capabilities
+    location = pool.pickup_of(order)
+    return location is None or location.pool != pool.id or not _can(location, "pickup")
 
 
 def servable(pool: Pool, order: Order) -> str | None:
@@ -234,7 +236,8 @@ def servable(pool: Pool, order: Order) -> str | None:
         return next(filter(None, (_place_for(pool, order, [part]) for part in waiting)), None)
     skus = {part.sku for part in waiting}
     places = [_place_for(pool, order, [part for part in waiting if part.sku == sku]) for sku in sorted(skus)]
-    return ", ".join(places) if all(places) else None
+    found = [place for place in places if place]
+    return ", ".join(found) if len(found) == len(places) else None
 
 
 def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
@@ -258,7 +261,8 @@ def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
 
 
 def _closed_for_pickup(pool: Pool, order: Order) -> bool:
-    return order.request.mode == "pickup" and not pool.network[order.request.pickup_location_id].enabled
+    location = pool.pickup_of(order)
+    return order.request.mode == "pickup" and not (location and location.enabled)
 
 
 def _place_for(pool: Pool, order: Order, parts: list[Part]) -> str | None:
@@ -280,6 +284,6 @@ def _eligible(pool: Pool, order: Order, location_id: str, parts: list[Part]) -> 
         location is not None
         and location.pool == pool.id
         and location.enabled
-        and needed in location.capabilities
+        and _can(location, needed)
         and not any((part.line_id, location_id) in order.refusals for part in parts)
     )

@@ -10,6 +10,7 @@ Owner: the audit. Not here: what a decision may say (decisions.py), what an even
 import json
 from collections import deque
 from collections.abc import Iterable
+from typing import Any
 
 from streams.audit.batches import BatchReplay, Due, refusal_of
 from streams.audit.chain import Batch, Change
@@ -21,20 +22,9 @@ from streams.audit.orders import Order
 from streams.audit.outputs import Cells, Decisions, Place
 from streams.audit.report import Report
 from streams.audit.rows import CellRow, Names, PoolRows, cells_of
-from streams.audit.stock import Cell
+from streams.audit.stock import Cell, StockInput
 from topics.catalogue import ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
-from topics.events import (
-    CAPABILITIES,
-    Cancelled,
-    Fulfilment,
-    LocationRecord,
-    OrderRequest,
-    Refusal,
-    Sale,
-    StockEvent,
-    Tick,
-    judge,
-)
+from topics.events import CAPABILITIES, Cancelled, Fulfilment, Held, LocationRecord, Placed, Refusal, Tick, judge
 from topics.keys import partition_of
 from topics.outputs import Allocation
 from topics.reasons import DeadLetter, Outcome
@@ -213,9 +203,9 @@ class InventoryReplay(BatchReplay):
             raise RefusedEvent(DeadLetter.UNKNOWN_POOL)
         return pool
 
-    def _effect(self, pool: Pool, event) -> tuple[Outcome, Order | None, str]:
+    def _effect(self, pool: Pool, event: Any) -> tuple[Outcome, Order | None, str]:
         """Apply an event; says which order now needs a decision, and its status where that is given."""
-        if isinstance(event, OrderRequest):
+        if isinstance(event, Placed | Held):
             former = pool.known(event.order_id)
             order = pool.place_order(event)
             return Outcome.APPLIED, order, "rejected" if order is not former and rejected(pool, order) else ""
@@ -225,7 +215,7 @@ class InventoryReplay(BatchReplay):
         if isinstance(event, Fulfilment):
             order = pool.fulfil(event)
             return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
-        if isinstance(event, (Sale, StockEvent)):
+        if isinstance(event, StockInput):
             return Outcome.APPLIED if pool.move_stock(event) else Outcome.STALE, None, ""
         raise TypeError(f"the audit has no rule for {type(event).__name__}: see InventoryReplay._effect")
 
@@ -236,7 +226,7 @@ class InventoryReplay(BatchReplay):
         for order in pool.due_holds():
             if not (turn and turn[0][1].order_id == order.id and turn[0][1].status == "expired"):
                 found = f"a decision {turn[0][1].status} for order {turn[0][1].order_id}" if turn else "no decision"
-                expected = f"hold {order.id} expired, due at {order.request.expires_at} and now is {pool.now}"
+                expected = f"hold {order.id} expired, due at {order.expires_at} and now is {pool.now}"
                 self._fault("expiry", place[0], place[2], expected, found)
                 continue
             self._expired(pool, order, turn)
@@ -280,7 +270,7 @@ class InventoryReplay(BatchReplay):
             pool = self.pools[decision.pool_id]
             order = pool.known(decision.order_id)
             if decision.status == "expired" and order and order.held:
-                due = order.request.expires_at
+                due = order.expires_at
                 self._fault("expiry", ALLOCATIONS, offset, f"hold {order.id} expired at {due}", f"at {pool.now}")
                 self._expired(pool, order, turn)
                 self._sweep(pool, turn)
@@ -350,8 +340,8 @@ class InventoryReplay(BatchReplay):
         if row.version < version:
             self._fault("cell", CHANGELOG, batch.offset, f"{shown} at a version above {version}", row.version)
         if not cell.changed_at <= row.updated_at <= cell.touched_at:
-            expected = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
-            self._fault("clock", CHANGELOG, batch.offset, expected, row.updated_at)
+            bounds = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
+            self._fault("clock", CHANGELOG, batch.offset, bounds, row.updated_at)
         self.versions[name] = row.version
         self.cells.expect(name, batch.number, row)
 

@@ -6,7 +6,7 @@ Owner: the pool's ledger (ledger.py). It shares no code with the state or the en
 from dataclasses import dataclass, field
 
 from streams.audit.memory import RefusedEvent
-from topics.events import Fulfilment, OrderRequest, Placed
+from topics.events import Fulfilment, Held, OrderRequest
 from topics.reasons import DeadLetter
 
 
@@ -62,6 +62,11 @@ class Order:
     forgotten: bool = False
 
     @property
+    def expires_at(self) -> int | None:
+        """When a hold ends, epoch ms."""
+        return self.request.expires_at if isinstance(self.request, Held) else None
+
+    @property
     def waiting(self) -> list[Part]:
         return [part for part in self.parts if part.waiting]
 
@@ -70,7 +75,7 @@ class Order:
         return [shipment for shipment in self.shipments.values() if shipment.open_units]
 
 
-def is_as_asked(order: Order, event: Placed) -> bool:
+def is_as_asked(order: Order, event: OrderRequest) -> bool:
     """Tell whether an order asks for just what its hold asked for, all of which is still in it."""
 
     def essence(request: OrderRequest) -> tuple:

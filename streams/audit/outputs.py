@@ -91,7 +91,9 @@ class Caused:
 
     def pull(self) -> None:
         """Take the next record into the window."""
-        key, place, value, offset = self.head()
+        if (head := self.head()) is None:
+            return
+        key, place, value, offset = head
         self._next = None
         self._index.setdefault(key, []).append((offset, value))
         self._places[key] = place
@@ -159,8 +161,9 @@ class Decisions(Caused):
             super().open(reached)
 
     def pull(self) -> None:
-        decision = self.head()[2]
-        self._sequences[decision.pool_id] = max(decision.sequence, self._sequences.get(decision.pool_id, 0))
+        if head := self.head():
+            decision = head[2]
+            self._sequences[decision.pool_id] = max(decision.sequence, self._sequences.get(decision.pool_id, 0))
         super().pull()
 
 

@@ -8,9 +8,22 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 
 from streams.audit.memory import Limits, RefusedEvent
-from topics.events import MAX_QUANTITY, Count, Expected, SafetyStock, Sale, StockEvent
+from topics.events import (
+    MAX_QUANTITY,
+    Adjustment,
+    Count,
+    Expected,
+    Quarantine,
+    Receipt,
+    SafetyStock,
+    Sale,
+    TransferIn,
+    TransferOut,
+)
 from topics.reasons import DeadLetter
 
+StockInput = Sale | Receipt | Adjustment | TransferOut | TransferIn | Quarantine | Count | SafetyStock | Expected
+"""What is about one cell; the first six move units."""
 SIGNS = {
     "sale": -1,
     "return": 1,
@@ -118,7 +131,7 @@ class Stock:
         while cell.movements and cell.movements[0][1] < oldest:
             cell.forgotten = max(cell.forgotten, cell.movements.popleft()[0])
 
-    def apply(self, event: Sale | StockEvent) -> bool:
+    def apply(self, event: StockInput) -> bool:
         """Apply an event of `sales.v1` or `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
         key = event.location_id, event.sku
         if isinstance(event, Count):
@@ -127,12 +140,12 @@ class Stock:
             self._check_room(key)
             self.write(key, safety_stock=event.quantity - self.cell(*key).safety_stock)
         elif isinstance(event, Expected):
-            supply = "expected", event.supply_id, event.sku
-            self._check_room(key, supply, makes_cell=False)
-            self._supply(supply, event.quantity)
+            expected = "expected", event.supply_id, event.sku
+            self._check_room(key, expected, makes_cell=False)
+            self._supply(expected, event.quantity)
         else:
             units = SIGNS[event.kind] * event.quantity
-            supply = ("in transit", event.transfer_id, event.sku) if event.kind.startswith("transfer") else None
+            supply = ("in transit", event.transfer_id, event.sku) if isinstance(event, TransferOut | TransferIn) else None
             counted = self.is_counted(key, event.event_time)
             if counted and not supply:
                 return False

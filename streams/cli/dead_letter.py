@@ -165,7 +165,7 @@ def replay(
         found = _read(settings, _wanted(reason, topic, pool), _since(since))
         letters = sorted(found, key=lambda letter: (letter.refused_at, letter.partition, letter.offset))
     else:
-        letters = [_at(settings, place) for place in places]
+        letters = [_at(settings, place) for place in places or ()]
     replacement = None if value is None else sys.stdin.buffer.read() if str(value) == "-" else value.read_bytes()
     events, faults = _repaired(settings, letters, replacement, changes, key)
     if not as_json:
@@ -333,10 +333,11 @@ def _changed(value: bytes | None, changes: list[tuple[list[str], Any]]) -> bytes
         raise ValueError("the value is no JSON: no field of it can be changed. Give it whole, by --value") from None
     for path, new in changes:
         place = event
-        for i, step in enumerate(path):
+        for i, name in enumerate(path):
+            step: str | int = name
             where = ".".join(path[: i + 1])
-            if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
-                step = int(step)
+            if isinstance(place, list) and name.isdecimal() and int(name) < len(place):
+                step = int(name)
             elif not isinstance(place, dict) or (i + 1 < len(path) and step not in place):
                 raise ValueError(f"{where}: there is no such place in the event")
             if i + 1 == len(path):
@@ -357,13 +358,15 @@ def _repaired(
 
     by_pool = key is None and any(_own_key(letter.topic) is None for letter in letters)
     pools = published_pools(settings) if by_pool else {}
-    events, faults, seen = [], {}, set()
+    events: Events = []
+    faults: dict[str, str] = {}
+    seen: set[tuple[str, str, bytes]] = set()
     for letter in letters:
         try:
             value = letter.value if replacement is None else replacement
             value = _changed(value, changes) if changes else value
             fault = _fault(letter.topic, value)
-            if fault:
+            if fault or value is None:  # the models refuse None
                 raise ValueError(fault)
             own = _key(letter, value, pools) if key is None or _own_key(letter.topic) else key
         except ValueError as error:
@@ -426,7 +429,7 @@ def _send(settings: Any, events: Events) -> dict[str, str]:
     """Send the events, topic by topic; returns place → why for each that was not delivered."""
     from streams.cli.publish import Report, _send
 
-    undelivered = {}
+    undelivered: dict[str, str] = {}
     for topic in dict.fromkeys(letter.topic for letter, _, _ in events):
         report = Report()
         chosen = [event for event in events if event[0].topic == topic]

@@ -92,11 +92,11 @@ def published_pools(settings: Any) -> dict[str, str]:
     from topics.events import Refusal, judge
 
     starts = dict.fromkeys(partitions_of(LOCATIONS, settings), 0)
-    pools = {}
+    pools: dict[str, str] = {}
     with LogReader(settings, f"{settings.app_id}-publish", log_level=0) as reader:
         for message in reader.read(LOCATIONS, starts):
             location = judge(LOCATIONS, message.value())
-            pools.pop(_as_text(message.key()), None)
+            pools.pop(_as_text(message.key()) or "", None)
             if not isinstance(location, Refusal):
                 pools[location.id] = location.pool
     return pools
@@ -149,10 +149,10 @@ def _key_finder(topic: str, pool: str | None, pools: dict[str, str]) -> Callable
             key = text_field(event, "pool_id") or only_pool
             return key, "" if key else _no_pool(names)
         location = text_field(event, "location_id")
+        if location in pools:
+            return pools[location], ""
         # Where nothing is checked, a record that names no known location still has to go somewhere.
-        return pools.get(
-            location, only_pool
-        ), "" if location in pools else f"location_id: expected a known location, found {location}"
+        return only_pool, f"location_id: expected a known location, found {location}"
 
     return key_of
 

@@ -2,6 +2,7 @@
 
 import base64
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -39,7 +40,9 @@ def tail(
         pass
 
 
-def _messages(settings: Any, topic: str, partitions: list[int], from_beginning: bool, committed: bool, count: int | None):
+def _messages(
+    settings: Any, topic: str, partitions: list[int], from_beginning: bool, committed: bool, count: int | None
+) -> Iterator[Any]:
     from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
 
     from streams.kafka.clients import reading_config
@@ -89,8 +92,8 @@ def _parsed(value: bytes | None) -> Any:
     import orjson
 
     try:
-        return orjson.loads(value)
-    except (orjson.JSONDecodeError, TypeError):
+        return orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
         return _text(value)
 
 
