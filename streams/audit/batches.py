@@ -229,7 +229,7 @@ class BatchReplay(ABC):
         position = self.positions[topic]
         wrong: float
         if committed is not None and committed < position:
-            wrong: float = committed
+            wrong = committed
         elif reached is not None and reached > position:
             wrong = reached
             self.stopped = True  # the changelog's last batches are gone: what they caused can't be told from what nobody has

@@ -131,10 +131,6 @@ def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRec
         yield Problem("decision", f"distance_km {distance:.3f} from {location.id}", str(shipment.distance_km))
 
 
-def _can(location: LocationRecord, capability: str) -> bool:
-    return capability in (location.capabilities or ())
-
-
 def _distance_km(pool: Pool, order: Order, location: LocationRecord) -> float:
     target = (pool.network.get(order.pickup) if order.pickup else order.request.destination) or location
     return great_circle_km(location.latitude, location.longitude, target.latitude, target.longitude)

@@ -22,7 +22,7 @@ from streams.audit.orders import Order
 from streams.audit.outputs import Cells, Decisions, Place
 from streams.audit.report import Report
 from streams.audit.rows import CellRow, Names, PoolRows, cells_of
-from streams.audit.stock import Cell, StockInput
+from streams.audit.stock import Cell
 from topics.catalogue import ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
 from topics.events import (
     CAPABILITIES,
@@ -227,7 +227,7 @@ class InventoryReplay(BatchReplay):
         if isinstance(event, Fulfilment):
             order = pool.fulfil(event)
             return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
-        if isinstance(event, StockInput):
+        if isinstance(event, (Sale, StockEvent)):
             return Outcome.APPLIED if pool.move_stock(event) else Outcome.STALE, None, ""
         raise TypeError(f"the audit has no rule for {type(event).__name__}: see InventoryReplay._effect")
 
@@ -352,8 +352,8 @@ class InventoryReplay(BatchReplay):
         if row.version < version:
             self._fault("cell", CHANGELOG, batch.offset, f"{shown} at a version above {version}", row.version)
         if not cell.changed_at <= row.updated_at <= cell.touched_at:
-            bounds = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
-            self._fault("clock", CHANGELOG, batch.offset, bounds, row.updated_at)
+            expected = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
+            self._fault("clock", CHANGELOG, batch.offset, expected, row.updated_at)
         self.versions[name] = row.version
         self.cells.expect(name, batch.number, row)
 

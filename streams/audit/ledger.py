@@ -12,8 +12,8 @@ from collections.abc import Iterator
 
 from streams.audit.memory import Limits, RefusedEvent, Seen
 from streams.audit.orders import Order, Part, Shipment, is_as_asked, open_units_of, units_of
-from streams.audit.stock import Clock, Stock, StockInput
-from topics.events import Cancelled, Fulfilment, Held, LocationRecord, Placed
+from streams.audit.stock import Clock, Stock
+from topics.events import Cancelled, Fulfilment, Held, LocationRecord, Placed, Sale, StockEvent
 from topics.reasons import DeadLetter
 
 MAX_LINE_PARTS = 64
@@ -84,7 +84,7 @@ class Pool:
 
     # Events. Each raises RefusedEvent before it changes anything.
 
-    def move_stock(self, event: StockInput) -> bool:
+    def move_stock(self, event: Sale | StockEvent) -> bool:
         """Apply an event of `sales.v1` or `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
         self.place(event.location_id)
         return self.stock.apply(event)
@@ -98,10 +98,6 @@ class Pool:
         if location.pool != self.id:
             raise RefusedEvent(DeadLetter.WRONG_POOL)
         return location
-
-    def pickup_of(self, order: Order) -> LocationRecord | None:
-        """Find the location at which an order is picked up; None if it is not known, or the order is delivered."""
-        return self.network.get(order.request.pickup_location_id or "")
 
     def known(self, order_id: str) -> Order | None:
         """Find an order that is not forgotten."""

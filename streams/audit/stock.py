@@ -131,7 +131,7 @@ class Stock:
         while cell.movements and cell.movements[0][1] < oldest:
             cell.forgotten = max(cell.forgotten, cell.movements.popleft()[0])
 
-    def apply(self, event: StockInput) -> bool:
+    def apply(self, event: Sale | StockEvent) -> bool:
         """Apply an event of `sales.v1` or `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
         key = event.location_id, event.sku
         if isinstance(event, Count):

@@ -145,8 +145,6 @@ def _key_finder(topic: str, pool: str | None, pools: dict[str, str]) -> Callable
             key = text_field(event, "pool_id") or only_pool
             return key, "" if key else _no_pool(names)
         location = text_field(event, "location_id")
-        if location in pools:
-            return pools[location], ""
         # Where nothing is checked, a record that names no known location still has to go somewhere.
         fault = "" if location in pools else f"location_id: expected a known location, found {location}"
         return pools.get(location or "", only_pool), fault
