@@ -1,5 +1,6 @@
 """README.md's own commands and programs, run as they stand: an order of a newcomer ends with an allocation."""
 
+import contextlib
 import os
 import re
 import socket
@@ -33,14 +34,28 @@ def test_the_readmes_example_ends_with_an_allocation_and_leaves_nothing_running(
     assert script.count(PORT) == 3 and script.count("/tmp/") == 1
     script = script.replace(PORT, port).replace("/tmp/", f"{tmp_path}/")
     environment = os.environ | {"NEARSHELF_DATA_DIRECTORY": str(tmp_path / "var")}
-    before = {process.pid for process in psutil.process_iter()}
-    done = subprocess.run(
-        ["bash", "-c", script], cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=300, check=False
-    )
-    log = tmp_path / "nearshelf-worker.log"
-    assert done.returncode == 0, done.stdout + done.stderr + (log.read_text() if log.exists() else "")
-    assert "o-1 allocated ['STORE-LEEDS']\n" in done.stdout
-    assert '"available":5' in done.stdout.replace(" ", "")
-    left = [process for process in psutil.process_iter(["cmdline"]) if str(tmp_path) in " ".join(process.info["cmdline"] or ())]
-    assert not [process for process in left if process.pid not in before]
-    assert re.search(r"faults *│ none", done.stdout)
+    output, log = tmp_path / "output", tmp_path / "nearshelf-worker.log"
+    try:
+        with output.open("w") as file:
+            done = subprocess.run(
+                ["bash", "-c", script], cwd=PROJECT, env=environment, stdout=file, stderr=file, timeout=300, check=False
+            )
+        said = output.read_text()
+        assert done.returncode == 0, said + (log.read_text() if log.exists() else "")
+        assert not _alive(tmp_path)
+    finally:
+        for process in _alive(tmp_path):
+            process.kill()
+    assert "o-1 allocated ['STORE-LEEDS']\n" in said
+    assert '"available":5' in said.replace(" ", "")
+    assert re.search(r"faults *│ none", said)
+
+
+def _alive(directory: Path) -> list[psutil.Process]:
+    """The processes of the commands: their data directory is in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("NEARSHELF_DATA_DIRECTORY", "").startswith(str(directory)):
+                found.append(process)
+    return found
