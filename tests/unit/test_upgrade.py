@@ -27,7 +27,7 @@ CHANGED = {
     },
     "state/stock.py": {"    cell.counted_at = -1\n": "    cell.counted_at = -1\n    cell.shelf = -1\n"},
     "state/network.py": {
-        'location["source_partition"], location["source_offset"] = partition, offset\n': 'location["source_offset"] = offset\n'
+        'location["source_partition"], location["source_offset"] = source\n': 'location["source_offset"] = source[1]\n'
     },
     "state/demand.py": {
         '    ("views", "i8"),\n': '    ("searches", "i8"),\n    ("views", "i8"),\n',
