@@ -27,6 +27,7 @@ from benchmarks.stocked import POOL, stock
 from config.settings import Settings, load_settings
 from state.tables import ROW_TABLES
 from streams.inventory.pipeline import InventoryPipeline
+from streams.kafka.clients import client_config
 from streams.kafka.create import create_topics
 from streams.kafka.reading import LogReader
 from streams.worker import recovery
@@ -58,7 +59,7 @@ def _case(cells: int, address: str, directory: Path) -> dict[str, Any]:
     settings = load_settings(
         bootstrap_servers=address, app_id=f"restart-{uuid.uuid4().hex[:8]}", data_directory=directory / str(cells), partitions=1
     )
-    admin = AdminClient({"bootstrap.servers": address})
+    admin = AdminClient(client_config(settings))
     for future in admin.delete_topics(["inventory-changelog.v1"]).values() if _exists(admin) else ():
         future.result()
         time.sleep(1)

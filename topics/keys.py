@@ -1,4 +1,4 @@
-"""Which partition a key's records lie in: Java's default partitioner, for whoever must know it without a Kafka client.
+"""Which partition a key's records lie in: Java's default partitioner, without a Kafka client.
 
 librdkafka does the same with `partitioner=murmur2_random`. Not here: which topic is keyed by what (catalogue.py).
 """

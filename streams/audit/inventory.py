@@ -1,8 +1,8 @@
 """One partition's audit: the changelog gives the order of events, the ledger what they add up to, the outputs what was said.
 
-For each batch, beside what batches.py checks; for each event, in the order applied: is it refused as it should be, do
-the holds that are due expire, is there the one decision it calls for, do the decisions keep the rules, does nobody wait
-who could be served; then: are the cells those of the changelog and of `inventory.v1`.
+For each event of a batch, in the order applied, it checks: the event is refused if it must be; the holds that are due expire;
+the event has the one decision that it needs; the decisions keep the rules; no order waits that could be served. After the
+batch, the cells are those of the changelog and of `inventory.v1`. What every group's audit checks is in batches.py.
 Memory follows what the pools hold, not the length of the log.
 Owner: the audit. Not here: what a decision may say (decisions.py), what an event adds up to (ledger.py).
 """

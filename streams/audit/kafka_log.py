@@ -20,7 +20,6 @@ from itertools import chain
 from typing import Any
 
 from confluent_kafka import (
-    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -30,8 +29,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from config.settings import Settings
 from streams.audit.log import Deleted, Record
-from streams.kafka.clients import MissingTopics, client_config, reading_config
-from streams.kafka.reading import Interrupted, Partition, read_to_end
+from streams.kafka.clients import MissingTopics, client_config
+from streams.kafka.reading import Interrupted, LogReader, Partition, read_to_end
 from topics.catalogue import CATALOGUE, GROUPS, Keep, Role, changelog_of, inputs_of, outputs_of, topics_of
 
 INPUTS = {changelog_of(group): inputs_of(group) for group in GROUPS}
@@ -92,24 +91,13 @@ class KafkaLog:
         self._due: dict[Partition, Offsets] = {}
         self._open: dict[Partition, tuple[int, int, float]] = {}
         self.moving = False
-        self._consumer = Consumer(
-            reading_config(
-                settings,
-                settings.app_id,  # never joined
-                auto_offset_reset="error",
-                enable_partition_eof=True,
-                fetch_queue_backoff_ms=settings.fetch_queue_backoff_ms,
-                fetch_wait_max_ms=10,
-                queued_max_messages_kbytes=FETCH_BYTES >> 10,
-                log_level=0,
-            )
-        )
+        self._reader = LogReader(settings, log_level=0, queued_max_messages_kbytes=FETCH_BYTES >> 10)
 
     def __enter__(self) -> "KafkaLog":
         return self
 
     def __exit__(self, *_: Any) -> None:
-        self._consumer.close()
+        self._reader.close()
 
     # What the audit asks
 
@@ -165,7 +153,7 @@ class KafkaLog:
 
     def _cut(self, settled: Collection[str]) -> None:
         # All topics at once: one that the client does not know when it is assigned would be looked up once a second only.
-        self._consumer.list_topics(timeout=self._timeout_s)
+        self._reader.consumer.list_topics(timeout=self._timeout_s)
         changelogs = self._latest(INPUTS, IsolationLevel.READ_COMMITTED)
         written = self._latest(TOPICS, IsolationLevel.READ_UNCOMMITTED)
         deadline = time.monotonic() + SETTLE_S
@@ -223,16 +211,8 @@ class KafkaLog:
         By the consumer: librdkafka's admin client (2.16) crashes the process when a coordinator answers that it is not ready.
         """
         topics = [topic for inputs in INPUTS.values() for topic in inputs]
-        places = [TopicPartition(topic, p) for topic in topics for p in range(self._counts[topic])]
-
-        def ask() -> Offsets:
-            found = self._consumer.committed(places, self._timeout_s)
-            for place in found:
-                if place.error:
-                    raise KafkaException(place.error)
-            return {(place.topic, place.partition): place.offset for place in found if place.offset >= 0}
-
-        return self._patiently(ask)
+        places = [(topic, partition) for topic in topics for partition in range(self._counts[topic])]
+        return self._patiently(lambda: self._reader.committed_of(places))
 
     def _patiently(self, ask: Callable[[], Offsets]) -> Offsets:
         """Ask again while the answer is one that passes."""
@@ -254,7 +234,7 @@ class KafkaLog:
         if position >= end:
             return records, position
         try:
-            for message in read_to_end(self._consumer, {place: position}, partial(self._waited, place), {place: end}):
+            for message in read_to_end(self._reader.consumer, {place: position}, partial(self._waited, place), {place: end}):
                 records.append(_record(message))
                 size += len(message.value() or b"")
                 if len(records) >= FETCH_RECORDS or size >= FETCH_BYTES:

@@ -20,6 +20,7 @@ from typing import Annotated, Any
 
 import typer
 
+from streams.cli import publish, tail
 from streams.cli.options import Bootstrap, Json, Set, read_settings
 
 _AGE = re.compile(r"(\d+)([smhd])")
@@ -93,7 +94,7 @@ def list_(
     )
     for letter in newest:
         source = f"{letter.topic}/{letter.source_partition}@{letter.source_offset}"
-        row = (letter.place, _iso(letter.refused_at), source, _text(letter.key) or "-", letter.reason, letter.detail)
+        row = (letter.place, _iso(letter.refused_at), source, tail.as_text(letter.key) or "-", letter.reason, letter.detail)
         table.add_row(*map(Text, row))
     console = Console() if sys.stdout.isatty() else Console(width=250)
     console.print(table)
@@ -114,8 +115,8 @@ def show(
     fault = _fault(letter.topic, letter.value)
     answer = _summary(letter) | {
         "timestamp": letter.timestamp,
-        "headers": {name: _text(value) for name, value in letter.headers},
-        "value": _shown(letter.value),
+        "headers": {name: tail.as_text(value) for name, value in letter.headers},
+        "value": tail.parsed(letter.value),
         "fault": fault,
     }
     if as_json:
@@ -353,10 +354,8 @@ def _repaired(
     settings: Any, letters: list[Letter], replacement: bytes | None, changes: list[tuple[list[str], Any]], key: str | None
 ) -> tuple[Events, dict[str, str]]:
     """Give what can be sent, each with its key, and place → why not for the rest; what is alike is given once."""
-    from streams.cli.publish import published_pools
-
     by_pool = key is None and any(_own_key(letter.topic) is None for letter in letters)
-    pools = published_pools(settings) if by_pool else {}
+    pools = publish.published_pools(settings) if by_pool else {}
     events: Events = []
     faults: dict[str, str] = {}
     seen: set[tuple[str, str, bytes]] = set()
@@ -396,7 +395,6 @@ def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
     ValueError
         No known pool is the event's.
     """
-    from streams.cli.publish import text_field
     from topics.catalogue import CATALOGUE
 
     event = json.loads(value)
@@ -407,7 +405,7 @@ def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
             return pools[event["location_id"]]
         raise ValueError(f"location_id: expected a known location, found {event['location_id']}")
     known = sorted(set(pools.values()))
-    pool = text_field(event, "pool_id") or _text(letter.key) or (known[0] if len(known) == 1 else None)
+    pool = publish.text_field(event, "pool_id") or tail.as_text(letter.key) or (known[0] if len(known) == 1 else None)
     if pool in known:
         return pool
     expected = f"one of {', '.join(known)}" if known else "a pool of locations.v1, which is empty"
@@ -426,14 +424,12 @@ def _own_key(topic: str) -> str | None:
 
 def _send(settings: Any, events: Events) -> dict[str, str]:
     """Send the events, topic by topic; returns place → why for each that was not delivered."""
-    from streams.cli.publish import Report, _send
-
     undelivered: dict[str, str] = {}
     for topic in dict.fromkeys(letter.topic for letter, _, _ in events):
-        report = Report()
+        report = publish.Report()
         chosen = [event for event in events if event[0].topic == topic]
         messages = ((i, key, value, *_headers(letter)) for i, (letter, key, value) in enumerate(chosen))
-        _send(settings, topic, messages, report)
+        publish.send(settings, topic, messages, report)
         undelivered |= {chosen[i][0].place: fault for i, fault in report.faults.items()}
     return undelivered
 
@@ -453,12 +449,13 @@ def _tell(faults: dict[str, str]) -> None:
 def _tell_plan(events: Events, faults: dict[str, str], as_json: bool) -> None:
     if as_json:
         plan = [
-            {"place": letter.place, "topic": letter.topic, "key": key, "value": _shown(value)} for letter, key, value in events
+            {"place": letter.place, "topic": letter.topic, "key": key, "value": tail.parsed(value)}
+            for letter, key, value in events
         ]
         typer.echo(json.dumps({"sent": 0, "events": plan, "faults": _listed(faults)}))
         return
     for letter, key, value in events:
-        typer.echo(f"{letter.place}: to {letter.topic}, key {key}: {_text(value)}")
+        typer.echo(f"{letter.place}: to {letter.topic}, key {key}: {tail.as_text(value)}")
 
 
 def _listed(faults: dict[str, str]) -> list[dict[str, str]]:
@@ -472,7 +469,7 @@ def _summary(letter: Letter) -> dict[str, Any]:
         "topic": letter.topic,
         "partition": letter.source_partition,
         "offset": letter.source_offset,
-        "key": _text(letter.key),
+        "key": tail.as_text(letter.key),
         "reason": letter.reason,
         "detail": letter.detail,
     }
@@ -480,16 +477,3 @@ def _summary(letter: Letter) -> dict[str, Any]:
 
 def _iso(time_ms: int) -> str:
     return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _shown(value: bytes | None) -> Any:
-    """JSON as what it is, other text as text, other bytes as base64."""
-    from streams.cli.tail import _parsed
-
-    return _parsed(value)
-
-
-def _text(value: bytes | None) -> str | None:
-    from streams.cli.tail import _text
-
-    return _text(value)

@@ -66,7 +66,7 @@ def publish(
     pools = {} if pool or topics[topic].own_key else _pools(settings, network)
     report = Report()
     with file.open("rb") if file else sys.stdin.buffer as source:
-        _send(settings, topic, _keyed(topic, _lines(source), pool, pools, unchecked, report), report)
+        send(settings, topic, _keyed(topic, _lines(source), pool, pools, unchecked, report), report)
     _tell(topic, report, as_json)
     raise typer.Exit(1 if report.faults else 0)
 
@@ -170,7 +170,7 @@ def _no_pool(names: list[str]) -> str:
     return f"pool_id: expected one of {', '.join(names)}, found none. Add the field, or name the pool by --pool"
 
 
-def _send(settings: Any, topic: str, messages: Iterator[tuple], report: Report) -> None:
+def send(settings: Any, topic: str, messages: Iterator[tuple], report: Report) -> None:
     """Send messages of (number, key, value, header, ...), and note in the report what became of each."""
     from confluent_kafka import Producer
 

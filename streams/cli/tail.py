@@ -68,7 +68,7 @@ def _messages(
 def _text_line(message: Any) -> str:
     _, timestamp = message.timestamp()
     time = datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
-    key, value = (_text(part) for part in (message.key(), message.value()))
+    key, value = (as_text(part) for part in (message.key(), message.value()))
     return f"{time} {message.partition()}@{message.offset()} {key or '-'} {value}"
 
 
@@ -81,23 +81,23 @@ def _json_line(message: Any) -> str:
             "partition": message.partition(),
             "offset": message.offset(),
             "timestamp": message.timestamp()[1],
-            "key": _text(message.key()),
-            "value": _parsed(message.value()),
+            "key": as_text(message.key()),
+            "value": parsed(message.value()),
         }
     ).decode()
 
 
-def _parsed(value: bytes | None) -> Any:
+def parsed(value: bytes | None) -> Any:
     """JSON as what it is, other text as text, other bytes as base64."""
     import orjson
 
     try:
         return orjson.loads(value or b"")
     except orjson.JSONDecodeError:
-        return _text(value)
+        return as_text(value)
 
 
-def _text(value: bytes | None) -> str | None:
+def as_text(value: bytes | None) -> str | None:
     if value is None:
         return None
     try:

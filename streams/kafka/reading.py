@@ -82,7 +82,7 @@ class LogReader:
     """Answers what the cluster knows of the consumer group and of partitions' ends, and reads a partition to its end.
 
     It is no member of the group: Faust is. One call at a time, from any thread, is let in by confluent-kafka 2.16; so a
-    client that some thread polls for ever must never be asked anything.
+    client that a thread polls for ever must not be asked anything.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class LogReader:
             "fetch_queue_backoff_ms": settings.fetch_queue_backoff_ms,
             "fetch_wait_max_ms": 10,  # the end is told only when a fetch comes back empty
         }
-        self._consumer = Consumer(reading_config(settings, group or settings.app_id, **reading | own))
+        self.consumer = Consumer(reading_config(settings, group or settings.app_id, **reading | own))
 
     def __enter__(self) -> "LogReader":
         return self
@@ -112,11 +112,11 @@ class LogReader:
         self.close()
 
     def close(self) -> None:
-        self._consumer.close()
+        self.consumer.close()
 
     def group_metadata(self) -> Any:
         """Give what a transaction commits the group's offsets with."""
-        return self._consumer.consumer_group_metadata()
+        return self.consumer.consumer_group_metadata()
 
     def committed(self, topics: Iterable[str], partition: int) -> dict[str, int]:
         """Give the stable committed offset of each topic that has one."""
@@ -126,7 +126,7 @@ class LogReader:
     def committed_of(self, places: Iterable[Partition]) -> dict[Partition, int]:
         """Give the stable committed offset of each partition that has one."""
         found = {}
-        for answer in self._consumer.committed([TopicPartition(*place) for place in places], self._timeout_s):
+        for answer in self.consumer.committed([TopicPartition(*place) for place in places], self._timeout_s):
             if answer.error:
                 raise KafkaException(answer.error)
             if answer.offset >= 0:
@@ -136,11 +136,11 @@ class LogReader:
     def range(self, topic: str, partition: int, timeout_s: float | None = None) -> tuple[int, int]:
         """Give the first offset of a partition and its last stable one, now."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
+        return self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
 
     def since(self, topic: str, partition: int, time_ms: int) -> int:
         """Give the offset of a partition's first record of a time or later, `OFFSET_END` if there is none."""
-        (found,) = self._consumer.offsets_for_times([TopicPartition(topic, partition, time_ms)], self._timeout_s)
+        (found,) = self.consumer.offsets_for_times([TopicPartition(topic, partition, time_ms)], self._timeout_s)
         return found.offset
 
     def read(self, topic: str, starts: Mapping[int, int]) -> Iterator[Any]:
@@ -162,7 +162,7 @@ class LogReader:
                 raise BrokerUnreachable(self._bootstrap_servers, f"since {SILENCE_S} s")
 
         places = {(topic, partition): max(start, ranges[partition][0]) for partition, start in left.items()}
-        yield from read_to_end(self._consumer, places, waited, {place: ranges[place[1]][1] for place in places})
+        yield from read_to_end(self.consumer, places, waited, {place: ranges[place[1]][1] for place in places})
 
     def messages(self, topic: str, partition: int, interrupted: Callable[[], bool], start: int | None = None) -> Iterator[Any]:
         """Yield a partition's committed messages from offset `start` (None: its first) to its last stable one.
@@ -174,11 +174,11 @@ class LogReader:
         KafkaException
             The partition can't be read.
         """
-        # librdkafka looks for the leader of a topic that is new to it once a second; whoever asks for its end knows at once.
+        # librdkafka looks for the leader of a topic that is new to it once a second, but at once to answer this.
         self.range(topic, partition)
 
         def waited(_: float) -> None:
             if interrupted():
                 raise Interrupted
 
-        yield from read_to_end(self._consumer, {(topic, partition): OFFSET_BEGINNING if start is None else start}, waited)
+        yield from read_to_end(self.consumer, {(topic, partition): OFFSET_BEGINNING if start is None else start}, waited)

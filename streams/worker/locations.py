@@ -1,9 +1,9 @@
-"""The location feed: every worker reads all of `locations.v1`, and hands each flow what it has not seen yet.
+"""The location feed: every worker reads all of `locations.v1` and gives each flow the records it has not seen yet.
 
-Owner: one thread of the worker. A flow has an inbox of its own; a new one starts with the latest record of every location,
-tombstones included, so that it learns what changed while its partition had no owner; and where that one is no good, with the
-latest that is, which says whose business it is. Records come in a partition's order;
-which of them a flow's pipeline knows already (it keeps each one's partition and offset) is the pipeline's business.
+Owner: one thread of the worker. Each flow has an inbox. A new inbox starts with the latest record of every location, tombstones
+included, so the flow learns what changed while its partition had no owner. If the latest record of a location is invalid, the
+last valid one is there too: it names the location's pool. Records are in the order of their partition; the flow's pipeline
+leaves out those it has applied already, by partition and offset.
 Invariant: a change is in every inbox, or in none yet; `catch_up` returns true only when all that was committed before the
 call is in them.
 Not here: what a location means (topics/), when it comes into force (state/).
@@ -75,7 +75,7 @@ class LocationFeed:
         self._timeout_s = settings.request_timeout_ms / 1000
         self._condition = threading.Condition()
         self._latest: dict[bytes | None, LocationChange] = {}
-        self._good: dict[bytes | None, LocationChange] = {}  # the latest that is a location: it names the pool
+        self._good: dict[bytes | None, LocationChange] = {}  # the last valid record: it names the pool
         self._reached = dict.fromkeys(range(partitions), -1)  # partition → offset up to which all is in the inboxes
         self._inboxes: list[Inbox] = []
         self._stopping = False
@@ -100,7 +100,7 @@ class LocationFeed:
         self._consumer.close()
 
     def subscribe(self, arrived: Callable[[], None]) -> Inbox:
-        """Open an inbox holding the latest record of every location, and the latest good one if that is not the same.
+        """Open an inbox with the latest record of every location, and the last valid one if that is another.
 
         Parameters
         ----------

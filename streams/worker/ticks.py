@@ -1,7 +1,7 @@
-"""Ticks: time passes in a quiet pool because its owner writes to the pool's own log that it does.
+"""Ticks: the owner of a quiet pool appends records to the pool's own log, so that time passes there.
 
-A tick is a record of `ticks.v1`, stamped by the broker as it is appended; what it does to the pool is decided when it is read
-back, like any event, so a replay sees the same time. Ticks of a worker that lost its partition do no harm for that reason.
+A tick is a record of `ticks.v1`, stamped by the broker. It takes effect when it is read back, like any event, so a replay sees
+the same time. A tick of a worker that has lost its partition is an event like any other and does no harm.
 Not here: when a tick is due (flow.py), which pools need one and what it does (the pipeline).
 """
 
@@ -28,7 +28,7 @@ class TickWriter:
                 settings,
                 enable_idempotence=True,
                 linger_ms=0,
-                # A tick that is late is worth nothing: the next one says the same.
+                # A late tick is worth nothing: the next one replaces it.
                 message_timeout_ms=max(1_000, 4 * settings.tick_ms),
             )
         )

@@ -1,7 +1,7 @@
 """What the scanner knows of the contract, drawn from the models: field codes, who has which field, words by hash.
 
 A field's code is its place in `FIELDS`; a set of fields is a bit mask of codes. Fields are grouped by how they are read, and
-a model's field that is in no group fails the import: nobody would have told the scanner how to read it.
+a model's field that is in no group fails the import, since the scanner could not read it.
 `TEXTS` and `TIMES` say which column a kind's field fills, for the scanner and for the models' way alike.
 Not here: reading (scan.py), bounds and meaning (topics/events.py).
 """

@@ -2,7 +2,7 @@
 
 `Records` are what a fetch gave (streams/kafka/record_batches.py), or a slice of that. `join` puts the values of several into
 one buffer, in the order they are to be applied, as the scanner (scan.py) reads them. A single `Record` is made only when
-somebody asks for it.
+a caller takes one out.
 
 Owner of a buffer: all `Records` that point into it; nobody writes to it.
 Not here: fetching, Kafka's record batches, what a value says (decode.py).
