@@ -12,6 +12,8 @@ import numpy as np
 
 from state.schema import INTERNAL, NEVER, NO_ROW, TEXT, Role, Schema, Table, row_of
 
+HASH = (("hash_low", "u8"), ("hash_high", "u8"))
+
 # One row: the pool's counters and its clock.
 POOL_ROW = Table(
     "pool",
@@ -41,12 +43,10 @@ POOL_ROW = Table(
     ("kept_supplies", "i8"),
     ("free_text", "(24,)i8", NO_ROW),  # heads of the free blocks of 16 << k bytes
 )
-POOL = POOL_ROW.dtype
 
 LOCATIONS = Table(
     "locations",
-    ("hash_low", "u8"),
-    ("hash_high", "u8"),
+    *HASH,
     ("x", "f8"),  # unit vector on the sphere
     ("y", "f8"),
     ("z", "f8"),
@@ -70,8 +70,7 @@ PICKS_UP = 4
 
 SKUS = Table(
     "skus",
-    ("hash_low", "u8"),
-    ("hash_high", "u8"),
+    *HASH,
     ("id_at", "i8", TEXT),
     ("id_size", "i4"),
     ("dirty", "u1", INTERNAL),
@@ -108,8 +107,7 @@ CELL = CELLS.dtype
 
 ORDERS = Table(
     "orders",
-    ("hash_low", "u8"),
-    ("hash_high", "u8"),
+    *HASH,
     ("age", "i8"),
     ("id_at", "i8", TEXT),  # heap block: the order id, then the line ids
     ("id_size", "i4"),
@@ -166,13 +164,11 @@ REFUSALS = Table(
     ("next", "i4", NO_ROW),
     ("dirty", "u1", INTERNAL),
 )
-REFUSAL = REFUSALS.dtype
 
 # Stock that is not there yet: expected supply and units in transit between locations.
 SUPPLIES = Table(
     "supplies",
-    ("hash_low", "u8"),
-    ("hash_high", "u8"),
+    *HASH,
     ("sku", "i4", row_of("skus")),
     ("location", "i4", row_of("locations")),  # where it will be, -1 = not known yet
     ("quantity", "i4"),
@@ -181,7 +177,6 @@ SUPPLIES = Table(
     ("next", "i4", NO_ROW),
     ("dirty", "u1", INTERNAL),
 )
-SUPPLY = SUPPLIES.dtype
 EXPECTED_SUPPLY, IN_TRANSIT = 1, 2
 
 # Rings, appended to: positions count from the pool's first ever.
@@ -196,8 +191,7 @@ MOVEMENTS = Table(
 MOVEMENT = MOVEMENTS.dtype
 SEEN_IDS = Table(
     "seen",
-    ("hash_low", "u8"),
-    ("hash_high", "u8"),
+    *HASH,
     ("time", "i8"),
 )
 SEEN = SEEN_IDS.dtype

@@ -19,15 +19,15 @@ from state.hashing import hash_text
 from state.index import find_text, insert, remove
 from state.schema import INTERNAL, NO_ROW, TEXT, Schema, Table, row_of
 from state.seen import remembered
-from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, mark
+from state.tables import DEDUPE_EVENTS, DEDUPE_MS, JOURNAL_SIZE, mark, take_row
 from state.tableset import TableSet
-from state.text import SMALLEST_BYTES, allocate_text, copy_text, free_text_block, touch_text
-from topics.compiled.bundle import bundle
+from state.text import SMALLEST_BYTES, copy_text, free_text_block, name_row
+from topics.compiled.bundle import Bundle
 from topics.compiled.kernels import kernel
 from topics.events import MAX_ID
 from topics.reasons import Kind
 
-# One row: the partition's counters and its clock. The fields that seen.py and text.py know have the names of columns.POOL.
+# One row: the partition's counters and its clock. The fields that seen.py and text.py know have the names of columns.POOL_ROW.
 CLOCK = Table(
     "pool",
     ("now", "i8"),  # epoch ms: the largest record timestamp seen
@@ -47,8 +47,7 @@ CLOCK = Table(
 
 ROW = Table(
     "rows",
-    ("hash_low", "u8"),  # of pool id, NUL, SKU: ids are printable, so NUL is in neither
-    ("hash_high", "u8"),
+    *columns.HASH,  # of pool id, NUL, SKU: ids are printable, so NUL is in neither
     ("id_at", "i8", TEXT),  # heap
     ("id_size", "i4"),  # 0 = free
     ("pool_size", "i4"),
@@ -76,17 +75,15 @@ STEP = Table(
 
 SCHEMA = Schema(CLOCK, (ROW, STEP), (columns.SEEN_IDS,))
 
-Tables = bundle(
-    "Tables",
-    [
-        "pool",  # CLOCK[1]
+
+class Tables(Bundle):
+    """All arrays of a partition."""
+
+    _fields = (
+        *SCHEMA.tables,
         "heap",  # uint8[]: the rows' keys
-        "rows",
-        "steps",
-        "seen",  # ring
         # derived
-        "row_index",
-        "seen_index",
+        *("row_index", "seen_index"),
         # of the batch in hand
         "row_event",  # int32[]: per row of the journal, the event that changed it last
         "page_dirty",
@@ -94,8 +91,9 @@ Tables = bundle(
         "counters",  # int64[1]: JOURNAL_SIZE
         "key",  # uint8[]: scratch
         "limits",  # int64[5]: DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS
-    ],
-)
+    )
+
+
 ROWS, STEPS = range(2)
 WINDOW_MS, STEP_MS, MAX_ROWS = 2, 3, 4
 _KEY_BYTES = 2 * 4 * MAX_ID + 1
@@ -167,15 +165,12 @@ def count_click(t, click, buffer, event):
         pool.live_rows += row.step < 0
         row.step = _new_step(t, number, start)
     step = t.steps[row.step]
-    if click.kind == Kind.VIEW:
-        row.views += 1
-        step.views += 1
-    elif click.kind == Kind.CART:
-        row.carts += 1
-        step.carts += 1
-    else:
-        row.checkouts += 1
-        step.checkouts += 1
+    row.views += click.kind == Kind.VIEW
+    step.views += click.kind == Kind.VIEW
+    row.carts += click.kind == Kind.CART
+    step.carts += click.kind == Kind.CART
+    row.checkouts += click.kind == Kind.CHECKOUT
+    step.checkouts += click.kind == Kind.CHECKOUT
     mark(t.journal, t.counters, STEPS, step, row.step)
     _changed(t, number, event)
 
@@ -200,21 +195,11 @@ def _row_of(t, click, buffer):
     size = click.pool_size + 1 + click.sku_size
     low, high = hash_text(t.key, 0, size)
     pool = t.pool[0]
-    number = pool.free_row
-    if number >= 0:
-        pool.free_row = t.rows[number].next
-    else:
-        number = pool.row_count
-        pool.row_count += 1
+    number, pool.free_row, pool.row_count = take_row(t.rows, pool.free_row, pool.row_count)
     row = t.rows[number]
-    row.hash_low = low
-    row.hash_high = high
-    row.id_at = allocate_text(t.pool, t.heap, size)
-    row.id_size = size
+    name_row(t, row, low, high, t.key, 0, size, size)
     row.pool_size = click.pool_size
     row.step = -1
-    copy_text(t.heap, row.id_at, t.key, 0, size)
-    touch_text(t.page_dirty, t.journal, t.counters, row.id_at, size)
     insert(t.row_index, low, number)
     return number
 
@@ -223,12 +208,7 @@ def _row_of(t, click, buffer):
 def _new_step(t, row, start):
     """Put an empty step at the end of the queue."""
     pool = t.pool[0]
-    number = pool.free_step
-    if number >= 0:
-        pool.free_step = t.steps[number].next
-    else:
-        number = pool.step_count
-        pool.step_count += 1
+    number, pool.free_step, pool.step_count = take_row(t.steps, pool.free_step, pool.step_count)
     step = t.steps[number]
     step.start = start
     step.row = row

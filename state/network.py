@@ -15,7 +15,7 @@ from state.index import insert
 from state.pool import PoolState
 from state.stock import find_location, relink_cells
 from state.tables import LOCATIONS, mark
-from state.text import allocate_text, touch_text
+from state.text import name_row
 
 
 def unit_vector(latitude: float, longitude: float) -> tuple[float, float, float]:
@@ -71,11 +71,8 @@ def _add_location(state: PoolState, location_id: bytes) -> int:
     state.row["location_count"] += 1
     location = t.locations[row]
     low, high = hash_bytes(location_id)
-    location["hash_low"], location["hash_high"] = low, high
-    location["id_at"] = at = allocate_text(t.pool, t.heap, len(location_id))
-    location["id_size"] = len(location_id)
-    t.heap[at : at + len(location_id)] = np.frombuffer(location_id, np.uint8)
-    touch_text(t.page_dirty, t.journal, t.counters, at, len(location_id))
+    text = np.frombuffer(location_id, np.uint8)
+    name_row(t, location, np.uint64(low), np.uint64(high), text, 0, text.size, text.size)
     insert(t.location_index, np.uint64(low), row)
     _rank(state)
     return row

@@ -34,8 +34,9 @@ from state.tables import (
     ORDERS,
     REFUSALS,
     mark,
+    take_row,
 )
-from state.text import allocate_text, copy_text, free_text_block, touch_text
+from state.text import free_text_block, name_row
 from topics.compiled.kernels import kernel
 
 _FEWEST_HOLDS = 64
@@ -73,23 +74,12 @@ def add_order(t, text, at, size, text_size):
     if former >= 0:
         forget_order(t, former)
     pool = t.pool[0]
-    if pool.free_order >= 0:
-        row = np.int32(pool.free_order)
-        pool.free_order = t.orders[row].next
-    else:
-        row = np.int32(pool.order_count)
-        pool.order_count += 1
-        t.orders[row].dirty = 0
+    row, pool.free_order, pool.order_count = take_row(t.orders, pool.free_order, pool.order_count)
     order = t.orders[row]
-    order.hash_low = low
-    order.hash_high = high
+    name_row(t, order, low, high, text, at, size, text_size)
     pool.age += 1
     order.age = pool.age
-    order.id_at = allocate_text(t.pool, t.heap, text_size)
-    order.id_size = size
     order.text_size = text_size
-    copy_text(t.heap, order.id_at, text, at, size)
-    touch_text(t.page_dirty, t.journal, t.counters, order.id_at, text_size)
     order.expires_at = 0
     order.closed_at = 0
     order.first_line = -1
@@ -111,13 +101,7 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     `id_at` is relative to the order's text block.
     """
     pool = t.pool[0]
-    if pool.free_line >= 0:
-        row = np.int32(pool.free_line)
-        pool.free_line = t.lines[row].next
-    else:
-        row = np.int32(pool.line_count)
-        pool.line_count += 1
-        t.lines[row].dirty = 0
+    row, pool.free_line, pool.line_count = take_row(t.lines, pool.free_line, pool.line_count)
     line = t.lines[row]
     line.order = order_row
     line.next = -1
@@ -172,6 +156,22 @@ def enqueue(t, row):
         t.line_links[after].waiting_previous = row
     else:
         link.waiting_tail = row
+
+
+@kernel
+def link_waiting(t, rows):
+    """Queue waiting lines (int64[], oldest order first), after a restore."""
+    for row in rows:
+        enqueue(t, row)
+
+
+@kernel
+def link_timed(t, held, closed):
+    """Queue, after a restore, held orders by expiry and closed ones (int64[], by closing time) for the day they are freed."""
+    for row in held:
+        push_hold(t, row)
+    for row in closed:
+        push_closed(t, row)
 
 
 @kernel
@@ -258,13 +258,7 @@ def split_line(t, row, units):
 def refuse(t, order_row, root, location):
     """Note that a location rejected a line."""
     pool = t.pool[0]
-    if pool.free_refusal >= 0:
-        row = np.int32(pool.free_refusal)
-        pool.free_refusal = t.refusals[row].next
-    else:
-        row = np.int32(pool.refusal_count)
-        pool.refusal_count += 1
-        t.refusals[row].dirty = 0
+    row, pool.free_refusal, pool.refusal_count = take_row(t.refusals, pool.free_refusal, pool.refusal_count)
     refusal = t.refusals[row]
     refusal.root = root
     refusal.location = location

@@ -12,10 +12,10 @@ import numpy as np
 from state import columns
 from state.hashing import hash_bytes
 from state.index import index_cells
-from state.links import link_cells, link_holds, link_waiting
+from state.orders import link_timed, link_waiting
 from state.rows import moved
 from state.seen import remembered
-from state.stock import FIRST_BLOCK
+from state.stock import FIRST_BLOCK, link_cells
 from state.tables import (
     BLOCKS_TAIL,
     CELLS,
@@ -133,7 +133,7 @@ class PoolState(TableSet):
         link_waiting(self.t, waiting[np.argsort(orders["age"][lines["order"][waiting]], kind="stable")])
         closed = np.flatnonzero(np.isin(orders["state"], (columns.CLOSED, columns.EXPIRED, columns.GONE)))
         held = np.flatnonzero(orders["state"] == columns.HELD)
-        link_holds(self.t, held, closed[np.argsort(orders["closed_at"][closed], kind="stable")])
+        link_timed(self.t, held, closed[np.argsort(orders["closed_at"][closed], kind="stable")])
 
     def counting(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
         """Say what counts for the digest: no free rows, no orders, movements and event ids that count as forgotten."""

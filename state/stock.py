@@ -19,8 +19,9 @@ from state.tables import (
     SKUS,
     SUPPLIES,
     mark,
+    take_row,
 )
-from state.text import allocate_text, copy_text, touch_text
+from state.text import name_row
 from topics.compiled.kernels import kernel
 
 FIRST_BLOCK = 4
@@ -56,12 +57,7 @@ def sku_row(t, text, at, size):
     row = np.int32(t.pool[0].sku_count)
     t.pool[0].sku_count += 1
     sku = t.skus[row]
-    sku.hash_low = low
-    sku.hash_high = high
-    sku.id_at = allocate_text(t.pool, t.heap, size)
-    sku.id_size = size
-    copy_text(t.heap, sku.id_at, text, at, size)
-    touch_text(t.page_dirty, t.journal, t.counters, sku.id_at, size)
+    name_row(t, sku, low, high, text, at, size, size)
     mark(t.journal, t.counters, SKUS, sku, row)
     insert(t.sku_index, low, row)
     link_sku(t, row)
@@ -104,6 +100,27 @@ def link_cell(t, row):
     t.sku_cells[at].row = row
     t.sku_cells[at].location = cell.location
     link.block_count += 1
+
+
+@kernel
+def link_cells(t, rows):
+    """After a restore, give each SKU a block just large enough for its cells; `rows` (int64[]) are all cells, by their z."""
+    for row in range(t.pool[0].sku_count):
+        link_sku(t, row)
+    for row in range(t.pool[0].cell_count):
+        t.sku_links[t.cells[row].sku].block_capacity += 1
+    tail = np.int64(0)
+    for row in range(t.pool[0].sku_count):
+        link = t.sku_links[row]
+        capacity = FIRST_BLOCK
+        while capacity < link.block_capacity:
+            capacity *= 2
+        link.block_at = tail
+        link.block_capacity = capacity if link.block_capacity else 0
+        tail += link.block_capacity
+    t.counters[BLOCKS_TAIL] = tail
+    for row in rows:
+        link_cell(t, row)
 
 
 @kernel
@@ -249,12 +266,7 @@ def _supply_row(t, low, high, sku, location, kind):
         return row
     pool = t.pool[0]
     pool.kept_supplies += 1
-    if pool.free_supply >= 0:
-        row = np.int32(pool.free_supply)
-        pool.free_supply = t.supplies[row].next
-    else:
-        row = np.int32(pool.supply_count)
-        pool.supply_count += 1
+    row, pool.free_supply, pool.supply_count = take_row(t.supplies, pool.free_supply, pool.supply_count)
     supply = t.supplies[row]
     supply.hash_low = low
     supply.hash_high = high

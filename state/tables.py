@@ -7,40 +7,25 @@ changes: the journal of marks becomes the batch's delta (pool.py).
 import numpy as np
 
 from state.columns import SCHEMA
-from topics.compiled.bundle import bundle
-from topics.compiled.kernels import kernel
+from topics.compiled.bundle import Bundle
+from topics.compiled.kernels import forced_inline, kernel
 
-View = bundle(
-    "View",
-    "cells locations sku_links sku_cells",
-    """What routing reads of a pool: CELL, LOCATION, SKU_LINK and SKU_CELL rows (columns.py).""",
-)
 
-# The arrays' dtypes are those of state/columns.py; indexes are int32 (index.py).
-Tables = bundle(
-    "Tables",
-    [
-        "pool",
+class View(Bundle):
+    """What routing reads of a pool: CELL, LOCATION, SKU_LINK and SKU_CELL rows (columns.py)."""
+
+    _fields = ("cells", "locations", "sku_links", "sku_cells")
+
+
+class Tables(Bundle):
+    """All arrays of a pool. Their dtypes are those of state/columns.py; indexes are int32 (index.py)."""
+
+    _fields = (
+        *SCHEMA.tables,
         "heap",  # uint8[]: text
-        "locations",
-        "skus",
-        "cells",
-        "orders",
-        "lines",
-        "refusals",
-        "supplies",
-        "movements",  # ring
-        "seen",  # ring
         # derived
-        "location_index",
-        "sku_index",
-        "cell_index",
-        "order_index",
-        "supply_index",
-        "seen_index",
-        "sku_links",
+        *("location_index", "sku_index", "cell_index", "order_index", "supply_index", "seen_index", "sku_links", "line_links"),
         "sku_cells",  # SKU_CELL[]: the SKUs' blocks of cells
-        "line_links",
         "holds",  # TIMED[], binary heap by (time, age)
         "closed",  # TIMED[], ring by time
         # of the batch in hand
@@ -51,8 +36,8 @@ Tables = bundle(
         "counters",  # int64[]: see below
         "limits",  # int64[]: see below
         "routing_view",  # View of the tables above
-    ],
-)
+    )
+
 
 # Tables whose rows the journal names.
 LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES, PAGES = range(8)
@@ -75,3 +60,12 @@ def mark(journal, counters, table, record, row):
         record.dirty = 1
         journal[counters[JOURNAL_SIZE]] = (np.int64(table) << 40) | row
         counters[JOURNAL_SIZE] += 1
+
+
+@forced_inline
+def take_row(table, free, count):
+    """Take the first free row of a table, or the one behind its last: (row, what is then `free`, what is then `count`)."""
+    if free >= 0:
+        return free, table[free].next, count
+    table[count].dirty = 0
+    return count, free, np.int32(count + 1)

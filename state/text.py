@@ -53,6 +53,17 @@ def allocate_text(pool, heap, size):
 
 
 @kernel
+def name_row(t, row, low, high, text, at, size, room):
+    """Give a row of a hashed table its key: the hash, and the text in a new block of `room` bytes of the heap."""
+    row.hash_low = low
+    row.hash_high = high
+    row.id_at = allocate_text(t.pool, t.heap, room)
+    row.id_size = size
+    copy_text(t.heap, row.id_at, text, at, size)
+    touch_text(t.page_dirty, t.journal, t.counters, row.id_at, room)
+
+
+@kernel
 def free_text_block(pool, heap, page_dirty, journal, counters, at, size):
     """Give a block back; `size` is what was asked for."""
     k = _size_class(size)

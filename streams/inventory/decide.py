@@ -12,18 +12,23 @@ from state.orders import promise_line, wait_line
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
 from topics import columns as c
-from topics.compiled.bundle import Bundle, bundle
+from topics.compiled.bundle import Bundle
 from topics.compiled.kernels import allocating_kernel, kernel
 from topics.reasons import Status
 
-# The batch's decisions (topics/columns.py) and how many rows of each are in use.
-Decisions = bundle("Decisions", "decisions shipments lines losers counts")
 N_DECISIONS, N_SHIPMENTS, N_LINES, N_LOSERS = range(4)
 
-# Scratch of one order. Arrays of the order's lines are as long as the longest order may be.
-Work = bundle(
-    "Work",
-    [
+
+class Decisions(Bundle):
+    """The batch's decisions (topics/columns.py) and how many rows of each are in use."""
+
+    _fields = ("decisions", "shipments", "lines", "losers", "counts")
+
+
+class Work(Bundle):
+    """Scratch of one order. Arrays of the order's lines are as long as the longest order may be."""
+
+    _fields = (
         "rows",  # int32[]: the lines to route, or to act on
         "shipments",  # int32[]: shipment of each reserved line
         "units",  # int32[]: units a fulfilment takes of each line
@@ -31,8 +36,7 @@ Work = bundle(
         "chosen",  # int32[]: orders a sweep will try
         "sweeps",  # int64[1]
         "route",  # Scratch of streams/routing: the lines to route, and the answer
-    ],
-)
+    )
 
 
 def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -> Bundle:

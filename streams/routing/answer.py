@@ -10,16 +10,20 @@ from streams.routing.distance import metres, squared_chord
 from streams.routing.fences import NONE, OWN
 from streams.routing.prices import cost_of
 from streams.routing.ties import EQUAL_M, cheaper, lost_by
-from topics.compiled.bundle import bundle
+from topics.compiled.bundle import Bundle
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import Lost, ShipmentKind, Won
 
 LOSERS = 3
-Answer = bundle(
-    "Answer",
-    "location cell distance_m kind reason explanation loser_location loser_distance_m loser_reason",
-    """What was decided on the order in hand; its arrays are those of `route_order_kernel`.""",
-)
+
+
+class Answer(Bundle):
+    """What was decided on the order in hand; its arrays are those of `route_order_kernel`."""
+
+    _fields = (
+        *("location", "cell", "distance_m", "kind", "reason", "explanation"),
+        *("loser_location", "loser_distance_m", "loser_reason"),
+    )
 
 
 @inner_kernel

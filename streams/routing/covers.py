@@ -25,17 +25,13 @@ PACK_STEPS = 2_000
 NOBODY = np.int64(-1)
 
 # A problem: lines are numbered from the one with the fewest takers, takers from the cheapest.
-#   bits: uint64[takers, words], the lines a taker could take alone; taker_cost: float64[takers], metres;
 #   shipment: float64, metres that each taker in use adds
-#   quantity: int64[lines]
-#   group_start: int32[groups + 1], group_line: int32[...], lines that share a SKU, most units first
-#   free: int32[groups * takers], units a taker has for the group's lines
-# The rest is working memory; done: int64[1], work done. Arrays may be longer than the problem.
-Covers = namedtuple(
-    "Covers",
-    "line_count taker_count words group_count bits shipment taker_cost quantity group_start group_line free "
-    "left once twice trial room at placed line_cost lefts prices picks serves done",
-)
+#   work: the Scratch with the arrays, which may be longer than the problem:
+#     bits: uint64[takers, words], the lines a taker could take alone; taker_cost: float64[takers], metres
+#     quantity: int64[lines]; free: int32[groups * takers], units a taker has for the group's lines
+#     shared_start: int32[groups + 1], shared_line: int32[...], lines that share a SKU, most units first
+#     done: int64[1], work done; the rest is working memory
+Covers = namedtuple("Covers", "line_count taker_count words group_count shipment work")
 
 
 @inner_kernel
@@ -57,12 +53,12 @@ def choose_takers(covers, takers_out, line_taker_out):
         Whether the answer is proven to be the best one.
     """
     count = _greedy(covers, takers_out)
-    covers.done[0] = 0
+    covers.work.done[0] = 0
     fewer = count
     while fewer >= 0:
         count = fewer
         fewer = _step(covers, takers_out, count)
-    covers.done[0] = 0
+    covers.work.done[0] = 0
     count, proven = _search(covers, takers_out, count)
     _hand_out(covers, takers_out, count, line_taker_out)
     return proven
@@ -71,7 +67,7 @@ def choose_takers(covers, takers_out, line_taker_out):
 @inner_kernel
 def _greedy(covers, takers):
     """Take the location that covers most of what is left, the cheapest of equals; return how many were taken."""
-    left = covers.left
+    left = covers.work.left_lines
     for w in range(covers.words):
         left[w] = EMPTY
     for line in range(covers.line_count):
@@ -82,7 +78,7 @@ def _greedy(covers, takers):
         for j in range(covers.taker_count):
             gain = 0
             for w in range(covers.words):
-                gain += count_bits(covers.bits[j, w] & left[w])
+                gain += count_bits(covers.work.bits[j, w] & left[w])
             if gain > best_gain:
                 best, best_gain = j, gain
         if best < 0:
@@ -90,7 +86,7 @@ def _greedy(covers, takers):
         takers[count] = best
         count += 1
         for w in range(covers.words):
-            left[w] &= ~covers.bits[best, w]
+            left[w] &= ~covers.work.bits[best, w]
     for group in range(covers.group_count):
         while not _pack_group(covers, group, takers, count):
             best = _roomiest(covers, takers, count, group)
@@ -103,7 +99,7 @@ def _greedy(covers, takers):
 
 @inner_kernel
 def _free(covers, group, taker):
-    return covers.free[group * covers.taker_count + taker]
+    return covers.work.free[group * covers.taker_count + taker]
 
 
 @inner_kernel
@@ -127,44 +123,44 @@ def _is_chosen(takers, count, j):
 @inner_kernel
 def _count_takers(covers, takers, count):
     """Note which lines are covered by one of the takers, and which by two."""
-    once, twice, more = covers.once, covers.twice, covers.left
+    once, twice, more = covers.work.once, covers.work.twice, covers.work.left_lines
     for w in range(covers.words):
         once[w] = twice[w] = more[w] = EMPTY
     for i in range(count):
         for w in range(covers.words):
-            lines = covers.bits[takers[i], w]
+            lines = covers.work.bits[takers[i], w]
             more[w] |= twice[w] & lines
             twice[w] = (twice[w] | (once[w] & lines)) & ~more[w]
             once[w] = (once[w] | lines) & ~twice[w] & ~more[w]
-    covers.done[0] += count * covers.words
+    covers.work.done[0] += count * covers.words
 
 
 @inner_kernel
 def _find_left(covers, one, other):
-    """Put the lines that only these two of the takers counted cover into `covers.left`; whether there are any."""
+    """Put the lines that only these two of the takers counted cover into `covers.work.left_lines`; whether there are any."""
     found = False
     for w in range(covers.words):
-        mine, others = covers.bits[one, w], covers.bits[other, w]
-        lines = ((mine | others) & covers.once[w]) | (mine & others & covers.twice[w])
-        covers.left[w] = lines
+        mine, others = covers.work.bits[one, w], covers.work.bits[other, w]
+        lines = ((mine | others) & covers.work.once[w]) | (mine & others & covers.work.twice[w])
+        covers.work.left_lines[w] = lines
         found = found or lines != EMPTY
-    covers.done[0] += covers.words
+    covers.work.done[0] += covers.words
     return found
 
 
 @inner_kernel
 def _covers_left(covers, j):
-    """Whether taker j covers all of `covers.left`."""
-    covers.done[0] += 1
+    """Whether taker j covers all of `covers.work.left_lines`."""
+    covers.work.done[0] += 1
     for w in range(covers.words):  # noqa: SIM110 (numba compiles no generator here)
-        if covers.left[w] & ~covers.bits[j, w] != EMPTY:
+        if covers.work.left_lines[w] & ~covers.work.bits[j, w] != EMPTY:
             return False
     return True
 
 
 @inner_kernel
 def _pack(covers, takers, count):
-    """Place the lines of each shared SKU at the takers, in `covers.placed`; return the first group that fails, or -1."""
+    """Place the lines of each shared SKU at the takers, in `covers.work.placed`; return the first group that fails, or -1."""
     failed = NOBODY
     for group in range(covers.group_count):
         if not _pack_group(covers, group, takers, count) and failed < 0:
@@ -176,32 +172,32 @@ def _pack(covers, takers, count):
 def _pack_group(covers, group, takers, count):
     """Place one group's lines, most units first, going back where it gets stuck, for at most PACK_STEPS steps.
 
-    If that fails, the lines' `covers.placed` is -1.
+    If that fails, the lines' `covers.work.placed` is -1.
     """
-    start, stop = covers.group_start[group], covers.group_start[group + 1]
+    start, stop = covers.work.shared_start[group], covers.work.shared_start[group + 1]
     size = stop - start
-    room, at = covers.room, covers.at
+    room, at = covers.work.room, covers.work.at
     spare = np.int64(0)
     for i in range(count):
         room[i] = _free(covers, group, np.int64(takers[i]))
         spare += room[i]
     for k in range(start, stop):
-        covers.placed[covers.group_line[k]] = -1
-        spare -= covers.quantity[covers.group_line[k]]
-    covers.done[0] += count + size
+        covers.work.placed[covers.work.shared_line[k]] = -1
+        spare -= covers.work.quantity[covers.work.shared_line[k]]
+    covers.work.done[0] += count + size
     if spare < 0:
         return False
     at[0] = -1
     depth = 0
     for _ in range(PACK_STEPS):
-        line = np.int64(covers.group_line[start + depth])
-        units = covers.quantity[line]
+        line = np.int64(covers.work.shared_line[start + depth])
+        units = covers.work.quantity[line]
         if at[depth] >= 0:
             room[at[depth]] += units
         i = first = at[depth] + 1
-        while i < count and (room[i] < units or covers.bits[takers[i], line >> 6] & bit(line) == EMPTY):
+        while i < count and (room[i] < units or covers.work.bits[takers[i], line >> 6] & bit(line) == EMPTY):
             i += 1
-        covers.done[0] += i - first + 1
+        covers.work.done[0] += i - first + 1
         if i == count:
             depth -= 1
             if depth < 0:
@@ -212,7 +208,7 @@ def _pack_group(covers, group, takers, count):
         depth += 1
         if depth == size:
             for k in range(size):
-                covers.placed[covers.group_line[start + k]] = takers[at[k]]
+                covers.work.placed[covers.work.shared_line[start + k]] = takers[at[k]]
             return True
         at[depth] = -1
     return False
@@ -231,16 +227,16 @@ def _step(covers, takers, count):
             for j in range(covers.taker_count):
                 if _covers_left(covers, j) and _replace(covers, takers, count, i, k, j):
                     return count - 1
-            if covers.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE:
+            if covers.work.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE:
                 return NOBODY
     for i in range(count):
         _find_left(covers, takers[i], takers[i])
         for j in range(np.int64(takers[i])):
-            if covers.taker_cost[j] >= covers.taker_cost[takers[i]]:
+            if covers.work.taker_cost[j] >= covers.work.taker_cost[takers[i]]:
                 break
             if _covers_left(covers, j) and _replace(covers, takers, count, i, i, j):
                 return count
-        if covers.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE:
+        if covers.work.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE:
             return NOBODY
     return NOBODY
 
@@ -248,7 +244,7 @@ def _step(covers, takers, count):
 @inner_kernel
 def _replace(covers, takers, count, i, k, j):
     """Put taker j (-1 = nobody) in the place of the i-th and the k-th, if it is new and everything still packs."""
-    trial = covers.trial
+    trial = covers.work.trial
     size = np.int64(0)
     for other in range(count):
         if other != i and other != k:
@@ -259,8 +255,8 @@ def _replace(covers, takers, count, i, k, j):
     if j >= 0:
         trial[size] = j
         size += 1
-    covers.done[0] += count
-    if covers.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE or _pack(covers, trial, size) >= 0:
+    covers.work.done[0] += count
+    if covers.work.done[0] > covers.line_count * IMPROVE_WORK_PER_LINE or _pack(covers, trial, size) >= 0:
         return False
     for other in range(size):
         takers[other] = trial[other]
@@ -270,8 +266,8 @@ def _replace(covers, takers, count, i, k, j):
 @inner_kernel
 def _search(covers, takers, count):
     """Branch and bound from the answer in `takers`; return (takers of the best answer, whether it is proven best)."""
-    bits, shipment, taker_cost, words = covers.bits, covers.shipment, covers.taker_cost, covers.words
-    line_cost = covers.line_cost
+    bits, shipment, taker_cost, words = covers.work.bits, covers.shipment, covers.work.taker_cost, covers.words
+    line_cost = covers.work.line_cost
     for i in range(covers.line_count):
         line_cost[i] = 0.0
     widest = 1
@@ -288,7 +284,7 @@ def _search(covers, takers, count):
     if _pack(covers, takers, count) >= 0:
         best = np.inf
     # Per depth: the lines left, the price so far, the taker picked, what the pick must serve (a line, or -1 - group).
-    left, price, picks, serves = covers.lefts, covers.prices, covers.picks, covers.serves
+    left, price, picks, serves = covers.work.left, covers.work.price, covers.work.picks, covers.work.serves
     for w in range(words):
         left[0, w] = EMPTY
     for i in range(covers.line_count):
@@ -296,7 +292,7 @@ def _search(covers, takers, count):
     price[0], picks[0], serves[0] = 0.0, -1, 0
     depth, best_count = np.int64(0), count
     deepest = min(count, picks.size - 1) - 1
-    while covers.done[0] < SEARCH_WORK:
+    while covers.work.done[0] < SEARCH_WORK:
         j = _next_pick(covers, picks, depth, np.int64(serves[depth]))
         picks[depth] = j
         if j < 0:
@@ -305,7 +301,7 @@ def _search(covers, takers, count):
                 return best_count, True
             continue
         spent = price[depth] + shipment + taker_cost[j]
-        covers.done[0] += words
+        covers.work.done[0] += words
         lines_left = 0
         serve = -1
         for w in range(words):
@@ -337,9 +333,9 @@ def _search(covers, takers, count):
 def _next_pick(covers, picks, depth, serves):
     """The next taker after the last one tried at this depth that serves a line, or a group and is not picked; -1 = none."""
     for j in range(picks[depth] + 1, covers.taker_count):
-        covers.done[0] += 1
+        covers.work.done[0] += 1
         if serves >= 0:
-            if covers.bits[j, serves >> 6] & bit(serves) != EMPTY:
+            if covers.work.bits[j, serves >> 6] & bit(serves) != EMPTY:
                 return j
         elif _free(covers, -1 - serves, j) > 0 and not _is_chosen(picks, depth, j):
             return j
@@ -352,9 +348,9 @@ def _hand_out(covers, takers, count, line_taker):
     for line in range(covers.line_count):
         best = -1
         for i in range(count):
-            if covers.bits[takers[i], line >> 6] & bit(line) != EMPTY and (best < 0 or takers[i] < best):
+            if covers.work.bits[takers[i], line >> 6] & bit(line) != EMPTY and (best < 0 or takers[i] < best):
                 best = takers[i]
         line_taker[line] = best
     _pack(covers, takers, count)
-    for k in range(covers.group_start[covers.group_count]):
-        line_taker[covers.group_line[k]] = covers.placed[covers.group_line[k]]
+    for k in range(covers.work.shared_start[covers.group_count]):
+        line_taker[covers.work.shared_line[k]] = covers.work.placed[covers.work.shared_line[k]]

@@ -475,32 +475,7 @@ def _pose(view, order, line_count, taker_count, found_count, work):
             j = candidates[np.int64(cell.location)].taker
             if j >= 0:
                 work.free[g * taker_count + j] = max(np.int64(0), free_units(cell))
-    return Covers(
-        line_count,
-        taker_count,
-        words,
-        shared,
-        bits,
-        shipment_cost(order.count),
-        work.taker_cost,
-        quantity,
-        start,
-        lines,
-        work.free,
-        work.left_lines,
-        work.once,
-        work.twice,
-        work.trial,
-        work.room,
-        work.at,
-        work.placed,
-        work.line_cost,
-        work.left,
-        work.price,
-        work.picks,
-        work.serves,
-        work.done,
-    )
+    return Covers(line_count, taker_count, words, shared, shipment_cost(order.count), work)
 
 
 @inner_kernel

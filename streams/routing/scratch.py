@@ -10,7 +10,7 @@ import numpy as np
 
 from streams.routing.answer import LOSERS, Answer
 from streams.routing.candidates import CANDIDATE
-from topics.compiled.bundle import Bundle, bundle
+from topics.compiled.bundle import Bundle
 
 # Up to this many lines an order is routed exactly, over all subsets of its lines.
 EXACT_LINES = 8
@@ -51,15 +51,15 @@ def _layout(location_count: int, line_capacity: int) -> list[tuple[Any, Any, str
     ]
 
 
-Scratch = bundle(
-    "Scratch",
-    [*" ".join(names for _, _, names in _layout(1, 1)).split(), "out", "route_lines", "policy"],
+class Scratch(Bundle):
     """One routing thread's working memory: the lines of the order in hand (`line_sku`, `line_quantity`), the answer (`out`),
-    the address of the compiled function for several lines (lines.py), and the policy's code (policy.py).""",
-)
+    the address of the compiled function for several lines (lines.py), and the policy's code (policy.py).
+    """
+
+    _fields = (*" ".join(names for _, _, names in _layout(1, 1)).split(), "out", "route_lines", "policy")
 
 
-def allocate_scratch(location_count: int, line_capacity: int, policy: int, route_lines: int = 0) -> Bundle:
+def allocate_scratch(location_count: int, line_capacity: int, policy: int, route_lines: int = 0) -> Scratch:
     """Allocate the working memory; see `make_scratch` (lines.py)."""
     lines = line_capacity + 1
     out = Answer(

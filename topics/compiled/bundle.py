@@ -1,4 +1,4 @@
-"""`bundle`: arrays under names, that kernels take as one pointer.
+"""`Bundle`: arrays under names, that kernels take as one pointer.
 
 numba passes an array as seven words, so a pool's tables, given to a function as a named tuple, are two hundred words written
 and read again at every call that is not inlined (a quarter of an order's time), and the compiler carries them through every
@@ -41,7 +41,16 @@ class BundleType(types.Type):
 
 
 class Bundle:
-    """Base of all bundles; see `bundle`."""
+    """Base of all bundles; a class of them names its fields.
+
+    Examples
+    --------
+    >>> class Pair(Bundle):
+    ...     _fields = ("left", "right")
+    >>> pair = Pair(left=np.arange(3), right=np.zeros(2))
+    >>> pair.left.size
+    3
+    """
 
     _address: int
     _numba_type_: BundleType
@@ -77,20 +86,6 @@ class Bundle:
         """Give its own arrays by name, without those of bundles in it."""
         values = {name: getattr(self, name) for name in self._fields}
         return {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
-
-
-def bundle(name: str, fields: str | list[str], doc: str = "") -> type[Bundle]:
-    """Make a class of bundles, as `collections.namedtuple` makes one of tuples.
-
-    Examples
-    --------
-    >>> Pair = bundle("Pair", "left right")
-    >>> pair = Pair(left=np.arange(3), right=np.zeros(2))
-    >>> pair.left.size
-    3
-    """
-    names = fields.split() if isinstance(fields, str) else fields
-    return type(name, (Bundle,), {"_fields": tuple(names), "__doc__": doc or Bundle.__doc__})
 
 
 @typeof_impl.register(Bundle)
