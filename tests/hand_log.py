@@ -13,7 +13,8 @@ from hashlib import sha256
 import numpy as np
 
 from streams.audit import audit_log
-from streams.audit.log import MemoryLog, Record
+from streams.audit.log import Record
+from tests.memory_log import MemoryLog
 from streams.audit.memory import Limits
 from streams.audit.report import Report
 

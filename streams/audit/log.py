@@ -1,6 +1,6 @@
 """What the audit reads: the committed records of a topic's partition, in order, up to an end that is fixed while it is judged.
 
-Owner: the audit. `MemoryLog` holds hand-made records; streams/audit/kafka_log.py reads a cluster.
+Owner: the audit. streams/audit/kafka_log.py reads a cluster; tests/memory_log.py holds hand-made records.
 Not here: what records mean.
 """
 
@@ -46,31 +46,3 @@ class Log(Protocol):
 
     def committed(self, topic: str, partition: int) -> int | None:
         """Give the offset the workers' group had committed before anything else was read; None = never any."""
-
-
-class MemoryLog:
-    """A log of lists: `records[topic, partition]`, for tests and simulations."""
-
-    def __init__(
-        self,
-        records: dict[tuple[str, int], list[Record]],
-        partition_counts: dict[str, int],
-        offsets: dict[tuple[str, int], int] | None = None,
-        moving: bool = False,
-    ):
-        self.records = records
-        self.partition_counts = partition_counts
-        self.offsets = offsets or {}
-        self.moving = moving
-
-    def partition_count(self, topic: str) -> int:
-        return self.partition_counts.get(topic, 0)
-
-    def length(self, topic: str, partition: int) -> int:
-        return len(self.records.get((topic, partition), ()))
-
-    def read(self, topic: str, partition: int) -> Iterator[Record]:
-        return iter(self.records.get((topic, partition), ()))
-
-    def committed(self, topic: str, partition: int) -> int | None:
-        return self.offsets.get((topic, partition))

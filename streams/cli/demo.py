@@ -3,7 +3,6 @@
 import contextlib
 import json
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -82,8 +81,8 @@ def demo(
         def keep(settings: Settings, summary: Summary) -> None:
             bar.stop()
             _tell(summary, as_json)
-            console.print(STAYING.format(address=settings.bootstrap_servers, python=sys.executable), highlight=False)
-            with contextlib.suppress(KeyboardInterrupt):
+            with contextlib.suppress(KeyboardInterrupt):  # who reads "Ctrl-C" may press it before the sentence is out
+                console.print(STAYING.format(address=settings.bootstrap_servers), highlight=False)
                 signal.pause()
             console.print("Stopping the workers and the broker.")
 

@@ -20,7 +20,7 @@ import config
 from benchmarks.demo import Demo, Options, Summary
 from benchmarks.fleet import Process, ProcessFailed, Sender, drain, running, worker_arguments
 from benchmarks.record import APPLIED
-from benchmarks.retail.bad import bad_records
+from tests.bad_records import bad_records
 from config.network import load_network
 from config.settings import Settings
 from streams.audit import audit

@@ -14,7 +14,8 @@ from state import changelog
 from state.changelog import FIRST_LINK, next_link
 from state.store import Store, StoreDamaged, StoreForeign
 from streams.audit import audit_log, limits_of
-from streams.audit.log import MemoryLog, Record
+from streams.audit.log import Record
+from tests.memory_log import MemoryLog
 from streams.batch.inputs import Inputs
 from streams.batch.pipeline import LocationChange, Pipeline, Segment
 from streams.worker.chain import Chain

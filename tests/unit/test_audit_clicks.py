@@ -8,7 +8,8 @@ import pytest
 
 from config.settings import load_settings
 from streams.audit import audit_log, limits_of
-from streams.audit.log import MemoryLog, Record
+from streams.audit.log import Record
+from tests.memory_log import MemoryLog
 from streams.batch.pipeline import Segment
 from streams.demand.pipeline import ClicksPipeline
 

@@ -3,7 +3,7 @@
 from math import inf
 
 from streams.audit.auditor import Auditor
-from streams.audit.log import MemoryLog
+from tests.memory_log import MemoryLog
 from streams.audit.report import Report
 from tests.hand_log import LIMITS, OUTPUTS, TOPICS, Hand, clean, line, order, ship, stock
 from topics.catalogue import ALLOCATIONS

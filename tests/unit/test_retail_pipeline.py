@@ -10,7 +10,7 @@ import pytest
 
 import config
 from benchmarks.record import APPLIED, Record
-from benchmarks.retail.bad import bad_fulfilments, bad_records, too_large
+from tests.bad_records import bad_fulfilments, bad_records, too_large
 from benchmarks.retail.workload import NOW_MS, retail_events
 from config.network import Network, load_network
 from streams.batch.pipeline import LocationChange
