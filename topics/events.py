@@ -61,6 +61,15 @@ def _distinct_line_ids(lines: list) -> list:
     return lines
 
 
+def _check_place(order: Any) -> None:
+    """Check that an order has the place that its mode needs."""
+    needed = "destination" if order.mode == "delivery" else "pickup_location_id"
+    if getattr(order, needed) is None:
+        raise PydanticCustomError(
+            "missing_for_mode", "Input should be given for mode {mode}", {"mode": order.mode, "where": needed}
+        )
+
+
 def _null_means(default: Any) -> BeforeValidator:
     return BeforeValidator(lambda found: default if found is None else found)
 
@@ -85,7 +94,10 @@ class Record(BaseModel):
 
 
 class Sale(Record):
-    """`sales.v1`, key: pool id. A till's line: on hand − `quantity` (1 to 10⁹ units) for `sale`, + for `return`."""
+    """`sales.v1`, key: pool id. A till's line: on hand − `quantity` (1 to 10⁹ units) for `sale`, + for `return`.
+
+    A sale with `order_id` (and `line_id`) is the collection of a pickup order's line at the till.
+    """
 
     kind: Literal["sale", "return"]
     event_id: Id
@@ -98,6 +110,8 @@ class Sale(Record):
     receipt_id: Id | None = None
     unit_price: Money | None = None
     currency: Id | None = None
+    order_id: Id | None = None
+    line_id: Id | None = None
 
 
 class StockEvent(Record):
@@ -176,12 +190,16 @@ class Quarantine(StockEvent):
 
 
 class OrderLine(Record):
-    """A line of an order: `quantity` is 1 to 10⁹ units, `unit_price` minor units."""
+    """A line of an order: `quantity` is 1 to 10⁹ units, `unit_price` minor units.
+
+    A line that is not `stocked` (carriage, a gift wrap) is never routed or waited for.
+    """
 
     line_id: Id
     sku: Id
     quantity: Units
     unit_price: Money | None = None
+    stocked: Annotated[bool, _null_means(True)] = True
 
 
 class Destination(Record):
@@ -199,10 +217,13 @@ class OrderEvent(Record):
     order_id: Id
 
 
+OrderLines = Annotated[list[OrderLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_distinct_line_ids)]
+
+
 class OrderRequest(OrderEvent):
     """What `placed` and `held` share: 1 to 1000 lines, and `destination` or `pickup_location_id` as `mode` needs."""
 
-    lines: Annotated[list[OrderLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_distinct_line_ids)]
+    lines: OrderLines
     mode: Annotated[Literal["delivery", "pickup"], _null_means("delivery")] = "delivery"
     destination: Destination | None = None
     pickup_location_id: Id | None = None
@@ -216,11 +237,7 @@ class OrderRequest(OrderEvent):
 
     @model_validator(mode="after")
     def _has_a_place(self) -> Self:
-        needed = "destination" if self.mode == "delivery" else "pickup_location_id"
-        if getattr(self, needed) is None:
-            raise PydanticCustomError(
-                "missing_for_mode", "Input should be given for mode {mode}", {"mode": self.mode, "where": needed}
-            )
+        _check_place(self)
         return self
 
 
@@ -237,31 +254,87 @@ class Held(OrderRequest):
     expires_at: Time
 
 
-class Cancelled(OrderEvent):
-    """`orders.v1`: unshipped units of the order, or of `line_ids` only, are given back."""
-
-    kind: Literal["cancelled"]
-    line_ids: Annotated[list[Id], Field(max_length=MAX_LINES)] | None = None
-
-
-class FulfilmentLine(Record):
-    """Units (1 to 10⁹) of a line that a fulfilment is about."""
+class CancelledLine(Record):
+    """Units (1 to 10⁹) of a line that are not wanted any more."""
 
     line_id: Id
     quantity: Units
 
 
+CancelledLines = Annotated[list[CancelledLine], Field(min_length=1, max_length=MAX_LINES), AfterValidator(_distinct_line_ids)]
+
+
+class Cancelled(OrderEvent):
+    """`orders.v1`: unshipped units of the order, of `line_ids` only, or so many of each of `lines`, are given back."""
+
+    kind: Literal["cancelled"]
+    line_ids: Annotated[list[Id], Field(min_length=1, max_length=MAX_LINES)] | None = None
+    lines: CancelledLines | None = None
+
+    @model_validator(mode="after")
+    def _names_lines_once(self) -> Self:
+        if self.line_ids is not None and self.lines is not None:
+            raise PydanticCustomError("both", "Input should be given without line_ids", {"where": "lines"})
+        return self
+
+
+class Changed(OrderEvent):
+    """`orders.v1`: the order as it shall be now. What is absent stays; `lines` is the whole list; `mode` needs its place."""
+
+    kind: Literal["changed"]
+    lines: OrderLines | None = None
+    mode: Literal["delivery", "pickup"] | None = None
+    destination: Destination | None = None
+    pickup_location_id: Id | None = None
+    service_level: Literal["standard", "urgent"] | None = None
+    allow_split: bool | None = None
+    allow_partial: bool | None = None
+
+    @model_validator(mode="after")
+    def _has_a_place(self) -> Self:
+        if self.mode is not None:
+            _check_place(self)
+        return self
+
+
+class FulfilmentLine(Record):
+    """Units (1 to 10⁹) of a line that a fulfilment is about. A `sku` says what it was if nobody knows the line."""
+
+    quantity: Units
+    line_id: Id | None = None
+    sku: Id | None = None
+
+    @model_validator(mode="after")
+    def _says_what(self) -> Self:
+        if self.line_id is None and self.sku is None:
+            raise PydanticCustomError("missing_what", "Input should name a line or a SKU", {"where": "line_id"})
+        return self
+
+
 class Fulfilment(Record):
     """`fulfilments.v1`, key: pool id. What a location answers; without `lines` it is about the whole shipment."""
 
-    kind: Literal["shipped", "collected", "rejected", "returned"]
     event_id: Id
     event_time: Time
     order_id: Id
-    shipment_id: Id
     location_id: Id
     lines: Annotated[list[FulfilmentLine], Field(max_length=MAX_LINES)] | None = None
     reason: str | None = None
+
+
+class Answered(Fulfilment):
+    """`fulfilments.v1`: units of a shipment left, were picked up, or can't be provided; `missing` ones could not be found."""
+
+    kind: Literal["shipped", "collected", "rejected"]
+    shipment_id: Id
+    missing: Annotated[bool, _null_means(False)] = False
+
+
+class Returned(Fulfilment):
+    """`fulfilments.v1`: units came back to `location_id`; without `shipment_id` the order's shipments are searched."""
+
+    kind: Literal["returned"]
+    shipment_id: Id | None = None
 
 
 class Tick(Record):
@@ -325,8 +398,8 @@ class LocationRecord(Record):
 MODELS: dict[str, tuple[type[Record], ...]] = {
     "sales.v1": (Sale,),
     "stock.v1": (Receipt, Adjustment, Count, TransferOut, TransferIn, Expected, SafetyStock, Quarantine),
-    "orders.v1": (Placed, Held, Cancelled),
-    "fulfilments.v1": (Fulfilment,),
+    "orders.v1": (Placed, Held, Cancelled, Changed),
+    "fulfilments.v1": (Answered, Returned),
     "ticks.v1": (Tick,),
     "clicks.v1": (Click,),
     "locations.v1": (LocationRecord,),
@@ -347,6 +420,8 @@ _REASONS = {
     "json_invalid": DeadLetter.NOT_JSON,
     "missing": DeadLetter.MISSING_FIELD,
     "missing_for_mode": DeadLetter.MISSING_FIELD,
+    "missing_what": DeadLetter.MISSING_FIELD,
+    "both": DeadLetter.WRONG_FIELD,
     "union_tag_not_found": DeadLetter.MISSING_FIELD,
 } | dict.fromkeys(
     ("greater_than_equal", "less_than_equal", "finite_number", "zero", "too_short", "too_long", "int_parsing_size"),
@@ -429,6 +504,10 @@ def _sentence(error: ErrorDetails, place: tuple) -> str:
             return f"{where}: expected, found none"
         case "missing_for_mode":
             return f"{context['where']}: expected for mode {context['mode']}, found none"
+        case "missing_what":
+            return f"{where}: expected line_id or sku, found neither"
+        case "both":
+            return "lines: expected either lines or line_ids, found both"
         case "too_short" | "too_long":
             bound = context.get("min_length", context.get("max_length"))
             least = "least" if error["type"] == "too_short" else "most"

@@ -50,6 +50,7 @@ class Kind(Wire):
     PLACED = 30, "A customer ordered; an order that was held is confirmed."
     CANCELLED = 31, "The order, or some of its lines, is not wanted any more."
     HELD = 32, "A checkout holds units until a time."
+    CHANGED = 33, "The order shall be another now."
     # fulfilments.v1
     SHIPPED = 40, "A location sent units of a shipment."
     COLLECTED = 41, "A customer picked units of a shipment up."
@@ -77,6 +78,7 @@ class Status(Wire):
     CANCELLED = 5, "Nothing of the order is left after a cancellation."
     EXPIRED = 6, "The hold's time is over and its units are free again."
     REJECTED = 7, "The order can never be met: its pickup location is unknown or does no pickup."
+    CLOSED_SHORT = 8, "Some units were shipped; the rest is cancelled."
 
 
 class ShipmentKind(Wire):
@@ -151,6 +153,27 @@ class DeadLetter(Wire):
     TOO_MANY_CELLS = 23, "The pool keeps as many cells as it may."
     TOO_MANY_LINES = 24, "The pool keeps as many order lines as it may, or the order is cut into as many parts as it may be."
     TOO_MANY_SUPPLIES = 25, "The pool keeps as many expected supplies and open transfers as it may."
+    EXCEEDS_SHIPPED = 28, "More units of a line were shipped than the changed order has."
+
+
+class AlertKind(Wire):
+    """What differs from the promise; the sentence is the remedy."""
+
+    SHORTFALL = 1, "Count the cell: orders are promised more than is on hand. Orders that it can't cover are routed again."
+    SHIPPED_AFTER_CLOSE = 2, "Ask the location why it sent what was given back, and count the cell."
+    SHIPPED_FROM_ELSEWHERE = 3, "Tell both locations: the goods left another one than the promise named."
+    OVER_SHIPPED = 4, "Ask the customer for the goods that were sent beyond the promise, and count the cell."
+    SHIPPED_UNPROMISED = 5, "Ask the location why it sent goods that no shipment promises from there."
+    SHIPPED_UNKNOWN = 6, "Find the order that these goods were sent for; nobody knows it or its line."
+    OVER_RETURNED = 7, "Compare what came back with what was sent; more came back than was shipped."
+    LATE_MOVEMENT = 8, "Count the cell: a movement came after a count that may or may not have seen it."
+
+
+class AlertStatus(Wire):
+    """Whether an alert stands."""
+
+    RAISED = 1, "It stands."
+    CLEARED = 2, "It is settled."
 
 
 class Outcome(Wire):

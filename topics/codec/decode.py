@@ -16,10 +16,35 @@ from topics.catalogue import CLICKS, INVENTORY_TOPICS
 from topics.codec.fields import TEXTS, TIMES
 from topics.codec.records import Joined, Record, Records, join
 from topics.codec.scan import scan_clicks, scan_events, workspace
-from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
-from topics.events import Refusal, judge
+from topics.columns import (
+    ALLOW_PARTIAL,
+    ALLOW_SPLIT,
+    CLICK,
+    EVENT,
+    GIVEN_DESTINATION,
+    GIVEN_LEVEL,
+    GIVEN_MODE,
+    GIVEN_PARTIAL,
+    GIVEN_PICKUP,
+    GIVEN_SPLIT,
+    HAS_LINES,
+    LINE,
+    MISSING,
+    PICKUP,
+    UNSTOCKED,
+    URGENT,
+)
+from topics.events import Changed, Refusal, judge
 from topics.reasons import Kind
 
+_GIVEN = {
+    "mode": GIVEN_MODE,
+    "destination": GIVEN_DESTINATION,
+    "pickup_location_id": GIVEN_PICKUP,
+    "service_level": GIVEN_LEVEL,
+    "allow_split": GIVEN_SPLIT,
+    "allow_partial": GIVEN_PARTIAL,
+}
 _SHORTEST_LINE = 4  # bytes: `"a",` in line_ids
 
 
@@ -73,8 +98,8 @@ class _Tail:
         self.end += len(encoded)
         return at, len(encoded)
 
-    def line(self, line_id: str, sku: str | None, quantity: int) -> None:
-        self.lines.append((*self.text(line_id), *self.text(sku), quantity))
+    def line(self, line_id: str | None, sku: str | None, quantity: int, flags: int = 0) -> None:
+        self.lines.append((*self.text(line_id), *self.text(sku), quantity, flags))
 
     def grown(self, buffer: np.ndarray) -> np.ndarray:
         """The buffer with the texts behind it; read-only like the scanner's, or kernels would be compiled for both."""
@@ -179,33 +204,42 @@ def _fill_event(event_out: dict, record: Any, tail: _Tail) -> None:
     if kind in TIMES:
         time = getattr(record, TIMES[kind])
         event_out["time"] = record.event_time if time is None else time
-    if kind in (Kind.PLACED, Kind.HELD):
+    if kind in (Kind.PLACED, Kind.HELD, Kind.CHANGED):
         _fill_request(event_out, record, tail)
-    lines = record.line_ids if kind == Kind.CANCELLED else getattr(record, "lines", None)
+    if getattr(record, "missing", False):
+        event_out["flags"] |= MISSING
+    line_ids, lines = getattr(record, "line_ids", None), getattr(record, "lines", None)
+    if lines is None:
+        lines = line_ids
     if lines is None:
         return
     event_out["flags"] |= HAS_LINES
     event_out["first_line"] = tail.line_end + len(tail.lines)
     event_out["line_count"] = len(lines)
     for line in lines:
-        if kind == Kind.CANCELLED:
+        if lines is line_ids:
             tail.line(line, None, 0)
         else:
-            tail.line(line.line_id, getattr(line, "sku", None), line.quantity)
+            tail.line(line.line_id, getattr(line, "sku", None), line.quantity, UNSTOCKED * (not getattr(line, "stocked", True)))
 
 
 def _fill_request(event_out: dict, record: Any, tail: _Tail) -> None:
-    """Write what only a placed or held order has: flags, and the place its mode asks for."""
+    """Write what only a placed, held or changed order has: flags, and the place its mode asks for."""
     pickup = record.mode == "pickup"
     event_out["flags"] = (
-        ALLOW_SPLIT * record.allow_split
-        | ALLOW_PARTIAL * record.allow_partial
+        ALLOW_SPLIT * bool(record.allow_split)
+        | ALLOW_PARTIAL * bool(record.allow_partial)
         | PICKUP * pickup
         | URGENT * (record.service_level == "urgent")
     )
-    if pickup:
+    if isinstance(record, Changed):
+        event_out["given"] = sum(bit for field, bit in _GIVEN.items() if getattr(record, field) is not None)
+        if record.destination is None:
+            return
+    elif pickup:
         return
-    _fill_text(event_out, "location", None, tail)
+    else:
+        _fill_text(event_out, "location", None, tail)
     event_out["latitude"] = record.destination.latitude
     event_out["longitude"] = record.destination.longitude
 
