@@ -147,6 +147,9 @@ class Settings(BaseSettings):
     max_supplies: int = Field(
         2_000_000, ge=1, le=1 << 30, description="Expected supplies and transfers under way of a pool, at most"
     )
+    on_shortfall: Literal["reroute", "keep"] = Field(
+        "reroute", description="What becomes of the newest promises that a cell can't cover: reroute, or keep"
+    )
     max_demand_rows: int = Field(
         5_000_000, ge=1, le=1 << 30, description="Pools' SKUs clicked on within the window, per partition, at most"
     )

@@ -150,7 +150,15 @@ _CATALOGUE = (
     _output(ALLOCATIONS, "inventory", "order_id", outputs.Allocation, _INVENTORY, _OUTPUT, **LARGE_RECORD),
     _output(DEMAND, "clicks", "pool_id/sku/partition", outputs.Demand, _CLICKS, _OUTPUT),
     _output(DEAD_LETTERS, "inventory clicks", "key", outputs.DeadLetterRecord, Partitions.LARGER, _OUTPUT, **LARGE_RECORD),
-    _output(ALERTS, "audit", "kind/topic/partition", outputs.AuditAlert, Partitions.ANY, _OUTPUT),
+    Topic(
+        ALERTS,
+        ("inventory", "audit"),
+        Role.OUTPUT,
+        ("alert_id",),
+        (outputs.Alert, outputs.AuditAlert),
+        Partitions.LARGER,
+        _OUTPUT,
+    ),
     _changelog("inventory"),
     _changelog("clicks"),
 )

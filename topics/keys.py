@@ -9,6 +9,17 @@ _MASK = 0xFFFFFFFF
 
 
 @lru_cache(10_000)
+def compound_key(*parts: str) -> str:
+    """Join texts to a key by "/"; a "%" or "/" inside one is written %25 or %2F, so that no two lists share a key.
+
+    Examples
+    --------
+    >>> compound_key("WH", "S1/X"), compound_key("WH/S1", "X")
+    ('WH/S1%2FX', 'WH%2FS1/X')
+    """
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)
+
+
 def murmur2(data: bytes) -> int:
     """Hash a key as Kafka's Java client does: MurmurHash2 (A. Appleby, 2008), seed 0x9747b28c, unsigned 32 bits.
 

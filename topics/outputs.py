@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from topics.events import Id, Record, Time, Units, UnitsOrNone
-from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 
 class Inventory(Record):
@@ -130,8 +130,31 @@ class Demand(Record):
     updated_at: Time
 
 
+class Alert(Record):
+    """`alerts.v1`, key: `alert_id`. What is told differs from what was promised; a cleared alert has the same id.
+
+    `alert_id` is `{kind}/{pool_id}/{location_id}/{sku}`, of a late movement `{kind}/{pool_id}/{location_id}/{minute}`.
+    `found` and `expected` are units: of a shortfall on hand and reserved, else the units in question and 0.
+    `since` is when the alert came to stand, or was cleared, by the pool's clock.
+    """
+
+    alert_id: str
+    kind: Literal[*(kind.wire for kind in AlertKind)]
+    severity: Literal["critical", "warning"]
+    status: Literal[*(status.wire for status in AlertStatus)]
+    pool_id: Id
+    location_id: Id | None = None
+    sku: Id | None = None
+    order_id: Id | None = None
+    found: int
+    expected: int
+    since: Time
+    source: Source
+    remedy: str
+
+
 class AuditAlert(Record):
-    """`alerts.v1`, key: `audit/{topic}/{partition}`. The audit found something that is not as it must be, at the record named.
+    """`alerts.v1`, key: `alert_id`. The audit found something that is not as it must be, at the record named.
 
     `alert_id` follows from what was found: an audit that is started again repeats it, under the same id. `fault` is one of
     the kinds of faults (streams/audit/report.py), `offset` null where a record is missing; `raised_at` is when it was found,

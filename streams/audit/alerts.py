@@ -38,8 +38,7 @@ class Alerts:
         alert = alert_of(fault, int(time.time() * 1000))
         while True:
             try:
-                key = f"audit/{fault.topic}/{fault.partition}"
-                self._producer.produce(ALERTS, alert.model_dump_json(), key, on_delivery=self._delivered)
+                self._producer.produce(ALERTS, alert.model_dump_json(), alert.alert_id, on_delivery=self._delivered)
                 self._producer.poll(0)
                 return
             except BufferError:  # the queue is full

@@ -7,7 +7,7 @@ Owner: waiting.py, which alone writes decisions. Not here: which location wins (
 
 import numpy as np
 
-from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
+from state.columns import ADDED, CARRIED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
 from state.orders import promise_line, wait_line
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
@@ -32,6 +32,8 @@ class Work(Bundle):
         "rows",  # int32[]: the lines to route, or to act on
         "shipments",  # int32[]: shipment of each reserved line
         "units",  # int32[]: units a fulfilment takes of each line
+        "new",  # int64[1]: cells an event would make
+        "lost",  # int32[]: orders that lost a promise in the event in hand
         "stamps",  # int64[]: per order, the last sweep that chose it
         "chosen",  # int32[]: orders a sweep will try
         "sweeps",  # int64[1]
@@ -49,6 +51,8 @@ def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -
         rows=lines(),
         shipments=lines(),
         units=lines(),
+        new=np.zeros(1, np.int64),
+        lost=np.zeros(order_capacity, np.int32),
         stamps=np.zeros(order_capacity, np.int64),
         chosen=np.zeros(order_capacity, np.int32),
         sweeps=np.zeros(1, np.int64),
@@ -158,7 +162,7 @@ def status_of(t, order_row):
         state = t.lines[row].state
         if state == WAITING:
             waiting += 1
-        elif state in (RESERVED, SHIPPED, COLLECTED):
+        elif state in (RESERVED, SHIPPED, COLLECTED, CARRIED):
             met += 1
         row = t.lines[row].next
     if order.state == HELD:
@@ -173,7 +177,7 @@ def is_open(t, order_row):
     """Whether a line of the order still waits or is promised."""
     row = t.orders[order_row].first_line
     while row >= 0:
-        if t.lines[row].state == WAITING or t.lines[row].state == RESERVED:
+        if t.lines[row].state in (WAITING, RESERVED, ADDED):
             return True
         row = t.lines[row].next
     return False

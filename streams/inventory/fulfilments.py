@@ -1,85 +1,45 @@
-"""Events of fulfilments.v1: what a location answers to a shipment.
+"""Events of fulfilments.v1, and sales of an order: what left a location, came back, or can't be provided.
 
-Handlers check, change and return as those of order_events.py do. After a rejection the order is routed again.
-Owner: apply.py. Not here: dedupe, the clock (apply.py).
+What is told has happened (shipped, collected, returned, a sale), so it is applied whatever was promised: a fact is refused only
+if it does not say where, what and how many. Units that left are looked for among what the order knows, in four steps: told
+before (a till and the store may both tell of a collection), open in the shipment, given back earlier, open elsewhere. What is
+left after that was nobody's. Each step that contradicts a promise raises an alert.
+A rejection is an answer to a promise, and is refused if there is none. After it the order is routed again.
+Handlers check, change and return as those of order_events.py do.
+Owner: apply.py. Not here: dedupe, the clock (apply.py), shortfalls (shortfall.py).
 """
 
 import numpy as np
 
-from state.columns import ADDED, CLOSED, COLLECTED, OPEN, RESERVED, SHIPPED
+from state.alerts import raise_alert
+from state.columns import ADDED, CARRIED, CLOSED, OPEN
 from state.hashing import same_text
 from state.index import find_cell
-from state.orders import close_order, find_order, refuse, split_line
-from state.stock import cell_row, find_location, is_counted, move_stock, reserve, within_bounds
-from state.tables import LINES, MAX_CELLS, mark
+from state.orders import (
+    add_part,
+    close_order,
+    find_order,
+    has_room_for_part,
+    open_units,
+    refuse,
+    settle_line,
+    unwant,
+    waiting_units,
+    want_again,
+)
+from state.stock import cell_row, find_location, find_sku, move_stock, reserve, sku_row, within_bounds
+from state.tables import LINES, MAX_CELLS, MAX_SKUS, mark
 from streams.inventory.decide import is_open
 from streams.inventory.order_events import NO_ORDER, is_named
 from topics import columns as c
 from topics.compiled.kernels import kernel
-from topics.reasons import DeadLetter, Kind, ShipmentKind
+from topics.reasons import AlertKind, DeadLetter, Kind, ShipmentKind
 
-# Into how many parts locations may cut a line, and all of an order, by rejecting some of its units.
-MAX_LINE_PARTS = 64
-MAX_ORDER_PARTS = 2_000
 _DASH, _ZERO = 45, 48  # ASCII
 
 
 @kernel
-def apply_fulfilment(t, event, event_row, lines, buffer, work, tag):
-    """Apply what a location answers to a shipment."""
-    order_row = find_order(t, buffer, event.reference_at, event.reference_size)
-    if order_row < 0:
-        return DeadLetter.UNKNOWN_ORDER, NO_ORDER, 0
-    location = find_location(t, buffer, event.location_at, event.location_size)
-    if location < 0:
-        return DeadLetter.UNKNOWN_LOCATION, NO_ORDER, 0
-    sequence, number = _shipment_of(t, buffer, event.shipment_at, event.shipment_size, tag)
-    n = 0
-    row = t.orders[order_row].first_line
-    while row >= 0:
-        line = t.lines[row]
-        if sequence > 0 and line.shipment_sequence == sequence and line.shipment_number == number:
-            work.rows[n] = row
-            n += 1
-        row = line.next
-    if n == 0:
-        return DeadLetter.UNKNOWN_SHIPMENT, NO_ORDER, 0
-    first = t.lines[work.rows[0]]
-    place = first.location
-    if event.kind == Kind.COLLECTED and first.shipment_kind == ShipmentKind.TRANSFER:
-        place = t.orders[order_row].pickup_location
-    if event.kind != Kind.RETURNED and location != place:
-        return DeadLetter.WRONG_LOCATION, NO_ORDER, 0
-    reason = _take_units(t, order_row, event, lines, buffer, work, n)
-    if reason:
-        return reason, NO_ORDER, 0
-    if event.kind == Kind.RETURNED:
-        return _return_units(t, event, event_row, location, work, n), NO_ORDER, 0
-    if event.kind == Kind.REJECTED and _cuts_too_fine(t, order_row, work, n):
-        return DeadLetter.TOO_MANY_LINES, NO_ORDER, 0
-    for k in range(n):
-        row = work.rows[k]
-        units = work.units[k]
-        if units == 0:
-            continue
-        if event.kind == Kind.REJECTED:
-            _reject(t, row, units, location, event_row)
-        elif event.kind == Kind.COLLECTED and first.shipment_kind == ShipmentKind.TRANSFER:
-            t.lines[row].collected += units
-            if t.lines[row].collected == t.lines[row].shipped:
-                t.lines[row].state = COLLECTED
-            mark(t.journal, t.counters, LINES, t.lines[row], row)
-        else:
-            _ship(t, row, units, event.event_time, event_row)
-    if event.kind == Kind.REJECTED:
-        return 0, order_row, 0
-    if t.orders[order_row].state == OPEN and not is_open(t, order_row):
-        close_order(t, order_row, CLOSED)
-    return 0, NO_ORDER, 0
-
-
-@kernel
-def _shipment_of(t, buffer, at, size, tag):
+def shipment_of(buffer, at, size, tag):
     """Read a shipment id, `{tag}-{sequence}-{number}`; (0, 0) if it is not one of this pool's."""
     if size < tag.size + 4 or size > 48 or not same_text(buffer, at, tag.size, tag, 0, tag.size):
         return np.int64(0), np.int64(0)
@@ -107,119 +67,504 @@ def _shipment_of(t, buffer, at, size, tag):
 
 
 @kernel
-def _left(line, kind):
-    """Units of a shipment's line that an answer of this kind may take."""
-    if kind == Kind.RETURNED:
-        return line.shipped - line.returned
-    if kind == Kind.COLLECTED and line.shipment_kind == ShipmentKind.TRANSFER:
-        return line.shipped - line.collected if line.state == SHIPPED else 0
-    return line.quantity - line.shipped if line.state == RESERVED else 0
+def _is_of(line, sequence, number):
+    """Whether a line belongs to a shipment."""
+    return sequence > 0 and line.shipment_sequence == sequence and line.shipment_number == number
 
 
 @kernel
-def _take_units(t, order_row, event, lines, buffer, work, n):
-    """Put into work.units how many units the event takes of each of the shipment's n lines (work.rows); a reason or 0."""
+def _arrives(t, line, location, kind):
+    """Whether an event is about what a transfer brought to the pickup location."""
+    at_counter = kind == Kind.COLLECTED or kind == Kind.SALE
+    return at_counter and line.shipment_kind == ShipmentKind.TRANSFER and location == t.orders[line.order].pickup_location
+
+
+@kernel
+def _find_lines(t, order_row, asked, buffer, sequence, number, rows_out):
+    """List an order's lines that a line of an event names: (their count without those carried, whether it names any)."""
+    named = asked.line_id_size > 0
+    wanted = np.int32(-1)
+    if asked.sku_size > 0:
+        wanted = find_sku(t, buffer, asked.sku_at, asked.sku_size)
+        if wanted < 0:
+            return 0, False
+    known = False
+    count = 0
+    own = np.int32(-1)
+    row = t.orders[order_row].first_line
+    while row >= 0:
+        line = t.lines[row]
+        if (wanted < 0 or line.sku == wanted) and (not named or is_named(t, order_row, row, asked, buffer)):
+            known = True
+            if line.state != CARRIED:
+                rows_out[count] = row
+                count += 1
+                if own < 0 and _is_of(line, sequence, number):
+                    own = line.sku
+        row = line.next
+    if count > 0:  # after a change, lines of several SKUs may have had the id
+        if own < 0:
+            own = t.lines[rows_out[count - 1]].sku
+        kept = 0
+        for k in range(count):
+            if t.lines[rows_out[k]].sku == own:
+                rows_out[kept] = rows_out[k]
+                kept += 1
+        count = kept
+    return count, known
+
+
+@kernel
+def _list_shipment(t, order_row, sequence, number, rows_out):
+    """List the lines of an order's shipment."""
+    count = 0
+    row = t.orders[order_row].first_line
+    while row >= 0:
+        if _is_of(t.lines[row], sequence, number):
+            rows_out[count] = row
+            count += 1
+        row = t.lines[row].next
+    return count
+
+
+@kernel
+def _units_left(t, row, location, kind):
+    """Units of a shipment's line that an event without lines is about, but for those given back."""
+    line = t.lines[row]
+    if kind == Kind.RETURNED:
+        return np.int64(line.shipped - line.returned)
+    units = open_units(line)
+    if kind == Kind.REJECTED:
+        return units
+    if _arrives(t, line, location, kind):
+        units += max(line.rung, 0) + line.shipped - line.collected
+    elif line.shipment_kind == ShipmentKind.PICKUP:
+        units += max(line.rung, 0)
+    elif line.shipment_kind == ShipmentKind.TRANSFER and kind == Kind.SHIPPED:
+        units += line.implied
+    return units
+
+
+@kernel
+def _put_units(t, order_row, location, kind, sequence, number, work):
+    """Put the lines and units that an event without lines is about into work: (their count, a reason or 0)."""
+    n = 0
+    if order_row >= 0:
+        n = _list_shipment(t, order_row, sequence, number, work.rows)
+    if n == 0:
+        return 0, DeadLetter.UNKNOWN_ORDER if order_row < 0 else DeadLetter.UNKNOWN_SHIPMENT
     total = np.int64(0)
     shipped = False
-    reserved = False
     for k in range(n):
-        line = t.lines[work.rows[k]]
-        work.units[k] = 0
-        total += _left(line, event.kind)
-        shipped |= line.shipped > 0
-        reserved |= line.state == RESERVED
+        work.units[k] = _units_left(t, work.rows[k], location, kind)
+        total += work.units[k]
+        shipped |= t.lines[work.rows[k]].shipped > 0
+    if total == 0 and (kind == Kind.SHIPPED or kind == Kind.COLLECTED):
+        for k in range(n):
+            work.units[k] = t.lines[work.rows[k]].released
+            total += work.units[k]
     if total == 0:
-        if event.kind == Kind.RETURNED and not shipped:
-            return DeadLetter.NOT_SHIPPED
-        if event.kind == Kind.COLLECTED and t.lines[work.rows[0]].shipment_kind == ShipmentKind.TRANSFER and reserved:
-            return DeadLetter.NOT_SHIPPED
-        return DeadLetter.SHIPMENT_CLOSED
-    if event.flags & c.HAS_LINES == 0:
-        for k in range(n):
-            work.units[k] = _left(t.lines[work.rows[k]], event.kind)
-        return 0
+        return 0, DeadLetter.NOT_SHIPPED if kind == Kind.RETURNED and not shipped else DeadLetter.SHIPMENT_CLOSED
+    return n, 0
+
+
+@kernel
+def _check_room(t, sku, location, units, new_inout):
+    """Why a cell can't take signed units, or be made: a reason or 0; `new_inout` (int64[1]) counts the cells to be made."""
+    row = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
+    if row < 0:
+        new_inout[0] += 1
+        if t.pool[0].cell_count + new_inout[0] > t.limits[MAX_CELLS]:
+            return DeadLetter.TOO_MANY_CELLS
+    on_hand = np.int64(0)
+    if row >= 0:
+        on_hand = np.int64(t.cells[row].on_hand)
+    return 0 if within_bounds(on_hand + units) else DeadLetter.OUT_OF_RANGE
+
+
+@kernel
+def _check_lines(t, order_row, location, event, lines, buffer, sequence, number, sign, work):
+    """Check that each line of a fact says what moved, and that there is room for it: a reason or 0."""
+    work.new[0] = 0
+    new_skus = 0
     for i in range(event.first_line, event.first_line + event.line_count):
-        wanted = np.int64(lines[i].quantity)
+        asked = lines[i]
+        n = 0
         known = False
-        for k in range(n):
-            if is_named(t, order_row, work.rows[k], lines[i], buffer):
-                known = True
-                taken = min(wanted, np.int64(_left(t.lines[work.rows[k]], event.kind) - work.units[k]))
-                work.units[k] += taken
-                wanted -= taken
-        if not known:
-            return DeadLetter.UNKNOWN_LINE
-        if wanted > 0:
-            return DeadLetter.EXCEEDS_SHIPMENT
+        if order_row >= 0:
+            n, known = _find_lines(t, order_row, asked, buffer, sequence, number, work.rows)
+        sku = np.int32(-1)
+        if known:
+            if n == 0:
+                continue
+            sku = t.lines[work.rows[0]].sku
+        elif asked.sku_size == 0:
+            return DeadLetter.UNKNOWN_ORDER if order_row < 0 else DeadLetter.UNKNOWN_LINE
+        else:
+            sku = find_sku(t, buffer, asked.sku_at, asked.sku_size)
+            new_skus += sku < 0
+            if t.pool[0].sku_count + new_skus > t.limits[MAX_SKUS]:
+                return DeadLetter.TOO_MANY_SKUS
+        reason = _check_room(t, sku, location, sign * np.int64(asked.quantity), work.new)
+        if reason:
+            return reason
     return 0
 
 
 @kernel
-def _ship(t, row, units, event_time, event_row):
+def _depart(t, row, units, location, event_time, event_row):
+    """Units of a promise leave a location, be it the one they were promised at or another."""
     line = t.lines[row]
-    line.shipped += units
-    if line.shipped == line.quantity:
-        line.state = SHIPPED
-    mark(t.journal, t.counters, LINES, line, row)
     cell = find_cell(t.cell_index, t.cells, line.sku, line.location)
-    move_stock(t, cell, -units, -units, event_time, event_row)
-
-
-@kernel
-def _reject(t, row, units, location, event_row):
-    """Give a promise back to a location that can't keep it; the units are open again."""
-    line = t.lines[row]
-    reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units, event_row)
-    if units == line.quantity:
-        line.state = ADDED
-        line.shipment_sequence = 0
-        line.shipment_number = 0
-        mark(t.journal, t.counters, LINES, line, row)
+    if location == line.location:
+        move_stock(t, cell, -units, -units, event_time, event_row)
     else:
-        split_line(t, row, units)
-    refuse(t, line.order, line.root, location)
+        reserve(t, cell, -units, event_row)
+        other = cell_row(t, line.sku, location)
+        move_stock(t, other, -units, 0, event_time, event_row)
+        raise_alert(t, other, AlertKind.SHIPPED_FROM_ELSEWHERE.value, event_row, units, 0)
+    line.shipped += units
+    settle_line(t, row)
 
 
 @kernel
-def _cuts_too_fine(t, order_row, work, n):
-    """Whether a partial rejection would cut a line, or the order, into more parts than are kept of one."""
-    new = 0
-    for k in range(n):
+def _want_less(t, order_row, root, units, sequence, number, event_row):
+    """Take units of a line that left unexpectedly off what its order still wants; whether there was anything to take."""
+    taken = False
+    row = t.orders[order_row].first_line
+    while row >= 0 and units > 0:
+        if t.lines[row].root == root:
+            less = min(units, waiting_units(t.lines[row]))
+            if less > 0:
+                unwant(t, row, less, event_row)
+                units -= less
+                taken = True
+        row = t.lines[row].next
+    while units > 0:
+        newest = np.int32(-1)
+        row = t.orders[order_row].first_line
+        while row >= 0:
+            line = t.lines[row]
+            other = line.root == root and open_units(line) > 0 and not _is_of(line, sequence, number)
+            if other and (newest < 0 or line.shipment_sequence >= t.lines[newest].shipment_sequence):
+                newest = row
+            row = line.next
+        if newest < 0:
+            break
+        less = min(units, open_units(t.lines[newest]))
+        unwant(t, newest, less, event_row)
+        units -= less
+        taken = True
+    return taken
+
+
+@kernel
+def _send(t, order_row, n, units, location, event, event_row, sequence, number, work):
+    """Units left a location; they are looked for among work.rows[:n], the order's lines that they may be of.
+
+    Returns (units that nothing was found for, whether what the order waits for or is promised elsewhere has changed).
+    """
+    by_till = event.kind == Kind.SALE
+    sign = -1 if by_till else 1
+    at = event.event_time
+    changed = False
+    for k in range(n):  # told before
         line = t.lines[work.rows[k]]
-        if 0 < work.units[k] < line.quantity:
-            new += 1
-            parts = 0
-            row = t.orders[order_row].first_line
-            while row >= 0:
-                parts += t.lines[row].root == line.root
-                row = t.lines[row].next
-            if parts >= MAX_LINE_PARTS:
-                return True
-    return new > 0 and t.orders[order_row].line_count + new > MAX_ORDER_PARTS
+        if not (by_till or _is_of(line, sequence, number)):
+            continue
+        told = np.int64(0)
+        if line.shipment_kind == ShipmentKind.PICKUP or _arrives(t, line, location, event.kind):
+            told = min(units, max(np.int64(sign * line.rung), np.int64(0)))
+            line.rung -= sign * told
+        elif line.shipment_kind == ShipmentKind.TRANSFER and event.kind == Kind.SHIPPED:
+            told = min(units, np.int64(line.implied))
+            line.implied -= told
+        if told > 0:
+            units -= told
+            mark(t.journal, t.counters, LINES, line, work.rows[k])
+    for k in range(n):  # open in the shipment
+        row = work.rows[k]
+        line = t.lines[row]
+        if not (by_till or _is_of(line, sequence, number)):
+            continue
+        arrives = _arrives(t, line, location, event.kind)
+        if arrives:
+            taken = min(units, np.int64(line.shipped - line.collected))
+            line.collected += taken
+            line.rung -= sign * taken
+            units -= taken
+        taken = min(units, open_units(line))
+        units -= taken
+        if arrives:
+            line.collected += taken
+            line.implied += taken
+        if arrives or line.shipment_kind == ShipmentKind.PICKUP:
+            line.rung -= sign * taken
+        mark(t.journal, t.counters, LINES, line, row)
+        if taken > 0:
+            _depart(t, row, taken, line.location if arrives else location, at, event_row)
+    for k in range(n):  # given back earlier
+        row = work.rows[k]
+        line = t.lines[row]
+        taken = min(units, np.int64(line.released)) if by_till or _is_of(line, sequence, number) else np.int64(0)
+        if taken <= 0:
+            continue
+        units -= taken
+        found = min(taken, np.int64(line.missing))
+        line.released -= taken
+        line.missing -= found
+        line.quantity += taken
+        line.shipped += taken
+        arrives = _arrives(t, line, location, event.kind)
+        if arrives:
+            line.collected += taken
+            line.implied += taken
+        if arrives or line.shipment_kind == ShipmentKind.PICKUP:
+            line.rung -= sign * taken
+        settle_line(t, row)
+        cell = cell_row(t, line.sku, line.location if arrives else location)
+        if taken > found:
+            move_stock(t, cell, found - taken, 0, at, event_row)
+        raise_alert(t, cell, AlertKind.SHIPPED_AFTER_CLOSE.value, event_row, taken, 0)
+        changed |= _want_less(t, order_row, line.root, taken, line.shipment_sequence, line.shipment_number, event_row)
+    if by_till:
+        return units, changed
+    for k in range(n):  # open elsewhere
+        row = work.rows[k]
+        line = t.lines[row]
+        if _is_of(line, sequence, number):
+            continue
+        taken = min(units, open_units(line))
+        if taken > 0:
+            units -= taken
+            if line.shipment_kind == ShipmentKind.PICKUP:
+                line.rung -= taken
+            _depart(t, row, taken, location, at, event_row)
+            changed = True
+    for k in range(n):  # waiting
+        row = work.rows[k]
+        taken = min(units, waiting_units(t.lines[row]))
+        if taken > 0:
+            units -= taken
+            if taken < t.lines[row].quantity:
+                t.lines[row].quantity -= taken
+                mark(t.journal, t.counters, LINES, t.lines[row], row)
+                row = add_part(t, row, taken, ADDED)
+            line = t.lines[row]
+            line.shipped = taken
+            settle_line(t, row)
+            line.location = location
+            cell = cell_row(t, line.sku, location)
+            move_stock(t, cell, -taken, 0, at, event_row)
+            raise_alert(t, cell, AlertKind.SHIPPED_UNPROMISED.value, event_row, taken, 0)
+            changed = True
+    if units > 0:
+        line = t.lines[work.rows[0]]
+        cell = cell_row(t, line.sku, location)
+        move_stock(t, cell, -units, 0, at, event_row)
+        raise_alert(t, cell, AlertKind.OVER_SHIPPED.value, event_row, units, 0)
+        for k in range(n):
+            line = t.lines[work.rows[k]]
+            if _is_of(line, sequence, number):
+                line.quantity += units
+                line.shipped += units
+                arrives = _arrives(t, line, location, event.kind)
+                if arrives:
+                    line.collected += units
+                    line.implied += units
+                if arrives or line.shipment_kind == ShipmentKind.PICKUP:
+                    line.rung -= units
+                settle_line(t, work.rows[k])
+                break
+    return np.int64(0), changed
 
 
 @kernel
-def _return_units(t, event, event_row, location, work, n):
-    new = 0
-    for k in range(n):
-        new += work.units[k] > 0 and find_cell(t.cell_index, t.cells, t.lines[work.rows[k]].sku, location) < 0
-    if new > 0 and t.pool[0].cell_count + new > t.limits[MAX_CELLS]:
-        return DeadLetter.TOO_MANY_CELLS
-    for k in range(n):
-        sku = t.lines[work.rows[k]].sku
-        units = np.int64(0)
-        for other in range(n):
-            if t.lines[work.rows[other]].sku == sku:
-                units += work.units[other]
-        known = find_cell(t.cell_index, t.cells, sku, location)
-        if known >= 0:
-            units += t.cells[known].on_hand
-        if not within_bounds(units) and not is_counted(t, known, event.event_time):
-            return DeadLetter.OUT_OF_RANGE
-    for k in range(n):
-        if work.units[k] > 0:
+def _take_back(t, n, units, location, event, event_row, sequence, number, work):
+    """Units came back to a location; they are looked for among work.rows[:n]."""
+    sku = t.lines[work.rows[0]].sku
+    cell = cell_row(t, sku, location)
+    move_stock(t, cell, units, 0, event.event_time, event_row)
+    for others in range(2):
+        for k in range(n):
             line = t.lines[work.rows[k]]
-            line.returned += work.units[k]
-            mark(t.journal, t.counters, LINES, line, work.rows[k])
-            move_stock(t, cell_row(t, line.sku, location), work.units[k], 0, event.event_time, event_row)
-    return 0
+            if _is_of(line, sequence, number) == (others == 0):
+                taken = min(units, np.int64(line.shipped - line.returned))
+                if taken > 0:
+                    line.returned += taken
+                    units -= taken
+                    mark(t.journal, t.counters, LINES, line, work.rows[k])
+    if units > 0:
+        raise_alert(t, cell, AlertKind.OVER_RETURNED.value, event_row, units, 0)
+
+
+@kernel
+def _move_unknown(t, asked, buffer, location, event, event_row):
+    """Goods that nobody knows left a location, or came back to one."""
+    cell = cell_row(t, sku_row(t, buffer, asked.sku_at, asked.sku_size), location)
+    units = np.int64(asked.quantity)
+    if event.kind == Kind.RETURNED:
+        move_stock(t, cell, units, 0, event.event_time, event_row)
+        raise_alert(t, cell, AlertKind.OVER_RETURNED.value, event_row, units, 0)
+    else:
+        move_stock(t, cell, -units, 0, event.event_time, event_row)
+        raise_alert(t, cell, AlertKind.SHIPPED_UNKNOWN.value, event_row, units, 0)
+
+
+@kernel
+def _concluded(t, order_row, changed):
+    """Close an order that has nothing open any more; what the handler of a fact returns."""
+    if t.orders[order_row].state == OPEN and not is_open(t, order_row):
+        close_order(t, order_row, CLOSED)
+    return 0, order_row if changed else NO_ORDER, 0
+
+
+@kernel
+def apply_fact(t, event, event_row, lines, buffer, work, tag):
+    """Apply `shipped`, `collected` or `returned`."""
+    location = find_location(t, buffer, event.location_at, event.location_size)
+    if location < 0:
+        return DeadLetter.UNKNOWN_LOCATION, NO_ORDER, 0
+    order_row = find_order(t, buffer, event.reference_at, event.reference_size)
+    sequence, number = shipment_of(buffer, event.shipment_at, event.shipment_size, tag)
+    back = event.kind == Kind.RETURNED
+    changed = False
+    if event.flags & c.HAS_LINES == 0:
+        n, reason = _put_units(t, order_row, location, event.kind, sequence, number, work)
+        if reason:
+            return reason, NO_ORDER, 0
+        work.new[0] = 0
+        for k in range(n):
+            if work.units[k] > 0:
+                units = work.units[k] if back else -work.units[k]
+                reason = _check_room(t, t.lines[work.rows[k]].sku, location, units, work.new)
+                if reason:
+                    return reason, NO_ORDER, 0
+        for k in range(n):
+            work.shipments[k] = work.rows[k]
+        for k in range(n):
+            units = np.int64(work.units[k])
+            if units > 0:
+                work.rows[0] = work.shipments[k]
+                if back:
+                    _take_back(t, 1, units, location, event, event_row, sequence, number, work)
+                else:
+                    _, more = _send(t, order_row, 1, units, location, event, event_row, sequence, number, work)
+                    changed |= more
+        return _concluded(t, order_row, changed)
+    sign = 1 if back else -1
+    reason = _check_lines(t, order_row, location, event, lines, buffer, sequence, number, sign, work)
+    if reason:
+        return reason, NO_ORDER, 0
+    for i in range(event.first_line, event.first_line + event.line_count):
+        asked = lines[i]
+        n = 0
+        known = False
+        if order_row >= 0:
+            n, known = _find_lines(t, order_row, asked, buffer, sequence, number, work.rows)
+        if not known:
+            _move_unknown(t, asked, buffer, location, event, event_row)
+        elif n > 0 and back:
+            _take_back(t, n, np.int64(asked.quantity), location, event, event_row, sequence, number, work)
+        elif n > 0:
+            units = np.int64(asked.quantity)
+            _, more = _send(t, order_row, n, units, location, event, event_row, sequence, number, work)
+            changed |= more
+    return _concluded(t, order_row, changed) if order_row >= 0 else (0, NO_ORDER, 0)
+
+
+@kernel
+def ring_up(t, event, event_row, buffer, work):
+    """Apply a sale of a pickup order's goods: (whether it is one, reason, order, status); what is beyond the order is sold."""
+    order_row = find_order(t, buffer, event.reference_at, event.reference_size)
+    if order_row < 0:
+        return False, 0, NO_ORDER, 0
+    order = t.orders[order_row]
+    location = find_location(t, buffer, event.location_at, event.location_size)
+    sku = find_sku(t, buffer, event.sku_at, event.sku_size)
+    if order.flags & c.PICKUP == 0 or location < 0 or location != order.pickup_location or sku < 0:
+        return False, 0, NO_ORDER, 0
+    n = 0
+    room = np.int64(0)
+    row = order.first_line
+    while row >= 0:
+        line = t.lines[row]
+        id_at = order.id_at + line.id_at
+        named = event.shipment_size == 0 or same_text(
+            t.heap, id_at, line.id_size, buffer, event.shipment_at, event.shipment_size
+        )
+        if line.sku == sku and named and line.state != CARRIED:
+            work.rows[n] = row
+            n += 1
+            room += max(-line.rung, 0) + open_units(line) + line.released
+            if line.shipment_kind == ShipmentKind.TRANSFER:
+                room += line.shipped - line.collected
+        row = line.next
+    if room == 0:
+        return False, 0, NO_ORDER, 0
+    work.new[0] = 0
+    units = np.int64(event.quantity)
+    reason = _check_room(t, sku, location, -units, work.new)
+    if reason:
+        return True, reason, NO_ORDER, 0
+    rest, changed = _send(t, order_row, n, units, location, event, event_row, np.int64(0), np.int64(0), work)
+    if rest > 0:
+        move_stock(t, cell_row(t, sku, location), -rest, 0, event.event_time, event_row)
+    reason, order_row, status = _concluded(t, order_row, changed)
+    return True, reason, order_row, status
+
+
+@kernel
+def reject(t, event, event_row, lines, buffer, work, tag):
+    """Apply `rejected`: give promises back to a location that can't keep them; the units are open again."""
+    order_row = find_order(t, buffer, event.reference_at, event.reference_size)
+    if order_row < 0:
+        return DeadLetter.UNKNOWN_ORDER, NO_ORDER, 0
+    location = find_location(t, buffer, event.location_at, event.location_size)
+    if location < 0:
+        return DeadLetter.UNKNOWN_LOCATION, NO_ORDER, 0
+    sequence, number = shipment_of(buffer, event.shipment_at, event.shipment_size, tag)
+    n = _list_shipment(t, order_row, sequence, number, work.rows)
+    if n == 0:
+        return DeadLetter.UNKNOWN_SHIPMENT, NO_ORDER, 0
+    if t.lines[work.rows[0]].location != location:
+        return DeadLetter.WRONG_LOCATION, NO_ORDER, 0
+    for k in range(n):
+        work.units[k] = open_units(t.lines[work.rows[k]]) if event.flags & c.HAS_LINES == 0 else 0
+    if event.flags & c.HAS_LINES:
+        for i in range(event.first_line, event.first_line + event.line_count):
+            wanted = np.int64(lines[i].quantity)
+            sku = find_sku(t, buffer, lines[i].sku_at, lines[i].sku_size) if lines[i].sku_size > 0 else np.int32(-1)
+            known = False
+            for k in range(n):
+                row = work.rows[k]
+                named = lines[i].line_id_size > 0
+                if is_named(t, order_row, row, lines[i], buffer) if named else t.lines[row].sku == sku:
+                    known = True
+                    taken = min(wanted, open_units(t.lines[row]) - work.units[k])
+                    work.units[k] += taken
+                    wanted -= taken
+            if not known:
+                return DeadLetter.UNKNOWN_LINE, NO_ORDER, 0
+    total = np.int64(0)
+    for k in range(n):
+        row = work.rows[k]
+        total += work.units[k]
+        if 0 < work.units[k] < t.lines[row].quantity and not has_room_for_part(t, row):
+            return DeadLetter.TOO_MANY_LINES, NO_ORDER, 0
+    if total == 0:
+        return DeadLetter.SHIPMENT_CLOSED, NO_ORDER, 0
+    for k in range(n):
+        row = work.rows[k]
+        units = np.int64(work.units[k])
+        if units == 0:
+            continue
+        line = t.lines[row]
+        cell = find_cell(t.cell_index, t.cells, line.sku, line.location)
+        refuse(t, order_row, line.root, location)
+        want_again(t, row, units, event_row)
+        if event.flags & c.MISSING:
+            if line.state != ADDED:
+                line.missing += units
+            move_stock(t, cell, -units, 0, event.event_time, event_row)
+    return 0, order_row, 0

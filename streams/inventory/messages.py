@@ -3,18 +3,26 @@
 from typing import Any
 
 import numpy as np
+import orjson
 
 from state.pool import PoolState
+from state.tables import ALERT_COUNT
 from streams.batch.letters import letter
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange
 from streams.inventory.decide import N_DECISIONS
 from streams.inventory.decoded import TOPICS, Decoded
-from streams.inventory.refusals import sentence
+from streams.inventory.refusals import sentence, text_of
 from streams.routing.policy import POLICIES
+from topics.catalogue import ALERTS
 from topics.codec.encode import encode_allocations, encode_inventory
 from topics.codec.messages import Messages
-from topics.reasons import DeadLetter, Outcome
+from topics.keys import compound_key
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind, Outcome
+
+MINUTE_MS = 60_000
+CRITICAL = (AlertKind.SHORTFALL, AlertKind.SHIPPED_AFTER_CLOSE, AlertKind.OVER_SHIPPED)
+ORDER_KINDS = tuple(kind for kind in Kind if Kind.PLACED <= kind <= Kind.RETURNED)
 
 
 class InventoryOutputs(Outputs):
@@ -76,6 +84,41 @@ class InventoryOutputs(Outputs):
         t = state.t
         messages = encode_inventory(t.cells, rows, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)
         self.add("inventory.v1", messages, causes)
+
+    def add_alerts(self, state: PoolState) -> None:
+        """Encode what was told of discrepancies, and forget it."""
+        counters = state.t.counters
+        alerts = state.t.alerts[: counters[ALERT_COUNT]]
+        if alerts.size:
+            self.add(ALERTS, Messages.of([self._alert(alert, state) for alert in alerts]), alerts["event"])
+            counters[ALERT_COUNT] = 0
+
+    def _alert(self, alert: Any, state: PoolState) -> dict[str, Any]:
+        event, kind = self.events[alert["event"]], AlertKind(int(alert["kind"]))
+        pool, (location, sku) = state.pool_id.decode(), state.names_of(int(alert["location"]), int(alert["sku"]))
+        last = str(int(event["timestamp"]) // MINUTE_MS) if kind is AlertKind.LATE_MOVEMENT else sku
+        alert_id = compound_key(kind.wire, pool, location, last)
+        of_order = event["kind"] in (Kind.SALE, *ORDER_KINDS) and event["reference_size"] > 0
+        value = {
+            "alert_id": alert_id,
+            "kind": kind.wire,
+            "severity": "critical" if kind in CRITICAL else "warning",
+            "status": AlertStatus(int(alert["status"])).wire,
+            "pool_id": pool,
+            "location_id": location,
+            "sku": sku,
+            "order_id": text_of(self._decoded.batch, event, "reference") if of_order else None,
+            "found": int(alert["found"]),
+            "expected": int(alert["expected"]),
+            "since": int(alert["time"]),
+            "source": {
+                "topic": TOPICS[event["topic"]],
+                "partition": int(self._partitions[alert["event"]]),
+                "offset": int(event["offset"]),
+            },
+            "remedy": kind.sentence,
+        }
+        return {"key": alert_id.encode(), "value": orjson.dumps(value)}
 
     def add_dead_letters(self, location_pools: dict[bytes, bytes]) -> None:
         """Encode the events that were refused, each whole, with a reason and a sentence."""

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from streams.inventory.fulfilments import MAX_LINE_PARTS, MAX_ORDER_PARTS
+from state.orders import MAX_LINE_PARTS, MAX_ORDER_PARTS
 from topics.codec.decode import Batch
 from topics.reasons import DeadLetter, Kind
 
 
-def _text(batch: Batch, event: np.void, column: str) -> str:
+def text_of(batch: Batch, event: np.void, column: str) -> str:
+    """Read a text column of an event."""
     at, size = int(event[f"{column}_at"]), int(event[f"{column}_size"])
     return batch.buffer[at : at + size].tobytes().decode()
 
@@ -17,8 +18,13 @@ def _text(batch: Batch, event: np.void, column: str) -> str:
 def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[bytes, bytes]) -> tuple[DeadLetter, str]:
     """Give the reason why an event was refused, and its sentence. A location of another pool has a reason of its own."""
     reason = DeadLetter(int(event["reason"]))
-    location, order = _text(batch, event, "location"), _text(batch, event, "reference")
-    shipment, pool = _text(batch, event, "shipment"), (key or b"").decode(errors="replace")
+    location, order = text_of(batch, event, "location"), text_of(batch, event, "reference")
+    field = "location_id"
+    if event["kind"] == Kind.TRANSFER_OUT and location_pools.get(location.encode()) == key:
+        field, location = "to_location_id", text_of(batch, event, "target")
+    elif event["kind"] in (Kind.PLACED, Kind.HELD, Kind.CHANGED):
+        field = "pickup_location_id"
+    shipment, pool = text_of(batch, event, "shipment"), (key or b"").decode(errors="replace")
     if reason is DeadLetter.UNKNOWN_LOCATION and location.encode() in location_pools:
         reason = DeadLetter.WRONG_POOL
     sentences = {
@@ -26,8 +32,8 @@ def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[b
         DeadLetter.UNKNOWN_POOL: f"key: expected a pool with a location in locations.v1, found {pool!r}",
         DeadLetter.WRONG_PARTITION: f"key: pool {pool!r} belongs to another partition; expected the partition of "
         "murmur2(key), Java's default partitioner (librdkafka: partitioner=murmur2_random)",
-        DeadLetter.UNKNOWN_LOCATION: f"location_id: expected a location of locations.v1, found {location!r}",
-        DeadLetter.WRONG_POOL: f"location_id: expected a location of pool {pool!r}, found {location!r} of pool "
+        DeadLetter.UNKNOWN_LOCATION: f"{field}: expected a location of locations.v1, found {location!r}",
+        DeadLetter.WRONG_POOL: f"{field}: expected a location of pool {pool!r}, found {location!r} of pool "
         f"{location_pools.get(location.encode(), b'').decode()!r}; the record's key must be the location's pool",
         DeadLetter.OUT_OF_RANGE: f"quantity: {event['quantity']} would bring on hand of the cell beyond ±1000000000 units",
         DeadLetter.ORDER_EXISTS: f"order_id: expected an order not placed before, found {order!r}, which was",
@@ -49,6 +55,7 @@ def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[b
         if event["kind"] < Kind.SHIPPED
         else f"lines: rejections may cut a line into {MAX_LINE_PARTS} parts and an order into {MAX_ORDER_PARTS}, found one "
         "more; reject all that is left of the line",
+        DeadLetter.EXCEEDS_SHIPPED: f"lines: expected at least what was shipped of each line of order {order!r}, found fewer",
         DeadLetter.TOO_MANY_SUPPLIES: f"supply_id, transfer_id: pool {pool!r} has as many supplies under way as it may, found "
         "one more (setting max_supplies)",
     }

@@ -7,6 +7,7 @@ Owner: apply.py. Not here: dedupe, the clock (apply.py).
 
 import numpy as np
 
+from state.alerts import clear_counted, tell
 from state.columns import EXPECTED_SUPPLY, IN_TRANSIT
 from state.index import find_cell
 from state.stock import (
@@ -24,7 +25,7 @@ from state.stock import (
 )
 from state.tables import MAX_CELLS, MAX_SKUS, MAX_SUPPLIES
 from topics.compiled.kernels import kernel
-from topics.reasons import DeadLetter, Kind
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind
 
 STALE = 255
 
@@ -45,12 +46,17 @@ def apply_stock(t, event, event_row, buffer):
     units = np.int64(event.quantity)
     if event.kind in (Kind.SALE, Kind.TRANSFER_OUT, Kind.QUARANTINE):
         units = -units
+    target = np.int32(-1)
+    if event.kind == Kind.TRANSFER_OUT:
+        target = find_location(t, buffer, event.target_at, event.target_size)
+        if target < 0:
+            return DeadLetter.UNKNOWN_LOCATION
     moves = event.kind not in (Kind.EXPECTED, Kind.SAFETY_STOCK)
-    if moves and is_counted(t, known, event.event_time):
-        if event.kind not in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
-            return STALE
-        moves = False
-    if moves and not within_bounds(on_hand + units):
+    late = moves and is_counted(t, known, event.event_time)
+    if late and event.kind not in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
+        _tell_late(t, known, units, event_row)
+        return STALE
+    if moves and not late and not within_bounds(on_hand + units):
         return DeadLetter.OUT_OF_RANGE
     full = _lacks_room(t, event, buffer, sku, known)
     if full:
@@ -64,13 +70,22 @@ def apply_stock(t, event, event_row, buffer):
         row = cell_row(t, sku, location)
         change_cell(t, row, t.cells[row].on_hand, t.cells[row].reserved, event.quantity, event_row)
         return 0
-    if moves:
+    if late:
+        _tell_late(t, known, units, event_row)
+    elif moves:
         move_stock(t, cell_row(t, sku, location), units, 0, event.event_time, event_row)
     if event.kind in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
         if event.kind == Kind.TRANSFER_OUT:
-            location = find_location(t, buffer, event.target_at, event.target_size)
+            location = target
         change_supply(t, IN_TRANSIT, buffer, at, size, sku, location, -units, event.event_time)
     return 0
+
+
+@kernel
+def _tell_late(t, row, units, event_row):
+    """Tell of a movement that changes nothing, since the last count of its cell has seen it."""
+    cell = t.cells[row]
+    tell(t, AlertKind.LATE_MOVEMENT.value, AlertStatus.RAISED.value, event_row, cell.location, cell.sku, units, 0)
 
 
 @kernel
@@ -108,4 +123,5 @@ def _apply_count(t, event, event_row, buffer, location, sku, known):
     cell = t.cells[row]
     cell.counted_at = event.time
     change_cell(t, row, event.quantity + moved, cell.reserved, cell.safety_stock, event_row)
+    clear_counted(t, row, event_row)
     return 0
