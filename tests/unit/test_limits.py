@@ -7,9 +7,9 @@ import orjson
 import pytest
 
 from state.digest import digest
+from state.orders import MAX_LINE_PARTS
 from streams.batch.pipeline import LocationChange, Segment
 from streams.demand.pipeline import ClicksPipeline
-from streams.inventory.fulfilments import MAX_LINE_PARTS
 from streams.inventory.pipeline import InventoryPipeline
 from tests.complaints.story import START_MS, Ending, Story, change_places, go_on, in_batches, shipment
 from tests.inventory_log import LogRecord, make_log, play, published, settings
