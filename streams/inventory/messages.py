@@ -70,8 +70,8 @@ class InventoryOutputs(Outputs):
         self.add("allocations.v1", messages, decisions["event"])
         out.counts[:] = 0
 
-    def add_cells(self, state: PoolState) -> None:
-        """Encode the cells that changed, as they are now."""
+    def add_state(self, state: PoolState) -> None:
+        """Encode what is published of a pool's state, as it is now: the cells that changed."""
         rows, causes = state.changed_cells()
         t = state.t
         messages = encode_inventory(t.cells, rows, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)

@@ -113,7 +113,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             self._apply(self.pools[key], events, decoded, rows)
             clock.stage("apply")
             outputs.add_decisions(self.pools[key], self._out)
-            outputs.add_cells(self.pools[key])
+            outputs.add_state(self.pools[key])
             clock.stage("encode")
         outputs.add_dead_letters(self.network.pools)
         clock.stage("encode")
