@@ -21,8 +21,8 @@ from streams.audit.memory import Limits, RefusedEvent
 from streams.audit.orders import Order
 from streams.audit.outputs import Cells, Decisions, Place
 from streams.audit.report import Report
-from streams.audit.rows import CellRow, Names, PoolRows, cells_of
-from streams.audit.stock import Cell
+from streams.audit.rows import Names, PoolRows, cells_of
+from streams.audit.stock import Cell, CellRow
 from topics.catalogue import ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
 from topics.events import (
     CAPABILITIES,
@@ -341,11 +341,9 @@ class InventoryReplay(BatchReplay):
 
     def _compare_cell(self, batch: Batch, name: tuple[str, str, str], cell: Cell, row: CellRow) -> None:
         shown = "/".join(name)
-        kept = (cell.on_hand, cell.reserved, cell.safety_stock)
-        found = (row.on_hand, row.reserved, row.safety_stock)
-        if found != kept:
-            expected = f"{shown} (on_hand, reserved, safety_stock) = {kept}"
-            self._fault("cell", CHANGELOG, batch.offset, expected, f"{found}, batch {batch.number}")
+        if row != cell.expected(row):
+            expected = f"{shown} = {cell.expected(row)}"
+            self._fault("cell", CHANGELOG, batch.offset, expected, f"{row}, batch {batch.number}")
         version = self.versions.get(name, 0)
         if row.version == version:
             return  # written, but nothing an order could see

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from streams.audit.log import Record
 from streams.audit.report import FaultSink
-from streams.audit.rows import CellRow
+from streams.audit.stock import CellRow
 from topics.catalogue import ALLOCATIONS, DEAD_LETTERS, INVENTORY
 from topics.outputs import Allocation, DeadLetterRecord, Inventory
 

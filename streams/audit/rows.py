@@ -13,18 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from streams.audit.chain import UNREADABLE, Batch, Tables, unreadable
+from streams.audit.stock import CellRow
 
 _PAIRS = np.dtype([("at", "<i8"), ("size", "<i4")])
-
-
-class CellRow(NamedTuple):
-    """A cell as the changelog holds it."""
-
-    on_hand: int
-    reserved: int
-    safety_stock: int
-    version: int
-    updated_at: int
 
 
 class DemandRow(NamedTuple):
@@ -92,7 +83,10 @@ def _pool_rows(tables: Tables, blobs: memoryview, names: Names) -> PoolRows:
     rows = PoolRows()
     for _, rows.now, rows.sequence in _table(tables.get("pool"), blobs, "now", "sequence"):
         pass
-    for _, location, sku, *cell in _table(tables.get("cells"), blobs, "location", "sku", *CellRow._fields):
+    cells = tables.get("cells")
+    written = cells["columns"]["names"] if cells else ()
+    columns = [column for column in CellRow._fields if column in written or column not in CellRow._field_defaults]
+    for _, location, sku, *cell in _table(cells, blobs, "location", "sku", *columns):
         rows.cells[names.locations[location], names.skus[sku]] = CellRow(*cell)
     return rows
 

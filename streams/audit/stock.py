@@ -6,6 +6,7 @@ Not here: orders and their promises (orders.py, ledger.py), whether a location i
 
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from streams.audit.memory import Limits, RefusedEvent
 from topics.events import (
@@ -37,6 +38,16 @@ SIGNS = {
 """What a stock movement does to on hand."""
 
 
+class CellRow(NamedTuple):
+    """A cell as a batch left it, in the changelog and in `inventory.v1`; a field with a default is one that came later."""
+
+    on_hand: int
+    reserved: int
+    safety_stock: int
+    version: int
+    updated_at: int
+
+
 @dataclass(slots=True)
 class Cell:
     """One SKU at one location."""
@@ -57,6 +68,10 @@ class Cell:
     @property
     def available(self) -> int:
         return max(0, self.on_hand - self.reserved - self.safety_stock)
+
+    def expected(self, row: CellRow) -> CellRow:
+        """Give what a batch's row of this cell must be: all but its version and time, which are judged by themselves."""
+        return row._replace(on_hand=self.on_hand, reserved=self.reserved, safety_stock=self.safety_stock)
 
 
 @dataclass(slots=True)

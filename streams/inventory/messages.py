@@ -78,15 +78,15 @@ class InventoryOutputs(Outputs):
         self.add("allocations.v1", messages, decisions["event"])
         out.counts[:] = 0
 
-    def add_cells(self, state: PoolState) -> None:
-        """Encode the cells that changed, as they are now."""
+    def add_state(self, state: PoolState) -> None:
+        """Encode what is published of a pool: the cells that changed, as they are now, and what was told of discrepancies."""
         rows, causes = state.changed_cells()
         t = state.t
         messages = encode_inventory(t.cells, rows, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)
         self.add("inventory.v1", messages, causes)
+        self._add_alerts(state)
 
-    def add_alerts(self, state: PoolState) -> None:
-        """Encode what was told of discrepancies, and forget it."""
+    def _add_alerts(self, state: PoolState) -> None:
         counters = state.t.counters
         alerts = state.t.alerts[: counters[ALERT_COUNT]]
         if alerts.size:

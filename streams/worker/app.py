@@ -19,6 +19,7 @@ from config.settings import Settings
 from streams.kafka.scheduler import BatchScheduler
 from streams.worker.flows import Flows
 from streams.worker.groups import Group, all_groups
+from topics.errors import NearshelfError
 
 log = logging.getLogger("nearshelf.worker")
 
@@ -110,6 +111,8 @@ def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int
 
     Raises
     ------
+    NewerLayout
+        A later version wrote the changelog or the snapshot of a partition.
     EntriesError
         The network file of the settings is missing or wrong.
     BrokerUnreachable
@@ -163,6 +166,8 @@ def _host(app: WorkerApp) -> int:
         worker.execute_from_commandline()
     except SystemExit as stopped:
         failure = app.flows.failure or (worker.crash_reason if stopped.code else None)
+        if isinstance(failure, NearshelfError) and failure.exit_status is not None:
+            raise failure from None  # the command line shows it, and ends with its status
         if failure is not None:
             log.critical("the worker stopped: %s", failure)
         return 1 if failure is not None or stopped.code else 0

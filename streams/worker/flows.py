@@ -34,7 +34,7 @@ from streams.worker.snapshots import GroupPartition, Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
 from topics.catalogue import LOCATIONS
-from topics.errors import Contradiction
+from topics.errors import Contradiction, NearshelfError
 from topics.events import LocationRecord
 
 log = logging.getLogger("nearshelf.worker")
@@ -143,6 +143,8 @@ class Flows:
     def fail(self, error: BaseException) -> None:
         """Stop the worker, with an error; from any thread."""
         self.failure = self.failure or error
+        if isinstance(error, NearshelfError):  # its message says all; Faust would log tracebacks of its own end behind it
+            logging.getLogger("faust").setLevel(logging.CRITICAL + 1)
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(lambda: self._loop.create_task(self._app.crash(error)))
 

@@ -226,7 +226,7 @@ def test_a_fault_goes_to_alerts_at_once_and_a_restart_repeats_it_under_its_id(pu
     value = alert["value"]
     assert (value["kind"], value["fault"], value["severity"]) == ("audit", "cell", "critical")
     assert (value["topic"], value["partition"]) == ("inventory-changelog.v1", 0)
-    assert "uk/DC/B (on_hand, reserved, safety_stock) = (-2, 2, 0)" in value["expected"]
+    assert "uk/DC/B = CellRow(on_hand=-2, reserved=2, safety_stock=0" in value["expected"]
     status, out = follower.stop()
     assert status == 1
     assert "faults" in out

@@ -6,20 +6,25 @@ The state that a worker has when it stops is compared, by its digest, with what 
 import json
 import re
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Producer
 
 import config
 from benchmarks.fleet import Sender, drain, running
 from benchmarks.retail.workload import retail_events
 from config.network import load_network
+from state import changelog, schema
 from streams.audit import audit
 from streams.inventory.pipeline import InventoryPipeline
 from streams.kafka.create import create_topics
 from streams.kafka.reading import LogReader
 from streams.worker import recovery
+from tests.golden.logs import clicks_pipeline, make_clicks, play_clicks
 
 NETWORKS = Path(config.__file__).parent / "networks"
 QUICK = {"session_timeout_ms": 3_000, "heartbeat_ms": 500, "snapshot_interval_ms": 200, "digest_at_stop": True}
@@ -168,3 +173,25 @@ def test_a_standby_takes_over_with_what_it_has(make_settings, tmp_path):
     taken = re.findall(r"-inventory-\d restored in [\d.]+ s from standby and (\d+) batches", log)
     assert taken, log
     assert audit(settings, complete=True).clean
+
+
+def test_a_worker_that_meets_a_newer_layout_says_so_last_and_ends_with_2(make_settings, monkeypatch):
+    settings = make_settings()
+    with monkeypatch.context() as later:
+        for module in (schema, changelog):
+            later.setattr(module, "LAYOUT", schema.LAYOUT + 1)
+            later.setattr(module, "NEARSHELF", "99.1")
+        (written,) = play_clicks(clicks_pipeline(), make_clicks(1, 20), 20)
+    producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    headers = [("batch", b"1"), ("part", b"1/1"), ("link", written.link.hex().encode())]
+    producer.produce("clicks-changelog.v1", written.changelog, partition=0, headers=headers)
+    producer.flush()
+    command = [sys.executable, "-m", "streams.cli", "worker", "--bootstrap-servers", settings.bootstrap_servers]
+    given = {"app_id": settings.app_id, "data_directory": settings.data_directory, "metrics_port": 0}
+    command += [part for name, value in given.items() for part in ("--set", f"{name}={value}")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3 * PATIENCE_S, check=False)
+    assert done.returncode == 2, done.stderr
+    sentence = done.stderr.splitlines()[-1]
+    assert sentence.startswith("nearshelf: the changelog's batch 1 of partition 0 was written by nearshelf 99.1"), sentence
+    assert sentence.endswith(f"up to {schema.LAYOUT}: run nearshelf 99.1 or a later version here too")
+    assert "Traceback" not in done.stderr

@@ -342,7 +342,7 @@ def _the_clock_is_wrong(hand):
     hand.records["sales.v1"][1] = hand.records["sales.v1"][1]._replace(timestamp=hand.now + 10**6)
 
 
-@spoil("cell", "inventory-changelog.v1", "uk/DC/A (on_hand, reserved, safety_stock) = (6, 0, 0); found (7, 0, 0), batch 2")
+@spoil("cell", "inventory-changelog.v1", "uk/DC/A = CellRow(on_hand=6, reserved=0, safety_stock=0")
 def _a_sale_is_lost(hand):
     hand.edit("sales.v1", 0, lambda sale: sale.update(quantity=4))
 
@@ -352,7 +352,7 @@ def _a_repetition_counts(hand):
     hand.edit("sales.v1", 1, lambda sale: sale.update(event_id="e2b"))
 
 
-@spoil("cell", "inventory-changelog.v1", "uk/LEEDS/A (on_hand, reserved, safety_stock) = (5, 2, 1)")
+@spoil("cell", "inventory-changelog.v1", "uk/LEEDS/A = CellRow(on_hand=5, reserved=2, safety_stock=1")
 def _a_count_forgets_what_came_after(hand):
     hand.edit("stock.v1", hand.find("stock.v1", event_id="e14"), lambda count: count.update(quantity=4))
 

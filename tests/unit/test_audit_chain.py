@@ -1,8 +1,11 @@
 """The changelog's hash chain: whatever is done to a record is found and located, and the rest is judged where that is safe."""
 
+from typing import NamedTuple
+
 import pytest
 
-from streams.audit.chain import Batch, BrokenChain
+from streams.audit import rows
+from streams.audit.chain import Batch, BrokenChain, Chain
 from streams.audit.rows import cells_of
 from tests.hand_log import clean, parts_of, sha256
 
@@ -157,3 +160,24 @@ def test_a_batch_whose_rows_are_described_wrongly_is_a_broken_chain(spoilt):
     batch = Batch(number=1, offset=7, inputs={}, order=[], locations=[], pools={"uk": tables}, blobs=memoryview(b""))
     with pytest.raises(BrokenChain, match="readable batch 1"):
         cells_of(batch, {})
+
+
+def test_a_field_that_a_later_version_added_has_its_default_in_the_rows_of_an_older_one(monkeypatch):
+    class Later(NamedTuple):
+        on_hand: int
+        reserved: int
+        safety_stock: int
+        version: int
+        updated_at: int
+        moved_at: int | None = None
+
+    before = cells_of(second_batch(), names := {})
+    monkeypatch.setattr(rows, "CellRow", Later)
+    after = cells_of(second_batch(), names)
+    assert before["uk"].cells
+    assert after["uk"].cells == {name: Later(*row, None) for name, row in before["uk"].cells.items()}
+
+
+def second_batch():
+    chain = Chain(CHANGELOG, 0, iter(clean().records[CHANGELOG]), print)
+    return [chain.next_batch() for _ in range(2)][1]

@@ -5,14 +5,18 @@ import json
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
+from state.schema import NewerLayout
 from streams.cli import build_app, main
 from streams.cli import publish as publishing
 from streams.cli.publish import Report
 from streams.kafka import clients
+from streams.worker import app as worker_app
+from streams.worker import warm
 
 COMMANDS = [
     ["broker", "start"],
@@ -92,6 +96,26 @@ def test_wrong_use_exits_with_2_and_says_why(run, arguments):
     assert status == 2
     assert out == ""
     assert err.strip()
+
+
+@pytest.mark.parametrize(("failure", "status"), [(NewerLayout("written by another"), 2), (ValueError("a fault of ours"), 1)])
+def test_a_worker_ends_with_the_status_of_the_error_that_stopped_it(run, monkeypatch, caplog, failure, status):
+    def stop(_):
+        raise SystemExit(1)
+
+    flows = SimpleNamespace(failure=failure, prepare=lambda: None, release=lambda: None)
+    monkeypatch.setattr(clients, "connect", lambda settings: None)
+    monkeypatch.setattr(worker_app, "build_app", lambda settings, groups: SimpleNamespace(flows=flows))
+    monkeypatch.setattr(worker_app, "_keep_freed_memory", lambda: None)
+    monkeypatch.setattr(worker_app.gc, "freeze", lambda: None)
+    monkeypatch.setattr(worker_app.gc, "set_threshold", lambda objects: None)
+    monkeypatch.setattr(worker_app.faust, "Worker", lambda *_, **__: SimpleNamespace(execute_from_commandline=lambda: stop(0)))
+    monkeypatch.setattr(warm, "warm_kernels", lambda settings: None)
+    found, _, err = run("worker")
+    assert found == status
+    assert (f"nearshelf: {failure}\n" in err) == (status == 2)
+    assert (f"the worker stopped: {failure}" in caplog.text) == (status == 1)
+    assert "Traceback" not in err
 
 
 @pytest.mark.parametrize(

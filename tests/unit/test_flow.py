@@ -4,17 +4,22 @@ import threading
 import time
 import weakref
 from concurrent.futures import wait
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
 
-from streams.batch.pipeline import LocationChange, Outcome
+from state import changelog, schema, store
+from state.schema import LAYOUT, NEARSHELF, NewerLayout
+from streams.batch.pipeline import Cursor, LocationChange, Outcome
 from streams.kafka.transport import Fetched
 from streams.worker import flow as flow_module
 from streams.worker.flow import PartitionFlow, Shared
 from streams.worker.groups import Group
 from streams.worker.metrics import Metrics
+from streams.worker.snapshots import Snapshots
 from streams.worker.transactions import Doubt, Fenced, Refused
+from tests.golden.logs import clicks_pipeline, make_clicks, play_clicks
 from topics.codec.records import Record, Records
 
 A, B = "a.v1", "b.v1"
@@ -477,3 +482,75 @@ def test_pools_that_wait_on_time_get_a_tick_each_interval(bench):
     count = len(made.ticks)
     time.sleep(0.03)
     assert made.ticks == [([b"p"], 0)] * count
+
+
+# A changelog or snapshot of a later version, with the real clicks pipeline, recovery and store
+
+
+class Changelog(FakeReader):
+    """Reads batches, one message each."""
+
+    def __init__(self, ledger, outcomes):
+        super().__init__(ledger)
+        self.outcomes = outcomes
+
+    def range(self, topic, partition):
+        return 0, len(self.outcomes)
+
+    def messages(self, topic, partition, interrupted, start=None):
+        for offset, outcome in list(enumerate(self.outcomes))[start or 0 :]:
+            headers = {"batch": b"%d" % outcome.sequence, "part": b"1/1", "link": outcome.link.hex().encode()}
+            yield SimpleNamespace(
+                topic=lambda: topic, partition=lambda: partition, offset=lambda offset=offset: offset,
+                headers=lambda headers=headers: list(headers.items()), value=lambda outcome=outcome: outcome.changelog,
+            )  # fmt: skip
+
+
+@pytest.fixture
+def of_clicks(bench, monkeypatch, tmp_path):
+    """A flow of clicks whose changelog and, if asked for, snapshot a later version wrote."""
+    real_restore = flow_module.recovery.restore
+
+    def make(snapshot):
+        with monkeypatch.context() as later:
+            for module in (schema, changelog, store):
+                later.setattr(module, "LAYOUT", LAYOUT + 1)
+                later.setattr(module, "NEARSHELF", "99.1")
+            outcomes = play_clicks(clicks_pipeline(), make_clicks(1, 40), 20)
+            made = bench(snapshot_interval_ms=3_600_000 if snapshot else 0, data_directory=tmp_path)
+            pipeline = clicks_pipeline()
+            group = Group("clicks", pipeline.topics, pipeline.changelog_topic, lambda *_: clicks_pipeline(), pipeline.schema)
+            place = group.place(0, 1, made.shared.settings)
+            if snapshot:
+                kept = store.Store(tmp_path / "state" / place.name, place.identity, place.schema)
+                cursor = asdict(Cursor(1, outcomes[0].link, 0, 1, {}, {})) | {"link": outcomes[0].link.hex(), "locations": []}
+                kept.write([changelog.manifest_of(outcomes[0].changelog)], cursor)
+                kept.close()
+        monkeypatch.setattr(flow_module.recovery, "restore", real_restore)
+        monkeypatch.setattr(flow_module, "LogReader", lambda _: Changelog(made.ledger, outcomes))
+        made.shared.snapshots = Snapshots(made.shared.settings, made.shared.passed)
+        done(made.flow.close())
+        made.flow = PartitionFlow(group, 0, 1, made.shared)
+        return made, tmp_path / "state" / place.name
+
+    return make
+
+
+@pytest.mark.parametrize("snapshot", [False, True])
+def test_a_worker_that_meets_a_newer_layout_stops_with_both_versions_and_what_to_do(of_clicks, snapshot, caplog):
+    made, directory = of_clicks(snapshot)
+    ready = made.flow.resume()
+    await_that(lambda: made.failures)
+    what = f"the snapshot in {directory}" if snapshot else "the changelog's batch 1 of partition 0"
+    sentence = (
+        f"{what} was written by nearshelf 99.1 in layout {LAYOUT + 1}; this is nearshelf {NEARSHELF}, which reads layouts "
+        f"up to {LAYOUT}: run nearshelf 99.1 or a later version here too"
+    )
+    assert (type(made.failures[0]), str(made.failures[0])) == (NewerLayout, sentence)
+    done(made.flow.close())
+    assert ready.cancelled() and len(made.failures) == 1
+    assert [record.message for record in caplog.records if record.levelname == "CRITICAL"] == [
+        f"t-clicks-0 stopped: {sentence}"
+    ]
+    assert directory.exists() == snapshot, "a snapshot of a later version is not put aside"
+    made.shared.snapshots.stop()

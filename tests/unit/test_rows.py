@@ -7,7 +7,7 @@ import pytest
 
 from state import columns, rows
 
-LARGE = rows.RESERVE_FROM // columns.CELL.itemsize
+LARGE = -(-rows.RESERVE_FROM // columns.CELL.itemsize)
 
 
 def _table(count: int) -> np.ndarray:
@@ -56,7 +56,7 @@ def test_a_small_table_takes_no_mapping():
 
 
 def test_a_large_table_may_lie_in_large_pages():
-    size = rows.HUGE_FROM // columns.CELL.itemsize
+    size = -(-rows.HUGE_FROM // columns.CELL.itemsize)
     table = rows.enlarged(_table(1), size)
     assert isinstance(table.base, mmap.mmap)
     assert table.size == size
