@@ -1,6 +1,6 @@
 """What rounds of a process took, as figures: events a second, CPU, and where a worker's time went by its own account.
 
-Owner: end_to_end.py and mixes.py; latency.py takes the stages. Not here: how a round is timed (cluster.py).
+Owner: the benchmarks whose rounds cluster.py times; latency.py takes the stages. Not here: how a round is timed (cluster.py).
 """
 
 from statistics import median
@@ -27,15 +27,19 @@ def figures(rounds: list[Round]) -> dict[str, Any]:
 
 
 def cells(found: dict[str, Any]) -> list[str]:
-    """Lay out what `figures` gave: events/s, slowest - fastest round, CPU-s/M of process and of broker, cores busy."""
-    rates = [each["events"] / each["seconds"] for each in found["rounds"]]
+    """Lay out what `figures` gave: events/s, CPU-s/M of process and of broker, cores busy."""
     return [
         f"{found['events_per_s']:,.0f}",
-        f"{min(rates):,.0f} - {max(rates):,.0f}",
         f"{found['process_cpu_s_per_million']:.1f}",
         f"{found['broker_cpu_s_per_million']:.1f}",
         f"{found['busy']:.0%}",
     ]
+
+
+def spread(found: dict[str, Any]) -> str:
+    """Lay out the events/s of the slowest and of the fastest of `figures`' rounds."""
+    rates = [each["events"] / each["seconds"] for each in found["rounds"]]
+    return f"{min(rates):,.0f} - {max(rates):,.0f}"
 
 
 def stages(text: str) -> dict[str, float]:
