@@ -200,14 +200,9 @@ class Bench:
         finally:
             consumer.close()
 
-    @contextmanager
-    def process(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> Iterator[Process]:
-        """Run a process, and stop it."""
-        process = Process(name, command, self.directory / f"{name}.log", environment)
-        try:
-            yield process
-        finally:
-            process.stop()
+    def process(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> Process:
+        """Start a process, whose log is in this run's directory."""
+        return Process(name, command, self.directory / f"{name}.log", environment)
 
     @contextmanager
     def worker(self, work: Synthetic) -> Iterator[Process]:

@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -20,7 +20,6 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from benchmarks.cluster import POOL, Bench
-from benchmarks.fleet import Process
 from benchmarks.stencil import Records
 from streams.kafka.librdkafka import handle_of, produce_spans
 
@@ -93,16 +92,13 @@ def run(cluster: Bench, flows: dict[str, Flow], per_s: float, count: int, clock:
             for kind, flow in flows.items()
         ),
     ]
-    children: list[Process] = []
-    try:
+    with ExitStack() as stack:
+        children = []
         for role, kind, more in roles:
             command = [sys.executable, "-m", "benchmarks.open_loop", "--role", role, json.dumps(given | more)]
-            children.append(Process(f"{role}-{kind}", command, cluster.directory / f"{role}-{kind}.log"))
+            children.append(stack.enter_context(cluster.process(f"{role}-{kind}", command)))
         for child in children:
             child.finish(READY_S + count / per_s + 2 * DRAIN_S)
-    finally:
-        for child in children:
-            child.stop()
     planned = float(began.read_text()) + np.arange(count) / per_s
     return Seen(planned, {kind: np.load(path) for kind, path in out.items()})
 

@@ -22,8 +22,6 @@ from itertools import chain
 from math import ceil
 from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from benchmarks import account, answers, harness
 from benchmarks.cluster import SETTLE_S, Bench, Part, bench, pools_for
 from benchmarks.fleet import Process
@@ -114,10 +112,10 @@ def _run_workers(
 
         cluster.round(first, part(0, shape.warm_up))
         time.sleep(SETTLE_S)
-        spread = [_owned(process) for process in processes]
+        spread = [account.owned(process.metrics()) for process in processes]
         since = {(topic, place): cluster.end(topic, place) for topic in OUTPUTS for place in places.values()}
         round_ = cluster.round(first, part(shape.warm_up, shape.warm_up + shape.orders), processes[1:])
-        if (after := [_owned(process) for process in processes]) != spread:
+        if (after := [account.owned(process.metrics()) for process in processes]) != spread:
             raise WrongAnswer(f"partitions moved while time ran: {spread} before, {after} after")
         time.sleep(SETTLE_S)
     statuses: Counter[str] = Counter()
@@ -134,18 +132,9 @@ def _run_workers(
     }
 
 
-def _owned(process: Process) -> int:
-    """Partitions of the inventory topics that a worker owns."""
-    for family in text_string_to_metric_families(process.metrics()):
-        for sample in family.samples:
-            if sample.name == "nearshelf_owned_partitions" and sample.labels["group"] == "inventory":
-                return int(sample.value)
-    return 0
-
-
 def _is_shared(processes: list[Process], partitions: int) -> bool:
     """Whether every partition has an owner, and every worker its share."""
-    owned = [_owned(process) if process.serves() else 0 for process in processes]
+    owned = [account.owned(process.metrics()) if process.serves() else 0 for process in processes]
     return sum(owned) == partitions and min(owned) >= partitions // len(processes)
 
 
