@@ -37,6 +37,7 @@ PACKAGES = ("streams.worker", "streams.kafka")
 """Every module of these runs under the stand-ins, but for those below."""
 OUTSIDE = {
     *("streams.kafka.transport", "streams.kafka.scheduler"),  # Faust's side, which `Worker` plays
+    "streams.kafka.names",  # makes the clients for which there are stand-ins
     *("streams.kafka.librdkafka", "streams.worker.metrics"),  # `produce_spans` and `Metrics` stand in for them
     "streams.worker.warm",  # compiling
 }
@@ -175,10 +176,10 @@ class _Consumer:
     def __init__(self, host: "Worker"):
         self._host = host
 
-    def assignment(self) -> set[TP]:
+    def owned(self) -> set[TP]:
         return set(self._host.assignment)
 
-    async def seek_wait(self, positions: dict[TP, int]) -> None:
+    async def seek_owned(self, positions: dict[TP, int]) -> None:
         await asyncio.sleep(World.latency_s)
         self._host.seek(positions)
 
