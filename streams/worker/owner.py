@@ -73,7 +73,7 @@ def claim(settings: Any, changelogs: Iterable[str], reader: LogReader) -> None:
                 if message is None or owner_of(message) is None:
                     message = _write(settings, changelog, reader)
                 break
-            except KafkaException as failure:  # another claims it at this moment, or the broker is away
+            except (BufferError, KafkaException) as failure:  # another claims it at this moment, or the broker is away
                 if time.monotonic() > deadline:
                     raise BrokerUnreachable(settings.bootstrap_servers, f"to ask whose {changelog} is ({failure})") from None
                 time.sleep(RETRY_S)
