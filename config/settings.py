@@ -55,10 +55,10 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(
         "",
         max_length=PREFIX_LENGTH,
-        pattern=r"^[A-Za-z0-9._-]*$",
+        pattern=r"^([A-Za-z0-9._-]*[._-])?$",  # without an end, al and locations.v1 would be another's allocations.v1
         description=(
-            "Put before the name of every topic, shop1. say: gives each shop or environment its own set of all topics on one "
-            "cluster. The names inside records stay the contract's"
+            "Put before the name of every topic, shop1. say; ends with a dot, a hyphen or an underscore. Gives each shop or "
+            "environment its own set of all topics on one cluster. The names inside records stay the contract's"
         ),
     )
     network: Path | None = Field(None, description="Network file (YAML) that a worker publishes to locations.v1 at its start")

@@ -185,7 +185,8 @@ class Chain:
         """Name the first record of another owner than those before it."""
         owner = dict(record.headers).get("owner", self._owner)
         if self._owner is not None and owner != self._owner:
-            self._fault("chain", self._topic, record.offset, f"owner {_text(self._owner)}", f"owner {_text(owner)}")
+            expected, found = ((each or b"").decode(errors="replace") for each in (self._owner, owner))
+            self._fault("chain", self._topic, record.offset, f"a record of the owner {expected}", f"one of {found}")
         self._owner = owner
 
     def _stray(self, offset: int, expected: str, found: object) -> None:
@@ -268,10 +269,6 @@ class Chain:
 def unreadable(offset: int, number: int, error: Exception) -> BrokenChain:
     """Say that a batch cannot be read."""
     return BrokenChain(offset, f"a readable batch {number}", f"{type(error).__name__}: {error}")
-
-
-def _text(owner: bytes) -> str:
-    return owner.decode(errors="replace")
 
 
 def _next_link(previous: bytes, data: bytes) -> bytes:

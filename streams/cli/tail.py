@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tail(
-    topic: Annotated[str, typer.Argument(help="Any topic of the cluster.")],
+    topic: Annotated[str, typer.Argument(help="Any topic of the cluster, without the topic_prefix.")],
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Not only what comes from now on.")] = False,
     committed: Annotated[
         bool, typer.Option("--committed/--uncommitted", help="Wait for transactions to commit, or show at once.")

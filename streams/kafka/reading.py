@@ -31,7 +31,7 @@ class Interrupted(NearshelfError):
 
 
 def read_to_end(
-    consumer: Consumer,
+    consumer: Any,
     starts: Mapping[Partition, int],
     waited: Callable[[float], object],
     ends: Mapping[Partition, int] | None = None,

@@ -1,7 +1,7 @@
 """A partition's changelog as a chain: batches put together from their records, each proven to follow the one before.
 
-A batch is n records (headers `batch`, `part` as "i/n", `link`, `owner`). Its link is the hash of the link before and of its bytes
-(state/changelog.py), so what was altered, removed or inserted does not fit, and is named by its place.
+A batch is n records (headers `batch`, `part` as "i/n", `link`, `owner`). Its link is the hash of the link before and of its
+bytes (state/changelog.py), so what was altered, removed or inserted does not fit, and is named by its place.
 Whoever reads the changelog reads it through here: recovery, snapshots, standby. A claim (owner.py) is in no batch.
 Not here: what a batch says (state/changelog.py), where its records come from (recovery.py).
 """

@@ -1,11 +1,11 @@
 """Whose a changelog is: it names the `app_id` of its workers, and a worker with another refuses to start.
 
 Each record that a worker writes to a changelog names its `app_id` in the header `owner`. A changelog that names nobody, since
-it is new or an earlier version's, gets a claim: a record of key `owner` in partition 0, which is no part of the chain of batches.
-A claim is first come, first served, decided by a fence of its own: who fences last reads what the others have claimed, and only
-then writes. So of any number of workers that come at once exactly one `app_id` stays.
-It is looked at twice: before a worker does anything else (`claim`), and by whoever reads a changelog's records (chain.py), so
-also behind the fence of each take-over.
+it is new or an earlier version's, gets a claim: a record of key `owner` in partition 0, which is in no batch.
+A claim is first come, first served, decided by a fence of its own: who fences last reads what the others have claimed, and
+only then writes. So of any number of workers that come at once exactly one `app_id` stays.
+The name is looked at twice: before a worker does anything else (`claim`), and by whoever reads a changelog's records
+(chain.py, snapshots.py), so also behind the fence of each take-over.
 Not here: what the fence of a partition is (transactions.py).
 """
 
@@ -36,9 +36,11 @@ class OtherOwner(WrongUse):
 
     def __init__(self, changelog: str, owner: str, app_id: str):
         super().__init__(
-            f"{changelog} belongs to the workers with app_id {owner}, this worker has app_id {app_id}: two sets of workers on "
-            f"the same topics would promise the same units twice. To be one of its workers: --set app_id={owner}. To have topics "
-            f"of your own on this cluster: --set topic_prefix={app_id}. with every command, beginning with `nearshelf topics create`."
+            f"{changelog} belongs to the workers with app_id {owner}, this worker has app_id {app_id}. Two sets of workers on "
+            "the same topics would promise the same units twice.\n"
+            f"  To be one of its workers:                    --set app_id={owner}\n"
+            f"  To have topics of your own on this cluster:  --set topic_prefix={app_id}. with every command, "
+            "the first being `nearshelf topics create`"
         )
 
 
@@ -51,7 +53,7 @@ def owner_of(message: Any) -> str | None:
 def check(message: Any, app_id: str | None) -> None:
     """Raise `OtherOwner` if a changelog's record names another owner than this; None: anybody may."""
     owner = owner_of(message)
-    if None not in (owner, app_id) and owner != app_id:
+    if owner is not None and app_id is not None and owner != app_id:
         raise OtherOwner(f"{message.topic()}[{message.partition()}]", owner, app_id)
 
 

@@ -4,7 +4,7 @@ The steps, in this order, each in the flow's thread:
 1. fence (transactions.py): from here on nobody else commits, and what a former owner left open is settled;
 2. read the group's committed offsets, stable ones only;
 3. fold the changelog up to its last stable offset, from where a standby or a snapshot stands, or from its first record;
-4. check: it is of our `app_id`, the chain of batches has no gap (the pipeline does), and it ends where the committed offsets are;
+4. check: it is our `app_id`'s, its chain of batches has no gap (the pipeline does), it ends where the committed offsets are;
 5. give the offsets from which to read on.
 Not here: the state itself (state/), who calls (flow.py).
 """

@@ -83,9 +83,10 @@ class PartitionProducer:
     Parameters
     ----------
     settings
-        `app_id`, `bootstrap_servers`, `topic_prefix`, `linger_ms`, `retry_backoff_ms`, `compression`, `request_timeout_ms`, `transaction_timeout_ms`.
+        `app_id`, `bootstrap_servers`, `topic_prefix`, `linger_ms`, `retry_backoff_ms`, `compression`, `request_timeout_ms`,
+        `transaction_timeout_ms`.
     transactional_id : str
-        ``{changelog on the cluster}-{partition}``: the same in every worker that may own the partition, of whatever `app_id`.
+        ``{changelog on the cluster}-{partition}``: the same in every worker that may own it, whatever its `app_id`.
     partition : int
         Written to in every output topic.
     changelog_topic : str
@@ -269,9 +270,7 @@ class PartitionProducer:
 
 def fence(settings: Any, transactional_id: str) -> None:
     """End what a producer of this id may still do; raises KafkaException if the broker does not answer."""
-    config = client_config(
-        settings, transactional_id=transactional_id, transaction_timeout_ms=settings.transaction_timeout_ms
-    )
+    config = client_config(settings, transactional_id=transactional_id, transaction_timeout_ms=settings.transaction_timeout_ms)
     producer, timeout_s = Producer(config), settings.request_timeout_ms / 1000
     producer.list_topics(timeout=timeout_s)  # as in PartitionProducer
     producer.init_transactions(timeout_s)

@@ -137,7 +137,7 @@ GUARDS = {
     "owner": Guard(
         "a worker of another app_id refuses to start, and to take over",
         "streams/worker/owner.py",
-        "    if None not in (owner, app_id) and owner != app_id:\n",
+        "    if owner is not None and app_id is not None and owner != app_id:\n",
         "    if False:\n",
     ),
     "committed-only snapshots": Guard(

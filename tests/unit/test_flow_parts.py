@@ -158,6 +158,9 @@ class Part:
     def headers(self):
         return self._headers
 
+    def key(self):
+        return b"batch"
+
     def value(self):
         return self._value
 
