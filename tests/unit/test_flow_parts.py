@@ -275,6 +275,7 @@ class Sent:
 def producer(sent):
     made = object.__new__(transactions.PartitionProducer)
     made._producer, made._handle, made._partition, made._changelog_topic = sent, 0, 2, "log"
+    made._owner, made._topic_prefix = b"t", ""
     return made
 
 
