@@ -44,12 +44,12 @@ def nearshelf(settings, *arguments, given=""):
 
 
 def send(settings, workers, number):
-    """A receipt of two units and an order of one, and wait until they are in a batch."""
+    """A receipt of two units, then an order of one, each waited for until it is in a batch."""
     receipt = stock(f"s{number}", "receipt", "DC", "SKU", 2, event_time=T0 + number)
     placed = order(f"o{number}", f"O{number}", line("l1", "SKU", 1))
-    records = [Record("stock.v1", b"uk", json.dumps(receipt).encode()), Record("orders.v1", b"uk", json.dumps(placed).encode())]
-    Sender(settings).send(records)
-    drain(settings, workers)
+    for topic, event in (("stock.v1", receipt), ("orders.v1", placed)):
+        Sender(settings).send([Record(topic, b"uk", json.dumps(event).encode())])
+        drain(settings, workers)
 
 
 def decisions(settings):
