@@ -6,10 +6,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from state.changelog import FIRST_LINK, next_link
+from state.columns import SCHEMA
+from state.store import Store
 from streams.kafka.clients import BrokerUnreachable
 from streams.worker import owner
 from streams.worker.chain import Chain
 from streams.worker.owner import CLAIM, OtherOwner, claim
+from streams.worker.snapshots import GroupPartition, Snapshots
 
 LOG = "inventory-changelog.v1"
 
@@ -158,3 +161,13 @@ def test_a_broker_that_is_away_is_asked_again_and_named_when_the_time_is_up(clus
     cluster.reader.failures = 1 << 60
     with pytest.raises(BrokerUnreachable, match="to ask whose inventory-changelog"):
         claim(settings("a", timeout_ms=1), [LOG], cluster.reader)
+
+
+def test_a_snapshot_of_the_name_that_an_earlier_version_gave_it_is_taken_over(tmp_path):
+    given = SimpleNamespace(data_directory=tmp_path, snapshot_interval_ms=0)
+    snapshots = Snapshots(given, lambda point: None)
+    given.snapshot_interval_ms = 1  # without its thread
+    place = GroupPartition("inventory-changelog.v1-0", LOG, 0, 1, SCHEMA, "shop", "shop-inventory-0")
+    Store(tmp_path / "state" / "shop-inventory-0", place.identity, SCHEMA).close()
+    assert snapshots.load(place, None, None, lambda: False) is None  # it is empty
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["inventory-changelog.v1-0"]
