@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import Consumer
-from confluent_kafka.admin import AdminClient
 
 from benchmarks.fleet import DRAIN_S, Sender, Workers, drain, ends, lag, partitions, running
 from benchmarks.record import Record
@@ -32,6 +30,7 @@ from config.settings import Settings
 from streams.audit import Report, audit
 from streams.kafka.clients import client_config, reading_config
 from streams.kafka.create import create_topics
+from streams.kafka.names import AdminClient, Consumer
 from topics.catalogue import CATALOGUE, INVENTORY_TOPICS
 from topics.errors import AnswerIsNo
 
@@ -296,7 +295,7 @@ class _Reader:
         """Values of `orders.v1`."""
         self.decisions: list[dict[str, Any]] = []
         own = {"fetch_wait_max_ms": 5, "fetch_queue_backoff_ms": 1, "log_level": 0}
-        config = reading_config(settings, f"{settings.app_id}-reader", **own)
+        config = reading_config(settings, f"{settings.group_id}-reader", **own)
         self._decided = Consumer(config)
         self._sources = Consumer(config)
         self._sent: dict[tuple[int | None, int | None], int] = {}

@@ -17,12 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from benchmarks import harness
 from benchmarks.record import Record
 from config.settings import Settings
 from streams.kafka.clients import client_config, reading_config
+from streams.kafka.names import Consumer, Producer
 from topics.catalogue import CLICKS, INVENTORY_TOPICS
 from topics.errors import AnswerIsNo
 
@@ -267,7 +268,7 @@ def drain(settings: Settings, workers: Workers, left: Callable[[int], None] = la
 
 @cache
 def _client(settings: Settings) -> Consumer:
-    return Consumer(reading_config(settings, settings.app_id, log_level=0))
+    return Consumer(reading_config(settings, settings.group_id, log_level=0))
 
 
 def partitions(settings: Settings, topic: str) -> list[TopicPartition]:

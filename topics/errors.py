@@ -6,6 +6,7 @@ NearshelfError
 │   ├── EntriesError          a file that people write is missing or wrong
 │   ├── MissingTopics         the cluster lacks topics
 │   ├── CannotStart           the cluster, or this machine, is not as a worker needs it
+│   ├── OtherOwner            the topics belong to workers of another app_id
 │   └── NewerLayout           a later version wrote the changelog or the snapshot
 ├── AnswerIsNo                it was tried, and the answer is no; exit status 1
 │   ├── TopicMismatch         an existing topic would give wrong results

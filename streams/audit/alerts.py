@@ -6,11 +6,12 @@ Owner: the audit's command. Not here: what a fault is (report.py), the record's 
 import time
 from hashlib import sha256
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaException
 
 from config.settings import Settings
 from streams.audit.report import Fault
 from streams.kafka.clients import client_config
+from streams.kafka.names import Producer
 from topics.catalogue import ALERTS
 from topics.outputs import AuditAlert
 

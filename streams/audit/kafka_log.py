@@ -25,11 +25,12 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from config.settings import Settings
 from streams.audit.log import Deleted, Record
 from streams.kafka.clients import MissingTopics, client_config
+from streams.kafka.names import AdminClient
 from streams.kafka.reading import Interrupted, LogReader, Partition, read_to_end
 from topics.catalogue import CATALOGUE, GROUPS, Keep, Role, changelog_of, inputs_of, outputs_of, topics_of
 
@@ -82,7 +83,7 @@ class KafkaLog:
         found = self._admin.list_topics(timeout=self._timeout_s).topics
         missing = [topic for topic in TOPICS if topic not in found]
         if missing:
-            raise MissingTopics(missing, settings.bootstrap_servers)
+            raise MissingTopics(missing, settings)
         self._counts = {topic: len(found[topic].partitions) for topic in TOPICS}
         self._starts = self._offsets(TOPICS, OffsetSpec.earliest(), IsolationLevel.READ_COMMITTED)
         self._ends = dict(self._starts)

@@ -244,7 +244,7 @@ def _messages(settings: Any, starts: dict[int, int], since: int | None) -> Itera
     from streams.kafka.reading import LogReader
     from topics.catalogue import DEAD_LETTERS
 
-    with LogReader(settings, f"{settings.app_id}-dead-letter", log_level=0) as reader:
+    with LogReader(settings, f"{settings.group_id}-dead-letter", log_level=0) as reader:
         if since is not None:
             found = {partition: reader.since(DEAD_LETTERS, partition, since) for partition in starts}
             starts = {partition: offset for partition, offset in found.items() if offset >= 0}

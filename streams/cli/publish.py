@@ -93,7 +93,7 @@ def published_pools(settings: Any) -> dict[str, str]:
 
     starts = dict.fromkeys(partitions_of(LOCATIONS, settings), 0)
     pools: dict[str, str] = {}
-    with LogReader(settings, f"{settings.app_id}-publish", log_level=0) as reader:
+    with LogReader(settings, f"{settings.group_id}-publish", log_level=0) as reader:
         for message in reader.read(LOCATIONS, starts):
             location = judge(LOCATIONS, message.value())
             pools.pop((message.key() or b"").decode(errors="replace"), None)
@@ -172,9 +172,8 @@ def _no_pool(names: list[str]) -> str:
 
 def send(settings: Any, topic: str, messages: Iterator[tuple], report: Report) -> None:
     """Send messages of (number, key, value, header, ...), and note in the report what became of each."""
-    from confluent_kafka import Producer
-
     from streams.kafka.clients import client_config
+    from streams.kafka.names import Producer
 
     producer = Producer(
         client_config(

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tail(
-    topic: Annotated[str, typer.Argument(help="Any topic of the cluster.")],
+    topic: Annotated[str, typer.Argument(help="Any topic of the cluster, without the topic_prefix.")],
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Not only what comes from now on.")] = False,
     committed: Annotated[
         bool, typer.Option("--committed/--uncommitted", help="Wait for transactions to commit, or show at once.")
@@ -43,14 +43,15 @@ def tail(
 def _messages(
     settings: Any, topic: str, partitions: list[int], from_beginning: bool, committed: bool, count: int | None
 ) -> Iterator[Any]:
-    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
 
     from streams.kafka.clients import reading_config
+    from streams.kafka.names import Consumer
 
     level = "read_committed" if committed else "read_uncommitted"
     backoff_ms = settings.fetch_queue_backoff_ms
     own = {"isolation_level": level, "fetch_queue_backoff_ms": backoff_ms, "log_level": 0}
-    consumer = Consumer(reading_config(settings, f"{settings.app_id}-tail", **own))  # never joined, nothing is committed
+    consumer = Consumer(reading_config(settings, f"{settings.group_id}-tail", **own))  # never joined, nothing is committed
     start = OFFSET_BEGINNING if from_beginning else OFFSET_END
     consumer.assign([TopicPartition(topic, partition, start) for partition in partitions])
     seen = 0

@@ -29,7 +29,7 @@ def create_topics(admin: AdminClient, settings: TopicSettings) -> list[str]:
     Parameters
     ----------
     admin : AdminClient
-        Connected to the cluster.
+        Connected to the cluster, with the settings' `topic_prefix` (names.py).
     settings : TopicSettings
         Partition counts, copies and retention of new topics.
 

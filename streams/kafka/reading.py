@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from streams.kafka.clients import BrokerUnreachable, reading_config
+from streams.kafka.names import Consumer
 from topics.errors import NearshelfError
 
 FETCH_RECORDS = 500
@@ -30,7 +31,7 @@ class Interrupted(NearshelfError):
 
 
 def read_to_end(
-    consumer: Consumer,
+    consumer: Any,
     starts: Mapping[Partition, int],
     waited: Callable[[float], object],
     ends: Mapping[Partition, int] | None = None,
@@ -87,9 +88,9 @@ class LogReader:
     Parameters
     ----------
     settings
-        `bootstrap_servers`, `app_id`, `request_timeout_ms`, `fetch_queue_backoff_ms`.
+        `bootstrap_servers`, `topic_prefix`, `group_id`, `request_timeout_ms`, `fetch_queue_backoff_ms`.
     group : str, optional
-        The consumer group asked about. Default: the workers', `app_id`.
+        The consumer group asked about. Default: the workers', `group_id`.
     own
         More of the consumer's configuration, `_` for each `.`.
     """
@@ -103,7 +104,7 @@ class LogReader:
             "fetch_queue_backoff_ms": settings.fetch_queue_backoff_ms,
             "fetch_wait_max_ms": 10,  # the end is told only when a fetch comes back empty
         }
-        self.consumer = Consumer(reading_config(settings, group or settings.app_id, **reading | own))
+        self.consumer = Consumer(reading_config(settings, group or settings.group_id, **reading | own))
 
     def __enter__(self) -> "LogReader":
         return self

@@ -43,7 +43,7 @@ from streams.worker.recovery import Inconsistent
 from streams.worker.snapshots import Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
-from streams.worker.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
+from streams.worker.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused, fence
 
 log = logging.getLogger("nearshelf.flow")
 
@@ -430,6 +430,9 @@ class PartitionFlow:
         group = self.group
         self._leave_producer()
         self._shared.snapshots.release(self.place)
+        if self.place.former is not None:
+            # A worker of an earlier version may still run; its producer has another name than ours.
+            fence(self._settings, self.place.former)
         producer = PartitionProducer(
             self._settings,
             self.name,
@@ -444,7 +447,7 @@ class PartitionFlow:
             committed = reader.committed(group.topics, self.partition)
             ranges = {topic: reader.range(topic, self.partition) for topic in group.topics}
             pipeline, start, source = self._newest_state(reader)
-            batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start)
+            batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start, self.place.app_id)
         if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
             log.warning("%s goes on without the newest locations", self.name)
         positions = recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable)

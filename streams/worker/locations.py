@@ -16,11 +16,12 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 from pydantic import ValidationError
 
 from streams.batch.pipeline import LocationChange
 from streams.kafka.clients import client_config, reading_config
+from streams.kafka.names import Consumer, Producer
 from streams.kafka.reading import LogReader
 from topics.catalogue import LOCATIONS
 from topics.events import LocationRecord
@@ -59,7 +60,7 @@ class LocationFeed:
     Parameters
     ----------
     settings
-        `bootstrap_servers`, `app_id`, `request_timeout_ms`, `fetch_wait_ms`.
+        `bootstrap_servers`, `topic_prefix`, `group_id`, `request_timeout_ms`, `fetch_wait_ms`.
     partitions : int
         Of `locations.v1`.
     reader : LogReader
@@ -83,7 +84,7 @@ class LocationFeed:
         self._consumer = Consumer(
             reading_config(
                 settings,
-                f"{settings.app_id}-locations",  # needed by the client, never used
+                f"{settings.group_id}-locations",  # needed by the client, never used
                 enable_partition_eof=True,
                 auto_offset_reset="earliest",
             )

@@ -134,6 +134,12 @@ GUARDS = {
         "        if False:\n",
         "tests/unit/test_flow_parts.py",
     ),
+    "owner": Guard(
+        "a worker of another app_id refuses to start, and to take over",
+        "streams/worker/owner.py",
+        "    if owner is not None and app_id is not None and owner != app_id:\n",
+        "    if False:\n",
+    ),
     "committed-only snapshots": Guard(
         "recovery, snapshots and standby read what is committed, and nothing else",
         "streams/kafka/clients.py",

@@ -144,13 +144,14 @@ class Bench:
 
     def __init__(self, monkeypatch, **options):
         given = {
-            "app_id": "t", "batch_rows": 100, "batch_bytes": 1 << 20, "batch_age_ms": 0, "backlog_rows": 1_000,
-            "tick_ms": 50, "location_catchup_ms": 10, "heartbeat_ms": 10, "request_timeout_ms": 1_000,
+            "app_id": "t", "topic_prefix": "", "batch_rows": 100, "batch_bytes": 1 << 20, "batch_age_ms": 0,
+            "backlog_rows": 1_000, "tick_ms": 50, "location_catchup_ms": 10, "heartbeat_ms": 10, "request_timeout_ms": 1_000,
             "digest_at_stop": False,
         }  # fmt: skip
         self.ledger, self.feed, self.throttled, self.failures, self.ticks = Ledger(), FakeFeed(), [], [], []
         self.sought = []
         monkeypatch.setattr(flow_module, "PartitionProducer", lambda *_: FakeProducer(self.ledger))
+        monkeypatch.setattr(flow_module, "fence", lambda *_: None)
         monkeypatch.setattr(flow_module, "LogReader", lambda _: FakeReader(self.ledger))
         monkeypatch.setattr(flow_module.recovery, "restore", lambda *_: len(self.ledger.committed))
         self.shared = Shared(
