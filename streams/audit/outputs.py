@@ -15,8 +15,8 @@ from pydantic import ValidationError
 from streams.audit.log import Record
 from streams.audit.report import FaultSink
 from streams.audit.rows import CellRow
-from topics.catalogue import ALLOCATIONS, DEAD_LETTERS, INVENTORY
-from topics.outputs import Allocation, DeadLetterRecord, Inventory
+from topics.catalogue import ALERTS, ALLOCATIONS, DEAD_LETTERS, INVENTORY
+from topics.outputs import Alert, Allocation, DeadLetterRecord, Inventory
 
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
@@ -165,6 +165,25 @@ class Decisions(Caused):
         decision = head[2]
         self._sequences[decision.pool_id] = max(decision.sequence, self._sequences.get(decision.pool_id, 0))
         super().pull(head)
+
+
+class Alerts(Caused):
+    """The workers' alerts of a partition, by pool and source; what an audit wrote is passed over."""
+
+    def __init__(self, records: Iterator[Record], fault: FaultSink):
+        super().__init__(records, self._alert)
+        self._fault = fault
+
+    def _alert(self, record: Record) -> tuple[Any, Place, Alert] | None:
+        if (record.key or b"").startswith(b"audit/"):
+            return None
+        alert = read(Alert, ALERTS, "alert", record, self._fault)
+        if alert is None:
+            return None
+        if record.key != alert.alert_id.encode():
+            self._fault("alert", ALERTS, record.offset, f"key {alert.alert_id}", record.key)
+        place = _place(alert.source)
+        return (alert.pool_id, place), place, alert
 
 
 class DeadLetters(Caused):
