@@ -6,6 +6,7 @@ or was never due is found however it is placed within the window; one that lies 
 Owner: the audit. Not here: what they should say (inventory.py, decisions.py, clicks.py).
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -175,7 +176,7 @@ class Alerts(Caused):
         self._fault = fault
 
     def _alert(self, record: Record) -> tuple[Any, Place, Alert] | None:
-        if (record.key or b"").startswith(b"audit/"):
+        if b"audit" in (record.value or b"") and _kind_of(record) == "audit":
             return None
         alert = read(Alert, ALERTS, "alert", record, self._fault)
         if alert is None:
@@ -309,6 +310,13 @@ class Cells:
 
 def _shown(cell: CellName, batch: int, row: CellRow) -> str:
     return f"{'/'.join(cell)} = {row}, as batch {batch} left it"
+
+
+def _kind_of(record: Record) -> object:
+    try:
+        return json.loads(record.value or b"")["kind"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _place(source: Any) -> Place:
