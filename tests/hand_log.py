@@ -205,14 +205,16 @@ class Hand:
         text = json.dumps(manifest).encode()
         return len(text).to_bytes(4, "little") + text + bytes(blobs)
 
-    def audit(self, complete: bool = False, moving: bool = False, committed: dict | None = None) -> Report:
+    def audit(
+        self, complete: bool = False, moving: bool = False, committed: dict | None = None, limits: Limits = LIMITS
+    ) -> Report:
         log = MemoryLog(
             {(topic, 0): records for topic, records in self.records.items()},
             dict.fromkeys((*TOPICS, *OUTPUTS), 1),
             {(topic, 0): offset for topic, offset in (committed or {}).items()},
             moving,
         )
-        return audit_log(log, LIMITS, complete=complete)
+        return audit_log(log, limits, complete=complete)
 
     # Spoiling
 
