@@ -39,11 +39,7 @@ class Discrepancies:
         self._standing: dict[Cell, set[AlertKind]] = {}
 
     def tell(self, kind: AlertKind, cell: Cell, units: int) -> None:
-        """Raise what a fact contradicts; an event tells of a cell once, with all its units."""
-        for at, due in enumerate(self.due):
-            if (due.kind, due.location_id, due.sku) == (kind, *cell):
-                self.due[at] = due._replace(found=due.found + units)
-                return
+        """Raise what units of a fact contradict."""
         self._raise(kind, cell, units, 0)
 
     def short(self, cell: Cell, on_hand: int, reserved: int) -> None:

@@ -273,7 +273,7 @@ class InventoryReplay(BatchReplay):
 
     def _expired(self, pool: Pool, order: Order, turn: Turn) -> None:
         pool.end(order)
-        pool.note_covered()
+        pool.cover()
         self._follow(pool, order, turn, "expired")
 
     def _own(self, pool: Pool, order: Order, place: Place, turn: Turn, status: str) -> None:

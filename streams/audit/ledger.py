@@ -382,25 +382,18 @@ class Pool:
         losers: dict[str, Order] = {}
         for cell_name in list(self.stock.moved):
             cell = self.stock.cells[cell_name]
-            if cell.on_hand >= cell.reserved:
-                continue
-            self.discrepancies.short(cell_name, cell.on_hand, cell.reserved)
+            if cell.on_hand < cell.reserved:
+                self.discrepancies.short(cell_name, cell.on_hand, cell.reserved)
             while self.limits.on_shortfall == "reroute" and cell.reserved > max(cell.on_hand, 0):
                 promises = {part: order for part, order in self._promises[cell_name].items() if part.open_units}
                 part, order = max(promises.items(), key=lambda promise: newness(promise[1], promise[0]))
                 self.lose(order, part, part.open_units, at_any_rate=True)
                 losers[order.id] = order
-        for order in losers.values():
-            self.queue(order)
-        self.note_covered()
-        return sorted(losers.values(), key=lambda order: order.age)
-
-    def note_covered(self) -> None:
-        """Note which shortfalls the changes in hand have ended."""
-        for cell_name in self.stock.moved:
-            cell = self.stock.cells[cell_name]
             if cell.on_hand >= cell.reserved:
                 self.discrepancies.covered(cell_name, cell.on_hand, cell.reserved)
+        for order in losers.values():
+            self.queue(order)
+        return sorted(losers.values(), key=lambda order: order.age)
 
     def take_due(self) -> list[Due]:
         """Take the alerts that the event in hand calls for."""
