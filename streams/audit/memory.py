@@ -5,6 +5,7 @@ Owner: the audit, of inventory and of clicks alike.
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Literal
 
 from topics.errors import NearshelfError
 from topics.reasons import DeadLetter
@@ -21,7 +22,7 @@ class RefusedEvent(NearshelfError):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a pool remembers, ms, and how much it keeps; the settings of the same names."""
+    """How long a pool remembers, ms, how much it keeps, and what it does in a shortfall; the settings of the same names."""
 
     dedupe_events: int
     dedupe_ms: int
@@ -32,6 +33,7 @@ class Limits:
     max_order_lines: int = 10_000_000
     max_supplies: int = 2_000_000
     max_demand_rows: int = 5_000_000
+    on_shortfall: Literal["reroute", "keep"] = "reroute"
     demand_window_ms: int = 3_600_000
     demand_step_ms: int = 60_000
 

@@ -45,6 +45,7 @@ FAULTS = {
     "promise": "no promise beyond available, nor by a location that may not make it",
     "expiry": "a hold expires once its time has come, and not before",
     "waiting": "an order that could be served does not wait",
+    "alert": "exactly what differs from a promise, and what is settled again, is told on alerts.v1, as it is",
     "clock": "a pool's now is the largest timestamp seen",
     "cell": "the changelog's cells are what the inputs and decisions add up to",
     "inventory": "inventory.v1 holds each cell's value",
@@ -71,6 +72,8 @@ class Report:
     """Reason → records."""
     decisions: Counter[str] = field(default_factory=Counter)
     """Status → decisions."""
+    alerts: Counter[str] = field(default_factory=Counter)
+    """Kind → alerts of the workers that were called for, raised or cleared."""
     orders: int = 0
     order_lines: int = 0
     shipments: int = 0

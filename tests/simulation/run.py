@@ -55,7 +55,7 @@ KINDS: dict[str, tuple[float, ...]] = {
 }
 """Kind of fault → the rates at which it strikes where it can. Besides: kill and pause anywhere, outage, stop, more workers."""
 DISK = (*TROUBLES, "disk_full", "kill:before_snapshot", "kill:after_snapshot")
-OUTPUTS = {"inventory": ("allocations.v1", "inventory.v1"), "clicks": ("demand.v1",)}
+OUTPUTS = {"inventory": ("allocations.v1", "alerts.v1", "inventory.v1"), "clicks": ("demand.v1",)}
 MAY_STOP = (NoneType, BrokerUnreachable, KafkaException, TimeoutError)
 """What keeps a worker from starting when the broker does not answer."""
 REFUSALS = ("ChangelogGap", "Inconsistent", "OtherOwner")
@@ -156,6 +156,7 @@ class Simulation:
                 "standby": rng.random() < 0.3,
                 "dedupe_events": rng.choice([8, 4_000_000]),
                 "dedupe_hours": rng.choice([0, 24]),
+                "on_shortfall": rng.choice(["reroute", "reroute", "keep"]),
             }
         )
 
