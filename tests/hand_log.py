@@ -14,9 +14,9 @@ import numpy as np
 
 from streams.audit import audit_log
 from streams.audit.log import Record
-from tests.memory_log import MemoryLog
 from streams.audit.memory import Limits
 from streams.audit.report import Report
+from tests.memory_log import MemoryLog
 
 HOUR_MS = 3_600_000
 T0 = 1_700_000_000_000

@@ -20,10 +20,10 @@ import config
 from benchmarks.demo import Demo, Options, Summary
 from benchmarks.fleet import Process, ProcessFailed, Sender, drain, running, worker_arguments
 from benchmarks.record import APPLIED
-from tests.bad_records import bad_records
 from config.network import load_network
 from config.settings import Settings
 from streams.audit import audit
+from tests.bad_records import bad_records
 
 NETWORKS = Path(config.__file__).parent / "networks"
 

@@ -15,12 +15,12 @@ from state.changelog import FIRST_LINK, next_link
 from state.store import Store, StoreDamaged, StoreForeign
 from streams.audit import audit_log, limits_of
 from streams.audit.log import Record
-from tests.memory_log import MemoryLog
 from streams.batch.inputs import Inputs
 from streams.batch.pipeline import LocationChange, Pipeline, Segment
 from streams.worker.chain import Chain
 from streams.worker.groups import Group
 from streams.worker.snapshots import GroupPartition, _cursor
+from tests.memory_log import MemoryLog
 from tests.simulation.clients import Message
 from tests.simulation.kafka import MARKER, Cluster, Entry, Partition
 

@@ -9,9 +9,9 @@ import pytest
 from config.settings import load_settings
 from streams.audit import audit_log, limits_of
 from streams.audit.log import Record
-from tests.memory_log import MemoryLog
 from streams.batch.pipeline import Segment
 from streams.demand.pipeline import ClicksPipeline
+from tests.memory_log import MemoryLog
 
 T0 = 1_700_000_000_000
 TOPICS = ("clicks.v1", "demand.v1", "dead-letter.v1", "clicks-changelog.v1")

@@ -9,9 +9,9 @@ import pytest
 from config.settings import load_settings
 from streams.audit import audit_log, limits_of
 from streams.audit.log import Record
-from tests.memory_log import MemoryLog
 from streams.batch.pipeline import LocationChange, Segment
 from streams.inventory.pipeline import InventoryPipeline
+from tests.memory_log import MemoryLog
 from topics.catalogue import INVENTORY_TOPICS
 from topics.keys import partition_of
 

@@ -3,9 +3,9 @@
 from math import inf
 
 from streams.audit.auditor import Auditor
-from tests.memory_log import MemoryLog
 from streams.audit.report import Report
 from tests.hand_log import LIMITS, OUTPUTS, TOPICS, Hand, clean, line, order, ship, stock
+from tests.memory_log import MemoryLog
 from topics.catalogue import ALLOCATIONS
 
 CHANGELOG = "inventory-changelog.v1"

@@ -12,10 +12,10 @@ import yaml
 
 import config
 from benchmarks.record import APPLIED, Record
-from tests.bad_records import bad_fulfilments, bad_records, too_large
 from benchmarks.retail.clicks import retail_clicks
 from benchmarks.retail.lines import SAMPLE
 from benchmarks.retail.workload import DAY_MS, NOW_MS, Workload, retail_events
+from tests.bad_records import bad_fulfilments, bad_records, too_large
 from topics.events import LocationRecord, Refusal, judge
 from topics.reasons import DeadLetter
 

@@ -10,11 +10,11 @@ import pytest
 
 import config
 from benchmarks.record import APPLIED, Record
-from tests.bad_records import bad_fulfilments, bad_records, too_large
 from benchmarks.retail.workload import NOW_MS, retail_events
 from config.network import Network, load_network
 from streams.batch.pipeline import LocationChange
 from streams.inventory.pipeline import InventoryPipeline
+from tests.bad_records import bad_fulfilments, bad_records, too_large
 from tests.inventory_log import LogRecord, segments, settings
 from topics.keys import partition_of
 
