@@ -43,6 +43,7 @@ class Limits:
     max_cells: int = 20_000_000
     max_lines: int = 10_000_000
     max_supplies: int = 2_000_000
+    clock_skew_ms: int = 300_000
 
 
 class PoolState(TableSet):

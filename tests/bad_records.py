@@ -17,7 +17,7 @@ from typing import Any
 import orjson
 
 from benchmarks.record import APPLIED, Record
-from topics.events import MAX_ID, MAX_LINES, MAX_QUANTITY, MAX_TIME, MAX_VALUE_BYTES, LocationRecord
+from topics.events import EARLIEST_MS, MAX_ID, MAX_LINES, MAX_QUANTITY, MAX_TIME, MAX_VALUE_BYTES, LocationRecord
 from topics.keys import partition_of
 from topics.reasons import DeadLetter
 
@@ -208,9 +208,12 @@ def _spoiled(event: dict) -> Iterator[tuple[dict, DeadLetter]]:
             wrong = ("5", 5.5, 5.0, True, [5], {})
         for found in wrong:
             yield event | {name: found}, DeadLetter.WRONG_FIELD
-        if name in ("event_time", "expected_at", "expires_at"):
+        if name in ("expected_at", "expires_at"):
             for found in (-1, MAX_TIME + 1):
                 yield event | {name: found}, DeadLetter.OUT_OF_RANGE
+        if name == "event_time":
+            for found in (-1, 0, value // 1000, EARLIEST_MS - 1, MAX_TIME, value * 1000):
+                yield event | {name: found}, DeadLetter.TIME_OUT_OF_RANGE
         if name == "quantity":
             least = {"adjustment": -MAX_QUANTITY, "count": 0, "expected": 0, "safety_stock": 0}.get(event["kind"], 1)
             zero = [0] if event["kind"] == "adjustment" else []
@@ -277,7 +280,8 @@ def _odd_fields() -> Iterator[tuple[str, str, str, object, DeadLetter]]:
     yield "stock.v1", "receipt", "lot_id", 7, DeadLetter.WRONG_FIELD
     yield "stock.v1", "adjustment", "reason", 7, DeadLetter.WRONG_FIELD
     yield "stock.v1", "count", "counted_at", "yesterday", DeadLetter.WRONG_FIELD
-    yield "stock.v1", "count", "counted_at", -1, DeadLetter.OUT_OF_RANGE
+    for time in (-1, 0, EARLIEST_MS - 1, MAX_TIME, MAX_TIME + 1):
+        yield "stock.v1", "count", "counted_at", time, DeadLetter.TIME_OUT_OF_RANGE
     yield "stock.v1", "transfer_in", "to_location_id", "", DeadLetter.WRONG_FIELD
     yield "orders.v1", "cancelled", "line_ids", "1", DeadLetter.WRONG_FIELD
     yield "orders.v1", "cancelled", "line_ids", [1], DeadLetter.WRONG_FIELD

@@ -32,6 +32,7 @@ from topics.reasons import DeadLetter
 
 MAX_QUANTITY = 1_000_000_000  # units
 MAX_TIME = 253_402_300_799_999  # epoch ms: the end of the year 9999
+EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00:00Z: no event happened before
 MAX_MONEY = 1_000_000_000_000  # minor units, either sign
 MAX_ID = 128  # characters
 MAX_LINES = 1000
@@ -403,9 +404,25 @@ def refusal(error: ValidationError, skip: bool = False) -> Refusal:
     return Refusal(_reason(first, place), _sentence(first, place) + more)
 
 
+def looks_like(time: int, latest: int) -> str:
+    """Name the unit in which a number would be a time from `EARLIEST_MS` to `latest`; "" if there is none.
+
+    Examples
+    --------
+    >>> looks_like(1_700_000_000, MAX_TIME), looks_like(1_700_000_000_000_000, MAX_TIME), looks_like(5, MAX_TIME)
+    ('seconds', 'microseconds', '')
+    """
+    for unit, read in (("seconds", time * 1000), ("microseconds", time // 1000), ("nanoseconds", time // 1_000_000)):
+        if EARLIEST_MS <= read <= latest:
+            return unit
+    return ""
+
+
 def _reason(error: ErrorDetails, place: tuple) -> DeadLetter:
     if error["type"] in _REASONS:
-        return _REASONS[error["type"]]
+        reason = _REASONS[error["type"]]
+        past = reason is DeadLetter.OUT_OF_RANGE and place[-1] in ("event_time", "counted_at")
+        return DeadLetter.TIME_OUT_OF_RANGE if past else reason
     if error["type"] == "union_tag_invalid":
         return DeadLetter.MISSING_FIELD if error["input"]["kind"] is None else DeadLetter.UNKNOWN_KIND
     if not place:
@@ -435,7 +452,9 @@ def _sentence(error: ErrorDetails, place: tuple) -> str:
             return f"{where}: expected at {least} {bound} entries, found {context['actual_length']}"
         case _:
             expected = error["msg"].removeprefix("Input should be ").removeprefix("String should have ")
-            return f"{where or 'value'}: expected {expected}, found {_shown(context.get('found', error['input']))}"
+            found = context.get("found", error["input"])
+            unit = looks_like(found, MAX_TIME) if context.get("le") == MAX_TIME else ""
+            return f"{where or 'value'}: expected {expected}, found {_shown(found)}" + (unit and f", which looks like {unit}")
 
 
 def _shown(found: Any) -> str:

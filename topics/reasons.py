@@ -151,6 +151,7 @@ class DeadLetter(Wire):
     TOO_MANY_CELLS = 23, "The pool keeps as many cells as it may."
     TOO_MANY_LINES = 24, "The pool keeps as many order lines as it may, or the order is cut into as many parts as it may be."
     TOO_MANY_SUPPLIES = 25, "The pool keeps as many expected supplies and open transfers as it may."
+    TIME_OUT_OF_RANGE = 26, "The event's time is before the year 2000, or ahead of the log."
 
 
 class Outcome(Wire):

@@ -79,6 +79,7 @@ def limits_of(settings: Settings) -> Limits:
         max_order_lines=settings.max_order_lines,
         max_supplies=settings.max_supplies,
         max_demand_rows=settings.max_demand_rows,
+        clock_skew_ms=settings.clock_skew_ms,
         demand_window_ms=settings.demand_window_ms,
         demand_step_ms=settings.demand_window_ms // settings.demand_buckets,
     )

@@ -1,9 +1,9 @@
 """The audit of clicks: one partition of `clicks.v1`, folded click by click, against `demand.v1` and the changelog.
 
 A click moves the clock to its record's timestamp, the largest so far. Time goes in steps; the window ends with the step
-the clock is in, and is `demand_window_ms` long: what lies before it no longer counts. A view, cart or checkout that
-names a pool and a SKU counts at the clock, unless its event id was seen within the dedupe window. After a batch, each
-SKU that changed in it has one record.
+the clock is in, and is `demand_window_ms` long: what lies before it no longer counts. A view, cart or checkout that names
+a pool and a SKU counts at the clock, unless its own time is not plausible or it was seen within the dedupe window. After a
+batch, each SKU that changed in it has one record.
 Owner: the audit; it shares no code with the state or the kernels. Not here: what both audits check (batches.py).
 """
 
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from streams.audit.batches import BatchReplay, Due
 from streams.audit.chain import Batch
 from streams.audit.log import Log, Record
-from streams.audit.memory import Limits, RefusedEvent, Seen
+from streams.audit.memory import Limits, RefusedEvent, Seen, check_times
 from streams.audit.outputs import Tape, read
 from streams.audit.report import FaultSink, Report
 from streams.audit.rows import DemandRow, Names, demand_of
@@ -148,6 +148,7 @@ class ClickReplay(BatchReplay):
         try:
             if isinstance(click, Refusal):
                 raise RefusedEvent(click.reason)
+            check_times(click, record.timestamp, self.limits)
             outcome = self.window.apply(click)
         except RefusedEvent as raised:
             outcome, refused = Outcome.DEAD_LETTER, raised

@@ -17,7 +17,7 @@ from streams.audit.chain import Batch, Change
 from streams.audit.decisions import follow, is_served, rejected, servable
 from streams.audit.ledger import Pool
 from streams.audit.log import Log, Record
-from streams.audit.memory import Limits, RefusedEvent
+from streams.audit.memory import Limits, RefusedEvent, check_times
 from streams.audit.orders import Order
 from streams.audit.outputs import Cells, Decisions, Place
 from streams.audit.report import Report
@@ -193,6 +193,7 @@ class InventoryReplay(BatchReplay):
                 raise RefusedEvent(event.reason)
             if isinstance(event, Tick):
                 return Outcome.CLOCK
+            check_times(event, record.timestamp, self.limits)
             if pool.is_duplicate(event.event_id):
                 return Outcome.DUPLICATE
             outcome, order, status = self._effect(pool, event)

@@ -5,8 +5,10 @@ Owner: the audit, of inventory and of clicks alike.
 
 from collections import deque
 from dataclasses import dataclass
+from typing import Any
 
 from topics.errors import NearshelfError
+from topics.events import EARLIEST_MS
 from topics.reasons import DeadLetter
 
 
@@ -34,6 +36,15 @@ class Limits:
     max_demand_rows: int = 5_000_000
     demand_window_ms: int = 3_600_000
     demand_step_ms: int = 60_000
+    clock_skew_ms: int = 300_000
+
+
+def check_times(event: Any, timestamp: int, limits: Limits) -> None:
+    """Refuse an event that says it happened before the year 2000, or after the log has it; `timestamp` is its record's."""
+    for name in ("event_time", "counted_at"):
+        time = getattr(event, name, None)
+        if time is not None and (time < EARLIEST_MS or time - limits.clock_skew_ms > timestamp):
+            raise RefusedEvent(DeadLetter.TIME_OUT_OF_RANGE)
 
 
 class Seen:

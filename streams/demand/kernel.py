@@ -1,12 +1,13 @@
 """What a click does: the clock moves, duplicates are found, views, carts and checkouts are counted. One pass over a batch.
 
 Every record moves the clock, whatever it says: the log's time is the broker's. A click counts at the clock, so a sender's
-`event_time` changes nothing. Not here: the tables (state/demand.py), decoding (topics/codec).
+`event_time` changes nothing as long as it is plausible. Not here: the tables (state/demand.py), decoding (topics/codec).
 """
 
-from state.demand import advance, count_click, has_room
+from state.demand import SKEW_MS, advance, count_click, has_room
 from state.hashing import hash_text
 from state.seen import remember, was_seen
+from streams.batch.times import is_plausible
 from topics.compiled.kernels import kernel
 from topics.reasons import DeadLetter, Kind, Outcome
 
@@ -30,6 +31,10 @@ def apply_clicks(t, clicks, buffer, outcomes_out):
         click = clicks[event]
         advance(t, click.timestamp, event)
         if click.kind == Kind.UNDECODED:
+            outcomes_out[event] = Outcome.DEAD_LETTER
+            continue
+        if not is_plausible(click.event_time, click.timestamp, t.limits[SKEW_MS]):
+            click.reason = DeadLetter.TIME_OUT_OF_RANGE
             outcomes_out[event] = Outcome.DEAD_LETTER
             continue
         low, high = hash_text(buffer, click.event_id_at, click.event_id_size)

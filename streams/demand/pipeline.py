@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from state.demand import DemandState, drop_empty_rows
+from state.demand import SKEW_MS, DemandState, drop_empty_rows
 from state.seen import forget_seen
 from streams.batch.base import GroupPipeline
 from streams.batch.clock import Clock
@@ -18,6 +18,7 @@ from streams.batch.inputs import Inputs
 from streams.batch.letters import letter
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange, Outcome, Segment
+from streams.batch.times import implausible
 from streams.demand.kernel import apply_clicks
 from topics.catalogue import CLICKS as TOPIC
 from topics.catalogue import changelog_of, inputs_of
@@ -41,6 +42,7 @@ class Settings(Protocol):
     dedupe_events: int
     dedupe_hours: int
     max_demand_rows: int
+    clock_skew_ms: int
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class ClicksPipeline(GroupPipeline[DemandState]):
             dedupe_events=settings.dedupe_events,
             dedupe_ms=settings.dedupe_hours * 3_600_000,
             max_rows=settings.max_demand_rows,
+            clock_skew_ms=settings.clock_skew_ms,
         )
         self.pools = {_ALL_POOLS: self.state}
 
@@ -130,18 +133,18 @@ class ClicksPipeline(GroupPipeline[DemandState]):
 
     def _add_dead_letters(self, outputs: Outputs, decoded: Decoded, fates: np.ndarray) -> None:
         """Encode the clicks that were refused, each whole, with a reason and a sentence."""
-        records, batch, rows = decoded.inputs.records, decoded.batch, np.flatnonzero(fates == Fate.DEAD_LETTER).tolist()
-        letters = [
-            letter(
-                TOPIC,
-                self.partition,
-                records.record(row),
-                DeadLetter(int(batch.clicks["reason"][row])),
-                batch.details.get(row, _NO_ROOM),
-            )
-            for row in rows
-        ]
+        records, rows = decoded.inputs.records, np.flatnonzero(fates == Fate.DEAD_LETTER).tolist()
+        letters = [letter(TOPIC, self.partition, records.record(row), *self._refusal(decoded.batch, row)) for row in rows]
         outputs.add("dead-letter.v1", Messages.of(letters), rows)
+
+    def _refusal(self, batch: ClickBatch, row: int) -> tuple[DeadLetter, str]:
+        """Give the reason why a click was refused, and its sentence."""
+        click = batch.clicks[row]
+        reason = DeadLetter(int(click["reason"]))
+        if reason is DeadLetter.TIME_OUT_OF_RANGE and row not in batch.details:
+            skew = int(self.state.t.limits[SKEW_MS])
+            return reason, implausible("event_time", int(click["event_time"]), int(click["timestamp"]), skew)
+        return reason, batch.details.get(row, _NO_ROOM)
 
 
 def warm(settings: Settings) -> None:

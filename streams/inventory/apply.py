@@ -1,8 +1,8 @@
 """Applying a pool's events one after another, as the log has them.
 
-Each event is done with before the next begins. The clock moves to the record's timestamp, and due holds expire. An id seen
-before changes nothing. The event is applied or refused. The orders that wait for what it freed are served. So the same events
-cut into other batches give the same decisions.
+Each event is done with before the next begins. The clock moves to the record's timestamp, and due holds expire. An event whose
+own time is not plausible is refused. An id seen before changes nothing. The event is applied or refused. The orders that wait
+for what it freed are served. So the same events cut into other batches give the same decisions.
 Owner: the partition's pipeline. Invariant: an event is only begun if every table has room for all it may need.
 """
 
@@ -13,14 +13,15 @@ from state.hashing import hash_text
 from state.orders import forget_holds, forget_orders, pop_due_hold
 from state.seen import forget_seen, remember, was_seen
 from state.stock import find_location, forget_movements
-from state.tables import BLOCKS_TAIL, HOLD_COUNT, LONGEST_ORDER
+from state.tables import BLOCKS_TAIL, CLOCK_SKEW_MS, HOLD_COUNT, LONGEST_ORDER
+from streams.batch.times import is_plausible
 from streams.inventory.decide import N_DECISIONS, N_LINES
 from streams.inventory.fulfilments import apply_fulfilment
 from streams.inventory.order_events import NO_ORDER, cancel_order, drop_order, place_order
 from streams.inventory.stock_events import STALE, apply_stock
 from streams.inventory.waiting import serve
 from topics.compiled.kernels import kernel
-from topics.reasons import Kind, Outcome, Status
+from topics.reasons import DeadLetter, Kind, Outcome, Status
 
 # A text is at most 128 characters of 4 bytes, and its block at most twice that.
 _TEXT_BYTES = 1024
@@ -81,6 +82,14 @@ def _apply_one(t, event, event_row, lines, buffer, work, tag):
 
 
 @kernel
+def _times_are_plausible(t, event):
+    skew = t.limits[CLOCK_SKEW_MS]
+    if event.kind == Kind.COUNT and not is_plausible(event.time, event.timestamp, skew):
+        return False
+    return is_plausible(event.event_time, event.timestamp, skew)
+
+
+@kernel
 def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
     """Apply events[rows[start:]] in order; writes their `outcome` and `reason`.
 
@@ -113,6 +122,10 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
             continue
         if event.kind == Kind.TICK:
             event.outcome = Outcome.CLOCK
+            continue
+        if not _times_are_plausible(t, event):
+            event.outcome = Outcome.DEAD_LETTER
+            event.reason = DeadLetter.TIME_OUT_OF_RANGE
             continue
         low, high = hash_text(buffer, event.event_id_at, event.event_id_size)
         if was_seen(t, low, high):

@@ -77,16 +77,16 @@ class InventoryOutputs(Outputs):
         messages = encode_inventory(t.cells, rows, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)
         self.add("inventory.v1", messages, causes)
 
-    def add_dead_letters(self, location_pools: dict[bytes, bytes]) -> None:
+    def add_dead_letters(self, location_pools: dict[bytes, bytes], clock_skew_ms: int) -> None:
         """Encode the events that were refused, each whole, with a reason and a sentence."""
         rows = np.flatnonzero(self.events["outcome"] == Outcome.DEAD_LETTER).tolist()
-        self.add("dead-letter.v1", Messages.of([self._dead_letter(row, location_pools) for row in rows]), rows)
+        self.add("dead-letter.v1", Messages.of([self._dead_letter(row, location_pools, clock_skew_ms) for row in rows]), rows)
 
-    def _dead_letter(self, row: int, location_pools: dict[bytes, bytes]) -> dict[str, Any]:
+    def _dead_letter(self, row: int, location_pools: dict[bytes, bytes], clock_skew_ms: int) -> dict[str, Any]:
         event, count = self.events[row], len(self._decoded)
         record = self._decoded.inputs.records.record(row) if row < count else self._changes[row - count]
         detail = self._details.get(row)
         if detail is None:
-            event["reason"], detail = sentence(event, self._decoded.batch, record.key, location_pools)
+            event["reason"], detail = sentence(event, self._decoded.batch, record.key, location_pools, clock_skew_ms)
         topic, partition = TOPICS[event["topic"]], int(self._partitions[row])
         return letter(topic, partition, record, DeadLetter(int(event["reason"])), detail)

@@ -40,6 +40,7 @@ class Settings(Protocol):
     max_cells: int
     max_order_lines: int
     max_supplies: int
+    clock_skew_ms: int
 
 
 class InventoryPipeline(GroupPipeline[PoolState]):
@@ -60,6 +61,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             max_cells=settings.max_cells,
             max_lines=settings.max_order_lines,
             max_supplies=settings.max_supplies,
+            clock_skew_ms=settings.clock_skew_ms,
         )
         self.network = network.Network(partition, partitions, self.location_offsets)
         self._work = make_work(2 * _FEWEST_LINES, 256, 256)
@@ -115,7 +117,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             outputs.add_decisions(self.pools[key], self._out)
             outputs.add_cells(self.pools[key])
             clock.stage("encode")
-        outputs.add_dead_letters(self.network.pools)
+        outputs.add_dead_letters(self.network.pools, self._limits.clock_skew_ms)
         clock.stage("encode")
         # 5: the changelog record
         record = b""

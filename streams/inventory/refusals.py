@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from streams.batch.times import implausible, is_plausible
 from streams.inventory.fulfilments import MAX_LINE_PARTS, MAX_ORDER_PARTS
 from topics.codec.decode import Batch
 from topics.reasons import DeadLetter, Kind
@@ -14,9 +15,20 @@ def _text(batch: Batch, event: np.void, column: str) -> str:
     return batch.buffer[at : at + size].tobytes().decode()
 
 
-def sentence(event: Any, batch: Batch, key: bytes | None, location_pools: dict[bytes, bytes]) -> tuple[DeadLetter, str]:
+def _wrong_time(event: np.void, clock_skew_ms: int) -> str:
+    timestamp, time = int(event["timestamp"]), int(event["event_time"])
+    if is_plausible(time, timestamp, clock_skew_ms):
+        return implausible("counted_at", int(event["time"]), timestamp, clock_skew_ms)
+    return implausible("event_time", time, timestamp, clock_skew_ms)
+
+
+def sentence(
+    event: Any, batch: Batch, key: bytes | None, location_pools: dict[bytes, bytes], clock_skew_ms: int
+) -> tuple[DeadLetter, str]:
     """Give the reason why an event was refused, and its sentence. A location of another pool has a reason of its own."""
     reason = DeadLetter(int(event["reason"]))
+    if reason is DeadLetter.TIME_OUT_OF_RANGE:
+        return reason, _wrong_time(event, clock_skew_ms)
     location, order = _text(batch, event, "location"), _text(batch, event, "reference")
     shipment, pool = _text(batch, event, "shipment"), (key or b"").decode(errors="replace")
     if reason is DeadLetter.UNKNOWN_LOCATION and location.encode() in location_pools:

@@ -57,7 +57,13 @@ def send(settings, count, first):
     expected, bad = Counter(), 0
     for i in range(first, first + count):
         kind, sku, pool = ("view", "view", "cart", "checkout", "search")[i % 5], f"SKU-{i % 11}", ("uk", "fr")[i % 2]
-        click = {"event_id": f"e{i}", "event_time": 0, "visitor_id": f"v{i % 37}", "kind": kind, "channel": "web"}
+        click = {
+            "event_id": f"e{i}",
+            "event_time": 1_700_000_000_000,
+            "visitor_id": f"v{i % 37}",
+            "kind": kind,
+            "channel": "web",
+        }
         value = orjson.dumps(click | {"sku": sku, "pool_id": pool})
         for _ in range(2 if i % 7 == 0 else 1):
             producer.produce("clicks.v1", value, click["visitor_id"])

@@ -43,7 +43,7 @@ def recount(log, window_ms, buckets, dedupe_events, dedupe_ms):
             found[key]["updated_at"] = now
         clicks = [click for click in clicks if click[0] >= oldest]
         click = judge("clicks.v1", record.value)
-        if isinstance(click, Refusal):
+        if isinstance(click, Refusal) or not 946_684_800_000 <= click.event_time <= record.timestamp + 300_000:
             refused.append(record.offset)
             continue
         position, time = seen.get(click.event_id, (-(10**9), -(10**18)))
@@ -123,10 +123,10 @@ def restored(outcomes, **changed):
 
 value = st.one_of(
     st.builds(
-        lambda event_id, kind, sku, pool: orjson.dumps(
+        lambda event_id, kind, sku, pool, time: orjson.dumps(
             {
                 "event_id": event_id,
-                "event_time": 5,
+                "event_time": time,
                 "visitor_id": "v",
                 "kind": kind,
                 "channel": "web",
@@ -138,6 +138,7 @@ value = st.one_of(
         st.sampled_from([*KINDS, *KINDS, "search", "wishlist"]),
         st.sampled_from(["A", "B", "C" * 40, "é/", "\\", None]),
         st.sampled_from(["uk", "fr", None]),
+        st.sampled_from([START_MS] * 9 + [START_MS // 1000, 946_684_799_999, 946_684_800_000, START_MS + 306_000]),
     ),
     st.sampled_from([b"?", b"{}", None]),
 )
@@ -199,7 +200,7 @@ def test_many_skus_over_many_windows_are_counted_and_restored_as_a_recount_says(
     log, timestamp = [], START_MS
     for offset in range(6_000):
         timestamp += rng.choice((0, 1, 3, 6, 4_000 if offset % 499 == 0 else 1))
-        click = {"event_id": str(rng.randrange(9_000)), "event_time": 5, "visitor_id": "v", "channel": "web"}
+        click = {"event_id": str(rng.randrange(9_000)), "event_time": START_MS, "visitor_id": "v", "channel": "web"}
         click |= {"kind": rng.choice(KINDS), "sku": f"SKU-{rng.randrange(3_000)}", "pool_id": rng.choice(("uk", "fr"))}
         log.append(LogRecord(offset, timestamp, orjson.dumps(click)))
     expected, _ = recount(log, 10_000, 5, 3_000, 0)

@@ -100,8 +100,10 @@ class Shop:
         return self.clicks[-1]
 
     def _value(self, now: int, body: dict[str, Any]) -> bytes:
-        late = self.rng.choice([0, 0, 0, 5, 900, 60_000])
-        return orjson.dumps({"event_id": f"e{self.made}", "event_time": now - late} | body)
+        time = now - self.rng.choice([0, 0, 0, 5, 900, 60_000])
+        if self.rng.random() < self.trouble / 4:
+            time = self.rng.choice([0, now // 1000, now * 1000, now + 300_000, now + 400_000])
+        return orjson.dumps({"event_id": f"e{self.made}", "event_time": time} | body)
 
     def _place(self, pool: str) -> str:
         return f"{pool}-{self.rng.randrange(self.places)}"

@@ -469,6 +469,16 @@ def test_outputs_ahead_of_the_changelog_are_no_fault_while_batches_are_committed
     assert {fault.kind for fault in hand.audit().faults} == {"decision", "dead_letter", "inventory"}
 
 
+@pytest.mark.parametrize("dead", ["time_out_of_range", None])
+@pytest.mark.parametrize("times", [{"event_time": T0 // 1000}, {"event_time": T0 + 10**7}, {"counted_at": T0 + 10**7}])
+def test_an_event_whose_time_is_not_plausible_must_be_a_dead_letter(times, dead):
+    hand = clean()
+    hand.event("stock.v1", stock("e99", "count", "DC", "A", 1, **times), dead=dead)
+    hand.batch()
+    expected = [] if dead else ["a dead letter, reason time_out_of_range"]
+    assert [fault.expected for fault in hand.audit().faults] == expected
+
+
 def test_the_groups_offsets_must_be_those_of_the_changelog():
     hand = clean()
     ends = {topic: len(hand.records[topic]) for topic in TOPICS}

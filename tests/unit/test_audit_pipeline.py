@@ -118,6 +118,9 @@ class Shop:
             event_id = rng.choice(self.ids)
         self.ids.append(event_id)
         value = {"event_id": event_id, "event_time": now - rng.choice([0, 5, 50, 500]), **fields}
+        if rng.random() < self.bad / 5:
+            name = rng.choice([name for name in ("event_time", "counted_at") if name in value])
+            value[name] = rng.choice([0, now // 1000, now * 1000, 946_684_799_999, now + 300_000, now + 300_001])
         if rng.random() < self.bad / 10:
             key = rng.choice([b"mars", None, rng.choice(self.pools).encode()])
         return topic, key, json.dumps(value).encode()
