@@ -42,6 +42,7 @@ CLOCK = Table(
     ("heap_size", "i8", INTERNAL),  # bytes in use or free
     ("seen_head", "i8", INTERNAL),  # positions count from the partition's first click
     ("seen_tail", "i8"),
+    ("seen_keyed", "i8"),
     ("free_text", "(24,)i8", NO_ROW),  # heads of the free blocks of 16 << k bytes
 )
 

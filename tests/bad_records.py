@@ -366,6 +366,13 @@ def _sequences(site: _Site, good: dict[tuple[str, str], dict]) -> list[list[Reco
         ),
         steps(
             "stock.v1",
+            "reused",
+            ("receipt", {"event_id": "bad-reused"}, None),
+            ("receipt", {"event_id": "bad-reused", "quantity": 2}, DeadLetter.EVENT_ID_REUSED),
+            ("count", {"event_id": "bad-reused"}, DeadLetter.EVENT_ID_REUSED),
+        ),
+        steps(
+            "stock.v1",
             "full",
             ("receipt", full | {"quantity": MAX_QUANTITY}, None),
             ("receipt", full | {"quantity": 1}, DeadLetter.OUT_OF_RANGE),

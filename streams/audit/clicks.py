@@ -52,7 +52,7 @@ class DemandWindow:
         self.changed: dict[Sku, Row] = {}
         """Since the batch began; a row without clicks is in it for the last time."""
         self._changes = 0
-        self._seen = Seen(limits)
+        self.seen = Seen(limits)
         self._steps: deque[tuple[int, Sku, list[int]]] = deque()
         """(Start, SKU, counts), in the order in which they began."""
         self._newest: dict[Sku, tuple[int, list[int]]] = {}
@@ -74,11 +74,11 @@ class DemandWindow:
 
     def apply(self, click: Click) -> Outcome:
         """Count a click; raises RefusedEvent if there is no room for it."""
-        if self._seen.knows(click.event_id, self.now):
+        if self.seen.knows(CLICKS, click, self.now):
             return Outcome.DUPLICATE
         if click.kind in COUNTED and click.sku and click.pool_id:
             self._count((click.pool_id, click.sku), COUNTED.index(click.kind))
-        self._seen.remember(click.event_id, self.now)
+        self.seen.remember(CLICKS, click, self.now)
         return Outcome.APPLIED
 
     def _count(self, sku: Sku, which: int) -> None:
@@ -127,6 +127,7 @@ class ClickReplay(BatchReplay):
     def judge_batch(self, batch: Batch) -> None:
         now, rows = demand_of(batch, self.names)
         self.window.changed.clear()
+        self.window.seen.by_id = batch.layout < 2
         records = {topic: self._consumed(batch, topic, given) for topic, given in batch.inputs.items()}
         self.dead_letters.open(self._reached)
         for topic in self._order(batch, records):  # of one topic: only to judge the order given

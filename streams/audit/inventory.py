@@ -97,6 +97,8 @@ class InventoryReplay(BatchReplay):
             pool.stock.changed.clear()
         for change in batch.locations:
             self._location(change)
+        for pool in self.pools.values():
+            pool.seen.by_id = batch.layout < 2
         tapes = {topic: iter(taken) for topic, taken in records.items()}
         for topic in self._order(batch, records):
             self._event(topic, next(tapes[topic]))
@@ -194,10 +196,10 @@ class InventoryReplay(BatchReplay):
             if isinstance(event, Tick):
                 return Outcome.CLOCK
             check_times(event, record.timestamp, self.limits)
-            if pool.is_duplicate(event.event_id):
+            if pool.seen.knows(topic, event, pool.now):
                 return Outcome.DUPLICATE
             outcome, order, status = self._effect(pool, event)
-            pool.remember(event.event_id)
+            pool.seen.remember(topic, event, pool.now)
             if order:
                 self._own(pool, order, place, turn, status)
             return outcome

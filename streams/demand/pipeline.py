@@ -15,7 +15,7 @@ from state.seen import forget_seen
 from streams.batch.base import GroupPipeline
 from streams.batch.clock import Clock
 from streams.batch.inputs import Inputs
-from streams.batch.letters import letter
+from streams.batch.letters import letter, reused
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.batch.times import implausible
@@ -141,10 +141,14 @@ class ClicksPipeline(GroupPipeline[DemandState]):
         """Give the reason why a click was refused, and its sentence."""
         click = batch.clicks[row]
         reason = DeadLetter(int(click["reason"]))
-        if reason is DeadLetter.TIME_OUT_OF_RANGE and row not in batch.details:
+        if row in batch.details:
+            return reason, batch.details[row]
+        if reason is DeadLetter.TIME_OUT_OF_RANGE:
             skew = int(self.state.t.limits[SKEW_MS])
             return reason, implausible("event_time", int(click["event_time"]), int(click["timestamp"]), skew)
-        return reason, batch.details.get(row, _NO_ROOM)
+        if reason is DeadLetter.EVENT_ID_REUSED:
+            return reason, reused(batch.text(row, "event_id"), f"visitor {batch.text(row, 'visitor')!r}")
+        return reason, _NO_ROOM
 
 
 def warm(settings: Settings) -> None:

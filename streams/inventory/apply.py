@@ -1,17 +1,17 @@
 """Applying a pool's events one after another, as the log has them.
 
 Each event is done with before the next begins. The clock moves to the record's timestamp, and due holds expire. An event whose
-own time is not plausible is refused. An id seen before changes nothing. The event is applied or refused. The orders that wait
-for what it freed are served. So the same events cut into other batches give the same decisions.
+own time is not plausible is refused. One that was seen before changes nothing; another one under its id is refused. The event
+is applied or refused. The orders that wait for what it freed are served. So the same events cut into other batches give the
+same decisions.
 Owner: the partition's pipeline. Invariant: an event is only begun if every table has room for all it may need.
 """
 
 import numpy as np
 
 from state.columns import EXPIRED
-from state.hashing import hash_text
 from state.orders import forget_holds, forget_orders, pop_due_hold
-from state.seen import forget_seen, remember, was_seen
+from state.seen import SEEN, UNSEEN, forget_seen, key_of, remember, was_seen
 from state.stock import find_location, forget_movements
 from state.tables import BLOCKS_TAIL, CLOCK_SKEW_MS, HOLD_COUNT, LONGEST_ORDER
 from streams.batch.times import is_plausible
@@ -82,6 +82,15 @@ def _apply_one(t, event, event_row, lines, buffer, work, tag):
 
 
 @kernel
+def _key_of(event, buffer):
+    """Hash what no two events share: topic, sender and event id. A sender is a location, or the order that is spoken of."""
+    at, size = event.reference_at, event.reference_size
+    if event.kind < Kind.PLACED:
+        at, size = event.location_at, event.location_size
+    return key_of(event.topic, buffer, at, size, event.event_id_at, event.event_id_size)
+
+
+@kernel
 def _times_are_plausible(t, event):
     skew = t.limits[CLOCK_SKEW_MS]
     if event.kind == Kind.COUNT and not is_plausible(event.time, event.timestamp, skew):
@@ -127,9 +136,13 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
             event.outcome = Outcome.DEAD_LETTER
             event.reason = DeadLetter.TIME_OUT_OF_RANGE
             continue
-        low, high = hash_text(buffer, event.event_id_at, event.event_id_size)
-        if was_seen(t, low, high):
+        low, high = _key_of(event, buffer)
+        seen = was_seen(t, low, high, event.content, buffer, event.event_id_at, event.event_id_size)
+        if seen != UNSEEN:
             event.outcome = Outcome.DUPLICATE
+            if seen != SEEN:
+                event.outcome = Outcome.DEAD_LETTER
+                event.reason = DeadLetter.EVENT_ID_REUSED
             continue
         reason, order_row, status = _apply_one(t, event, event_row, lines, buffer, work, tag)
         if reason == 0:
@@ -140,7 +153,7 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
             event.outcome = Outcome.DEAD_LETTER
             event.reason = reason
             continue
-        remember(t, low, high)
+        remember(t, low, high, event.content)
         serve(t, out, order_row, status, event_row, work, False)
     return rows.size
 

@@ -4,15 +4,15 @@ from typing import Any
 
 import numpy as np
 
+from streams.batch.letters import reused
 from streams.batch.times import implausible, is_plausible
 from streams.inventory.fulfilments import MAX_LINE_PARTS, MAX_ORDER_PARTS
-from topics.codec.decode import Batch
+from topics.codec.decode import Batch, text_of
 from topics.reasons import DeadLetter, Kind
 
 
 def _text(batch: Batch, event: np.void, column: str) -> str:
-    at, size = int(event[f"{column}_at"]), int(event[f"{column}_size"])
-    return batch.buffer[at : at + size].tobytes().decode()
+    return text_of(event, column, batch.buffer)
 
 
 def _wrong_time(event: np.void, clock_skew_ms: int) -> str:
@@ -41,6 +41,9 @@ def sentence(
         DeadLetter.UNKNOWN_LOCATION: f"location_id: expected a location of locations.v1, found {location!r}",
         DeadLetter.WRONG_POOL: f"location_id: expected a location of pool {pool!r}, found {location!r} of pool "
         f"{location_pools.get(location.encode(), b'').decode()!r}; the record's key must be the location's pool",
+        DeadLetter.EVENT_ID_REUSED: reused(
+            _text(batch, event, "event_id"), f"order {order!r}" if event["kind"] >= Kind.PLACED else f"location {location!r}"
+        ),
         DeadLetter.OUT_OF_RANGE: f"quantity: {event['quantity']} would bring on hand of the cell beyond ±1000000000 units",
         DeadLetter.ORDER_EXISTS: f"order_id: expected an order not placed before, found {order!r}, which was",
         DeadLetter.UNKNOWN_ORDER: f"order_id: expected an order that was placed, found {order!r}, which was not",

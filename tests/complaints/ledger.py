@@ -31,7 +31,7 @@ class Ledger:
         self.on_hand: dict[tuple[str, str], int] = defaultdict(int)
         self._moved: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)  # (its own time, units)
         self._counted: dict[tuple[str, str], int] = {}
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, str, str]] = set()  # topic, sender, event id
         self._open: dict[str, dict[str, dict]] = {}  # order → shipment id → shipment with what is left of it
         self._shipped: dict[tuple[str, str, str], list[dict]] = {}  # order, shipment, line → parts as they were
 
@@ -46,9 +46,11 @@ class Ledger:
 
     def fold(self, record: LogRecord, decisions: list[dict], refused: bool) -> None:
         event = None if refused or record.topic == "ticks.v1" else orjson.loads(record.value)
-        if event is not None and event["event_id"] not in self._seen:
-            self._seen.add(event["event_id"])
-            if record.topic in ("sales.v1", "stock.v1"):
+        of_stock = record.topic in ("sales.v1", "stock.v1")
+        key = event and (record.topic, event["location_id" if of_stock else "order_id"], event["event_id"])
+        if key and key not in self._seen:
+            self._seen.add(key)
+            if of_stock:
                 self._stock(event)
             elif record.topic == "fulfilments.v1":
                 self._answer(event)

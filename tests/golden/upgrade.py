@@ -120,10 +120,10 @@ def empty(group: str, told: dict[str, Any]) -> Any:
     return PIPELINES[group](0, 1, settings(**told["settings"]))
 
 
-def from_changelog(group: str, told: dict[str, Any]) -> Any:
+def from_changelog(group: str, told: dict[str, Any], batches: int) -> Any:
     """A pipeline restored from the records of the first batches."""
     pipeline = empty(group, told)
-    for batch in told["batches"][: told["kept"]]:
+    for batch in told["batches"][:batches]:
         pipeline.restore(batch["changelog"], batch["link"])
     pipeline.seal()
     return pipeline
@@ -148,25 +148,32 @@ def check(directory: Path) -> Iterator[str]:
     """Restore each group from changelog and from snapshot, and process the rest; gives what is not as it was."""
     for group in PIPELINES:
         told = read_group(directory, group)
+        kept, batches = told["kept"], told["batches"]
         with tempfile.TemporaryDirectory() as scratch:
             place = place_of(group)
             store = Store(unpack_snapshot(directory, group, Path(scratch)), place.identity, place.schema)
-            restored = {"changelog": from_changelog(group, told), "snapshot": from_store(group, told, store)}
+            restored = {"changelog": from_changelog(group, told, kept), "snapshot": from_store(group, told, store)}
             if restored["changelog"].digests() != restored["snapshot"].digests():
                 yield f"{group}: changelog and snapshot give different states"
+            # The snapshot goes on, at first with records of the old layout.
+            for number in range(kept, kept + 2):
+                _keep(store, number, batches[number]["changelog"], batches[number]["link"])
+            restored["longer snapshot"] = from_store(group, told, store)
+            if restored["longer snapshot"].digests() != from_changelog(group, told, kept + 2).digests():
+                yield f"{group}: the snapshot of batch {kept + 2} gives another state"
             for source, pipeline in restored.items():
                 for number, outcome in answer(pipeline, told):
-                    if _written(outcome, _bare)["outputs"] != told["batches"][number]["outputs"]:
+                    if _written(outcome, _bare)["outputs"] != batches[number]["outputs"]:
                         yield f"{group} from {source}: batch {number + 1} has other outputs"
-                    # The snapshot goes on, at first with records of the old layout.
-                    if source == "snapshot":
-                        record = told["batches"][number]["changelog"] if number < told["kept"] + 2 else outcome.changelog
-                        store.write([changelog.manifest_of(record)], {"batch": number + 1, "link": outcome.link.hex()})
-                        if number in (told["kept"], len(told["batches"]) - 1):
-                            again = from_store(group, told, store)
-                            if again.digests() != pipeline.digests():
-                                yield f"{group}: the snapshot of batch {number + 1} gives another state"
+                    if source == "longer snapshot":
+                        _keep(store, number, outcome.changelog, outcome.link)
+            if from_store(group, told, store).digests() != restored["longer snapshot"].digests():
+                yield f"{group}: the snapshot of the last batch gives another state"
             store.close()
+
+
+def _keep(store: Store, number: int, record: bytes, link: bytes) -> None:
+    store.write([changelog.manifest_of(record)], {"batch": number + 1, "link": link.hex()})
 
 
 def write(directory: Path) -> None:

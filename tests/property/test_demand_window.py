@@ -46,12 +46,14 @@ def recount(log, window_ms, buckets, dedupe_events, dedupe_ms):
         if isinstance(click, Refusal) or not 946_684_800_000 <= click.event_time <= record.timestamp + 300_000:
             refused.append(record.offset)
             continue
-        position, time = seen.get(click.event_id, (-(10**9), -(10**18)))
+        position, time, former = seen.get(click.event_id, (-(10**9), -(10**18), None))
         number = len(seen_order := seen.setdefault(None, []))
         if number - position <= dedupe_events or time >= now - dedupe_ms:
+            if former != click:
+                refused.append(record.offset)
             continue
         seen_order.append(click.event_id)
-        seen[click.event_id] = (number, now)
+        seen[click.event_id] = (number, now, click)
         if click.kind in KINDS and click.sku and click.pool_id:
             clicks.append((now // step_ms * step_ms, (click.pool_id, click.sku), click.kind))
             row = found.setdefault((click.pool_id, click.sku), dict.fromkeys(KINDS, 0))
@@ -104,7 +106,7 @@ def contents(state):
     assert not any(state.t.counters) and not rows["dirty"].any() and not steps["dirty"].any()
     named = sorted((*state.key(row), int(row["version"]), int(row["updated_at"])) for row in live.values())
     tail, now = int(clock["seen_tail"]), int(clock["now"])
-    seen = state.ring("seen")[1][["hash_low", "hash_high", "time"]].tolist()
+    seen = state.ring("seen")[1][["hash_low", "hash_high", "time", "content"]].tolist()
     inside = [
         entry
         for i, entry in enumerate(seen)
@@ -202,6 +204,8 @@ def test_many_skus_over_many_windows_are_counted_and_restored_as_a_recount_says(
         timestamp += rng.choice((0, 1, 3, 6, 4_000 if offset % 499 == 0 else 1))
         click = {"event_id": str(rng.randrange(9_000)), "event_time": START_MS, "visitor_id": "v", "channel": "web"}
         click |= {"kind": rng.choice(KINDS), "sku": f"SKU-{rng.randrange(3_000)}", "pool_id": rng.choice(("uk", "fr"))}
+        if log and rng.random() < 0.2:
+            click = orjson.loads(rng.choice(log[-4_000:]).value)
         log.append(LogRecord(offset, timestamp, orjson.dumps(click)))
     expected, _ = recount(log, 10_000, 5, 3_000, 0)
     results = []

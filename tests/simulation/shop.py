@@ -103,7 +103,8 @@ class Shop:
         time = now - self.rng.choice([0, 0, 0, 5, 900, 60_000])
         if self.rng.random() < self.trouble / 4:
             time = self.rng.choice([0, now // 1000, now * 1000, now + 300_000, now + 400_000])
-        return orjson.dumps({"event_id": f"e{self.made}", "event_time": time} | body)
+        number = self.made if self.rng.random() > self.trouble / 4 else self.rng.randrange(self.made)  # an id used before
+        return orjson.dumps({"event_id": f"e{number}", "event_time": time} | body)
 
     def _place(self, pool: str) -> str:
         return f"{pool}-{self.rng.randrange(self.places)}"

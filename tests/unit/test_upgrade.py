@@ -9,13 +9,16 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from state.schema import LAYOUT, NEARSHELF, NewerLayout
 from state.store import Store
-from tests.golden.upgrade import PIPELINES, check, empty, place_of, read_group, unpack_snapshot
+from tests.golden.upgrade import PIPELINES, check, empty, from_changelog, place_of, read_group, unpack_snapshot
+from tests.inventory_log import segments
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -69,6 +72,23 @@ def run_in(tree, *arguments):
 @pytest.mark.parametrize("version", sorted(path.name for path in FIXTURES.iterdir()))
 def test_what_an_older_version_wrote_is_restored_and_answers_as_it_did(version):
     assert list(check(FIXTURES / version)) == []
+
+
+@pytest.mark.parametrize("version", sorted(path.name for path in FIXTURES.iterdir()))
+@pytest.mark.parametrize("group", PIPELINES)
+def test_an_event_applied_by_an_older_version_and_sent_again_is_a_duplicate(version, group):
+    told = read_group(FIXTURES / version, group)
+    pipeline = from_changelog(group, told, told["kept"])
+    digests, sent = pipeline.digests(), told["records"][: told["kept"] * told["size"]]
+    tails = {key: int(state.row["seen_tail"][0]) for key, state in pipeline.pools.items()}
+    again = [replace(record, offset=record.offset + 10_000, timestamp=sent[-1].timestamp) for record in sent]
+    outcome = pipeline.process(pipeline.decode(segments(again)), [])
+    counts = Counter()
+    for (_, fate), number in outcome.counts.items():
+        counts[fate] += number
+    assert counts["duplicate"] > 100 and counts.keys() <= {"duplicate", "dead_letter", "clock"}
+    assert {key: int(state.row["seen_tail"][0]) for key, state in pipeline.pools.items()} == tails
+    assert pipeline.digests() == digests and outcome.outputs.keys() <= {"dead-letter.v1"}
 
 
 def test_what_this_version_writes_is_restored_by_one_with_other_columns(other):

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 
 from topics.catalogue import CLICKS, INVENTORY_TOPICS
+from topics.codec.content import note_click_contents, note_contents
 from topics.codec.fields import TEXTS, TIMES
+from topics.codec.grammar import PADDING
 from topics.codec.records import Joined, Record, Records, join
 from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, CLICK, EVENT, HAS_LINES, LINE, PICKUP, URGENT
@@ -53,6 +55,16 @@ class ClickBatch:
     buffer: np.ndarray
     details: dict[int, str]
 
+    def text(self, row: int, column: str) -> str:
+        """Read a text of a row."""
+        return text_of(self.clicks[row], column, self.buffer)
+
+
+def text_of(row: np.void, column: str, buffer: np.ndarray) -> str:
+    """Read a text of a row of EVENT or CLICK."""
+    at, size = int(row[f"{column}_at"]), int(row[f"{column}_size"])
+    return buffer[at : at + size].tobytes().decode()
+
 
 class _Tail:
     """Texts and lines of the records that the models read: what is appended to the scanner's."""
@@ -80,7 +92,7 @@ class _Tail:
         """The buffer with the texts behind it; read-only like the scanner's, or kernels would be compiled for both."""
         if not self.texts:
             return buffer
-        grown = np.concatenate([buffer, np.frombuffer(b"".join(self.texts), np.uint8)])
+        grown = np.concatenate([buffer, np.frombuffer(b"".join([*self.texts, bytes(PADDING)]), np.uint8)])
         grown.flags.writeable = False
         return grown
 
@@ -117,7 +129,9 @@ def decode(records: Joined, topics: np.ndarray | Sequence[int]) -> Batch:
     details = _judge_rows(events, INVENTORY_TOPICS, records, tail, _fill_event)
     if tail.lines:
         lines = np.concatenate([lines, np.array(tail.lines, LINE)])
-    return Batch(events, lines, tail.grown(records.buffer), details)
+    buffer = tail.grown(records.buffer)
+    note_contents(events, lines, buffer)
+    return Batch(events, lines, buffer, details)
 
 
 def decode_clicks(records: Joined) -> ClickBatch:
@@ -136,7 +150,9 @@ def decode_clicks(records: Joined) -> ClickBatch:
     scan_clicks(records.buffer, records.starts, records.ends, clicks, np.empty(0, LINE), *workspace())
     tail = _Tail(len(records.buffer), 0)
     details = _judge_rows(clicks, (CLICKS,), records, tail, _fill_click)
-    return ClickBatch(clicks, tail.grown(records.buffer), details)
+    buffer = tail.grown(records.buffer)
+    note_click_contents(clicks, buffer)
+    return ClickBatch(clicks, buffer, details)
 
 
 def records_of(
@@ -206,16 +222,16 @@ def _fill_request(event_out: dict, record: Any, tail: _Tail) -> None:
     if pickup:
         return
     _fill_text(event_out, "location", None, tail)
-    event_out["latitude"] = record.destination.latitude
-    event_out["longitude"] = record.destination.longitude
+    event_out["latitude"] = record.destination.latitude + 0.0  # never -0.0
+    event_out["longitude"] = record.destination.longitude + 0.0
 
 
 def _fill_click(click_out: dict, record: Any, tail: _Tail) -> None:
     """Write a click's fields into its CLICK row."""
     click_out["kind"] = Kind[record.kind.upper()]
     click_out["event_time"] = record.event_time
-    click_out["latitude"] = np.nan if record.latitude is None else record.latitude
-    click_out["longitude"] = np.nan if record.longitude is None else record.longitude
+    click_out["latitude"] = np.nan if record.latitude is None else record.latitude + 0.0  # never -0.0
+    click_out["longitude"] = np.nan if record.longitude is None else record.longitude + 0.0
     _fill_text(click_out, "event_id", record.event_id, tail)
     for column in ("visitor", "pool", "customer", "campaign"):
         _fill_text(click_out, column, getattr(record, f"{column}_id"), tail)
