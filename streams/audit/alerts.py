@@ -12,6 +12,7 @@ from config.settings import Settings
 from streams.audit.report import Fault
 from streams.kafka.clients import client_config
 from topics.catalogue import ALERTS
+from topics.keys import compound_key
 from topics.outputs import AuditAlert
 
 WARNINGS = ("transaction", "retention")
@@ -38,7 +39,7 @@ class Alerts:
         alert = alert_of(fault, int(time.time() * 1000))
         while True:
             try:
-                key = f"audit/{fault.topic}/{fault.partition}"
+                key = compound_key("audit", fault.topic, str(fault.partition))
                 self._producer.produce(ALERTS, alert.model_dump_json(), key, on_delivery=self._delivered)
                 self._producer.poll(0)
                 return

@@ -16,7 +16,7 @@ from streams.audit.batches import BatchReplay, Due
 from streams.audit.chain import Batch
 from streams.audit.log import Log, Record
 from streams.audit.memory import Limits, RefusedEvent, Seen, check_times
-from streams.audit.outputs import Tape, read
+from streams.audit.outputs import Tape, key_of, read
 from streams.audit.report import FaultSink, Report
 from streams.audit.rows import DemandRow, Names, demand_of
 from topics.catalogue import CLICKS, DEMAND, changelog_of, inputs_of
@@ -215,7 +215,7 @@ class _DemandRecords:
         value = read(Demand, DEMAND, "demand", record, self._fault)
         if value is None:
             return True
-        key = f"{value.pool_id}/{value.sku}/{self._partition}"
+        key = key_of(value.pool_id, value.sku, str(self._partition))
         if (record.key, value.partition) != (key.encode(), self._partition):
             found = f"key {record.key!r}, partition {value.partition}"
             self._fault("demand", DEMAND, record.offset, f"key {key}, partition {self._partition}", found)

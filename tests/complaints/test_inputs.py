@@ -179,3 +179,19 @@ def test_an_id_that_left_the_window_may_be_used_again():
         story.stock("receipt", "A", "s", 1, event_id=event_id)
     ending = story.run(10)
     assert ending.cell("A", "s") == (4, 0, 4) and not ending.letters
+
+
+# T13: a key that two cells share.
+
+
+@in_batches
+def test_two_cells_never_share_a_key(size):
+    """A separator inside an id makes two cells one for whoever reads the compacted topic.
+
+    https://github.com/xataio/pgstream/issues/1033, https://github.com/woocommerce/woocommerce/issues/7592
+    """
+    story = Story("WH", "WH/S1").stock("receipt", "WH", "S1/X", 5).stock("receipt", "WH/S1", "X", 9)
+    story.stock("receipt", "WH", "S1%2FX", 7).stock("receipt", "WH", "%" * 128, 1)
+    ending = story.run(size)
+    keys = [message["key"].decode() for outcome in ending.outcomes for message in outcome.outputs["inventory.v1"]]
+    assert keys == ["WH/S1%2FX", "WH%2FS1/X", "WH/S1%252FX", "WH/" + "%25" * 128]

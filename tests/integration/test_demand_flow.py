@@ -11,6 +11,7 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from topics.keys import compound_key
 from topics.outputs import DeadLetterRecord, Demand
 
 FLAGS = {"session_timeout_ms": 2_000, "heartbeat_ms": 300, "batch_rows": 50, "click_partitions": 3, "partitions": 2}
@@ -106,7 +107,7 @@ def counted(settings):
     shares = {}
     for message in read(settings, "demand.v1"):
         demand = Demand.model_validate_json(message.value())
-        assert message.key().decode() == f"{demand.pool_id}/{demand.sku}/{demand.partition}"
+        assert message.key().decode() == compound_key(demand.pool_id, demand.sku, str(demand.partition))
         assert message.partition() == demand.partition
         assert demand.version > (shares[message.key()].version if message.key() in shares else 0)
         shares[message.key()] = demand

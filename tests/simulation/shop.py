@@ -30,7 +30,7 @@ class Shop:
         self.rng = rng
         self.pools = POOLS[:pools]
         self.places = places
-        self.skus = [f"S{number}" for number in range(skus)]
+        self.skus = [f"S{('', '/', '%')[number % 3]}{number}" for number in range(skus)]
         self.tight = tight
         self.trouble = rng.choice([0.0, 0.05, 0.2])
         self.made = 0

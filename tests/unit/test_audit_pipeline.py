@@ -69,7 +69,7 @@ class Shop:
         self.orders: list[str] = []
         self.shipments: list[dict] = []
         self.places = {pool: [f"{pool}-{i}" for i in range(6)] for pool in pools}
-        self.skus = [f"S{i}" for i in range(5)]
+        self.skus = ["S0", "S1", "S/2", "S%3", "S%2F4"]
 
     def network(self):
         for pool, places in self.places.items():
