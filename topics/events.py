@@ -2,7 +2,8 @@
 
 Owner: the public contract. Values are UTF-8 JSON objects; unknown fields are ignored; types are strict ("5", 5.0 and
 true are not integers); `null` for an optional field means that it is absent. Quantities are units, money is minor units
-(cents), times are epoch milliseconds UTC, coordinates are degrees, distances kilometres.
+(cents), times are epoch milliseconds UTC, coordinates are degrees, distances kilometres. A field that only describes its event
+(`Described`) is left out if it is wrong.
 Invariants: nothing is renamed, removed or given another meaning; the fast decoder (codec/decode.py) never accepts what
 `judge` refuses, nor reads it otherwise.
 Not here: what goes out (outputs.py), the numbers behind the words (reasons.py), keys, partitions and retention (catalogue.py),
@@ -24,6 +25,9 @@ from pydantic import (
     StringConstraints,
     TypeAdapter,
     ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import ErrorDetails, PydanticCustomError
@@ -66,6 +70,16 @@ def _null_means(default: Any) -> BeforeValidator:
     return BeforeValidator(lambda found: default if found is None else found)
 
 
+def _left_out_if_wrong(found: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    """Read a field that only describes its event; if it is wrong it is left out, and noted in the context, a list."""
+    try:
+        return read(found)
+    except ValidationError:
+        if info.context is not None:
+            info.context.append(info.field_name)
+        return None
+
+
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID), AfterValidator(_printable)]
 Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
 Units = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
@@ -74,6 +88,9 @@ Change = Annotated[int, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY), AfterValidator
 Money = Annotated[int, Field(ge=-MAX_MONEY, le=MAX_MONEY)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+Described = WrapValidator(_left_out_if_wrong)
+"""Of an optional field that changes nothing but what is told of the event: a wrong one never costs the event."""
+Label = Annotated[Id | None, Described]
 
 
 class Record(BaseModel):
@@ -94,11 +111,11 @@ class Sale(Record):
     location_id: Id
     sku: Id
     quantity: Units
-    channel: Id | None = None
-    customer_id: Id | None = None
-    receipt_id: Id | None = None
-    unit_price: Money | None = None
-    currency: Id | None = None
+    channel: Label = None
+    customer_id: Label = None
+    receipt_id: Label = None
+    unit_price: Annotated[Money | None, Described] = None
+    currency: Label = None
 
 
 class StockEvent(Record):
@@ -115,8 +132,8 @@ class Receipt(StockEvent):
 
     kind: Literal["receipt"]
     quantity: Units
-    lot_id: Id | None = None
-    expires_at: Time | None = None
+    lot_id: Label = None
+    expires_at: Annotated[Time | None, Described] = None
 
 
 class Adjustment(StockEvent):
@@ -124,7 +141,7 @@ class Adjustment(StockEvent):
 
     kind: Literal["adjustment"]
     quantity: Change
-    reason: str | None = None
+    reason: Annotated[str | None, Described] = None
 
 
 class Count(StockEvent):
@@ -182,7 +199,7 @@ class OrderLine(Record):
     line_id: Id
     sku: Id
     quantity: Units
-    unit_price: Money | None = None
+    unit_price: Annotated[Money | None, Described] = None
 
 
 class Destination(Record):
@@ -210,10 +227,10 @@ class OrderRequest(OrderEvent):
     service_level: Annotated[Literal["standard", "urgent"], _null_means("standard")] = "standard"
     allow_split: Annotated[bool, _null_means(True)] = True
     allow_partial: Annotated[bool, _null_means(True)] = True
-    channel: Id | None = None
-    customer_id: Id | None = None
-    currency: Id | None = None
-    campaign_id: Id | None = None
+    channel: Label = None
+    customer_id: Label = None
+    currency: Label = None
+    campaign_id: Label = None
 
     @model_validator(mode="after")
     def _has_a_place(self) -> Self:
@@ -262,7 +279,7 @@ class Fulfilment(Record):
     shipment_id: Id
     location_id: Id
     lines: Annotated[list[FulfilmentLine], Field(max_length=MAX_LINES)] | None = None
-    reason: str | None = None
+    reason: Annotated[str | None, Described] = None
 
 
 class Tick(Record):
@@ -280,8 +297,8 @@ class Click(Record):
     visitor_id: Id
     channel: Id
     sku: Id | None = None
-    customer_id: Id | None = None
-    campaign_id: Id | None = None
+    customer_id: Label = None
+    campaign_id: Label = None
     pool_id: Id | None = None
     latitude: Latitude | None = None
     longitude: Longitude | None = None
@@ -363,7 +380,7 @@ class Refusal:
     detail: str
 
 
-def judge(topic: str, value: bytes | None) -> Any:
+def judge(topic: str, value: bytes | None, left_out: list[str] | None = None) -> Any:
     """Read one input record as the contract has it.
 
     Parameters
@@ -372,6 +389,8 @@ def judge(topic: str, value: bytes | None) -> Any:
         A key of `MODELS`.
     value : bytes or None
         The record's value.
+    left_out : list of str, optional
+        Told the fields that only describe a good record, were wrong, and are left out.
 
     Returns
     -------
@@ -384,13 +403,16 @@ def judge(topic: str, value: bytes | None) -> Any:
     Tick(pool_id='uk')
     >>> judge("ticks.v1", b'{"pool_id": 5}')
     Refusal(reason=<DeadLetter.WRONG_FIELD: 3>, detail='pool_id: expected a valid string, found 5')
+    >>> sale = b'{"event_id":"e","event_time":5,"kind":"sale","location_id":"A","sku":"s","quantity":1,"customer_id":""}'
+    >>> judge("sales.v1", sale, left_out := []).customer_id, left_out
+    (None, ['customer_id'])
     """
     if value is None:
         return Refusal(DeadLetter.NOT_JSON, "value: expected a JSON object, found none")
     if len(value) > MAX_VALUE_BYTES:
         return Refusal(DeadLetter.TOO_LARGE, f"value: expected at most {MAX_VALUE_BYTES} bytes, found {len(value)}")
     try:
-        return _ADAPTERS[topic].validate_json(value)
+        return _ADAPTERS[topic].validate_json(value, context=left_out)
     except ValidationError as error:
         return refusal(error, skip=topic in _BY_KIND)
 

@@ -131,6 +131,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             sequence=self.sequence,
             link=self.link,
             counts=_counts(events[: len(decoded)]),
+            left_out=decoded.batch.left_out,
             stages=clock.seconds,
             timestamps=events["timestamp"][: len(decoded)].copy(),
         )

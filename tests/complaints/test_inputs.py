@@ -4,6 +4,7 @@ Every story is told twice: one event a batch, and all in one.
 """
 
 import itertools
+from collections import Counter
 
 import orjson
 import pytest
@@ -195,3 +196,32 @@ def test_two_cells_never_share_a_key(size):
     ending = story.run(size)
     keys = [message["key"].decode() for outcome in ending.outcomes for message in outcome.outputs["inventory.v1"]]
     assert keys == ["WH/S1%2FX", "WH%2FS1/X", "WH/S1%252FX", "WH/" + "%25" * 128]
+
+
+# T14: what only describes.
+
+
+@in_batches
+def test_a_field_that_only_describes_costs_no_fact_and_is_told(size):
+    """A till sends an empty customer and a price with decimals, and the sale is not there.
+
+    https://github.com/woocommerce/woocommerce/issues/52198, https://github.com/openmsupply/open-msupply/issues/818
+    """
+    story = Story("A").stock("receipt", "A", "s", 9, lot_id=7, expires_at="soon")
+    story.stock("sale", "A", "s", 2, customer_id="", unit_price=12.99, channel=5, currency=[], receipt_id="r")
+    lines = [{"line_id": "1", "sku": "s", "quantity": 1, "unit_price": unit_price} for unit_price in (12.99, "12", 5)]
+    lines = [line | {"line_id": f"{i}"} for i, line in enumerate(lines)]
+    order = {"kind": "placed", "order_id": "o", "lines": lines, "destination": {"latitude": 50.0, "longitude": 0.0}}
+    ending = story.tell("orders.v1", **order, campaign_id=1, customer_id="c").run(size)
+    assert ending.cell("A", "s") == (7, 3, 4) and not ending.letters
+    left_out = Counter()
+    for outcome in ending.outcomes:
+        left_out.update(outcome.left_out)
+    assert left_out == {("stock.v1", name): 1 for name in ("lot_id", "expires_at")} | {
+        ("sales.v1", name): 1 for name in ("customer_id", "unit_price", "channel", "currency")
+    } | {("orders.v1", "unit_price"): 2, ("orders.v1", "campaign_id"): 1}  # fmt: skip
+
+
+def test_what_a_refused_event_only_describes_is_not_told():
+    ending = Story("A").stock("sale", "A", "s", 0, customer_id="").run(1)
+    assert ending.reasons() == ["out_of_range"] and not any(outcome.left_out for outcome in ending.outcomes)

@@ -6,6 +6,7 @@ filled it; a record that can't be read is a row of kind UNDECODED with a reason,
 Not here: the JSON scanner (scan.py), what a record must be (topics/events.py).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -39,12 +40,15 @@ class Batch:
         Where the texts are.
     details : dict of int to str
         For each UNDECODED row a sentence: where, expected, found.
+    left_out : Counter of (str, str)
+        (Topic, field) → how often a good event lacks it here, since it only describes the event and was wrong.
     """
 
     events: np.ndarray
     lines: np.ndarray
     buffer: np.ndarray
     details: dict[int, str]
+    left_out: Counter[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -54,6 +58,7 @@ class ClickBatch:
     clicks: np.ndarray
     buffer: np.ndarray
     details: dict[int, str]
+    left_out: Counter[tuple[str, str]]
 
     def text(self, row: int, column: str) -> str:
         """Read a text of a row."""
@@ -126,12 +131,12 @@ def decode(records: Joined, topics: np.ndarray | Sequence[int]) -> Batch:
     line_count = scan_events(records.buffer, records.starts, records.ends, events, lines, *workspace())
     lines = lines[:line_count]
     tail = _Tail(len(records.buffer), line_count)
-    details = _judge_rows(events, INVENTORY_TOPICS, records, tail, _fill_event)
+    details, left_out = _judge_rows(events, INVENTORY_TOPICS, records, tail, _fill_event)
     if tail.lines:
         lines = np.concatenate([lines, np.array(tail.lines, LINE)])
     buffer = tail.grown(records.buffer)
     note_contents(events, lines, buffer)
-    return Batch(events, lines, buffer, details)
+    return Batch(events, lines, buffer, details, left_out)
 
 
 def decode_clicks(records: Joined) -> ClickBatch:
@@ -149,10 +154,10 @@ def decode_clicks(records: Joined) -> ClickBatch:
     clicks["timestamp"] = records.rows["timestamp"]
     scan_clicks(records.buffer, records.starts, records.ends, clicks, np.empty(0, LINE), *workspace())
     tail = _Tail(len(records.buffer), 0)
-    details = _judge_rows(clicks, (CLICKS,), records, tail, _fill_click)
+    details, left_out = _judge_rows(clicks, (CLICKS,), records, tail, _fill_click)
     buffer = tail.grown(records.buffer)
     note_click_contents(clicks, buffer)
-    return ClickBatch(clicks, buffer, details)
+    return ClickBatch(clicks, buffer, details, left_out)
 
 
 def records_of(
@@ -164,20 +169,24 @@ def records_of(
     return join([Records.of(Record(offset, timestamp, None, value, []) for offset, timestamp, value in rows)])
 
 
-def _judge_rows(table_inout: np.ndarray, topics: Sequence[str], values: Joined, tail: _Tail, fill: Callable) -> dict[int, str]:
-    """Let the models decide on each record that the scanner left: fill its row, or note why not."""
-    details = {}
+def _judge_rows(
+    table_inout: np.ndarray, topics: Sequence[str], values: Joined, tail: _Tail, fill: Callable
+) -> tuple[dict[int, str], Counter[tuple[str, str]]]:
+    """Let the models decide on each record that the scanner left: fill its row, or note why not; and what they left out."""
+    details, left_out = {}, Counter[tuple[str, str]]()
     for number in np.flatnonzero(table_inout["kind"] == Kind.UNDECODED).tolist():
-        judged = judge(topics[table_inout["topic"][number]], values[number])
+        topic, wrong = topics[table_inout["topic"][number]], list[str]()
+        judged = judge(topic, values[number], wrong)
         if isinstance(judged, Refusal):
             table_inout["reason"][number] = judged.reason
             details[number] = judged.detail
             continue
+        left_out.update((topic, name) for name in wrong)
         # By way of a dict, since each assignment to a field of an array's row costs as much as five.
         row = dict(zip(table_inout.dtype.names or (), table_inout[number].item(), strict=True))
         fill(row, judged, tail)
         table_inout[number] = tuple(row.values())
-    return details
+    return details, left_out
 
 
 def _fill_text(row_out: dict, column: str, text: str | None, tail: _Tail) -> None:
