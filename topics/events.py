@@ -1,7 +1,7 @@
 """What comes in: a pydantic model for each input record, and the judge that takes or refuses it.
 
-Owner: the public contract. Values are UTF-8 JSON objects; unknown fields are ignored; types are strict ("5", 5.0 and
-true are not integers); `null` for an optional field means that it is absent. Quantities are units, money is minor units
+Owner: the public contract. Values are UTF-8 JSON objects; unknown fields are ignored; types are strict ("5", 5.5 and
+true are not integers, 5.0 is); `null` for an optional field means that it is absent. Quantities are units, money is minor units
 (cents), times are epoch milliseconds UTC, coordinates are degrees, distances kilometres. A field that only describes its event
 (`Described`) is left out if it is wrong.
 Invariants: nothing is renamed, removed or given another meaning; the fast decoder (codec/decode.py) never accepts what
@@ -49,6 +49,10 @@ def _printable(text: str) -> str:
     return text
 
 
+def _whole(found: Any) -> Any:
+    return int(found) if isinstance(found, float) and found.is_integer() else found
+
+
 def _not_zero(quantity: int) -> int:
     if quantity == 0:
         raise PydanticCustomError("zero", "Input should be other than 0")
@@ -81,11 +85,13 @@ def _left_out_if_wrong(found: Any, read: ValidatorFunctionWrapHandler, info: Val
 
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID), AfterValidator(_printable)]
-Time = Annotated[int, Field(ge=0, le=MAX_TIME)]
-Units = Annotated[int, Field(ge=1, le=MAX_QUANTITY)]
-UnitsOrNone = Annotated[int, Field(ge=0, le=MAX_QUANTITY)]
-Change = Annotated[int, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY), AfterValidator(_not_zero)]
-Money = Annotated[int, Field(ge=-MAX_MONEY, le=MAX_MONEY)]
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""An integer, which may be written `12.0` or `1.2e1`."""
+Time = Annotated[Whole, Field(ge=0, le=MAX_TIME)]
+Units = Annotated[Whole, Field(ge=1, le=MAX_QUANTITY)]
+UnitsOrNone = Annotated[Whole, Field(ge=0, le=MAX_QUANTITY)]
+Change = Annotated[Whole, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY), AfterValidator(_not_zero)]
+Money = Annotated[Whole, Field(ge=-MAX_MONEY, le=MAX_MONEY)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
 Described = WrapValidator(_left_out_if_wrong)

@@ -225,3 +225,18 @@ def test_a_field_that_only_describes_costs_no_fact_and_is_told(size):
 def test_what_a_refused_event_only_describes_is_not_told():
     ending = Story("A").stock("sale", "A", "s", 0, customer_id="").run(1)
     assert ending.reasons() == ["out_of_range"] and not any(outcome.left_out for outcome in ending.outcomes)
+
+
+# T15: a number with a point.
+
+
+@in_batches
+def test_a_whole_number_with_a_point_is_that_number_and_half_a_unit_is_none(size):
+    """A till's language has one kind of number, and writes 2.0.
+
+    https://github.com/woocommerce/woocommerce/issues/52198
+    """
+    story = Story("A").stock("receipt", "A", "s", 9.0).stock("sale", "A", "s", 2.0, event_id="1", time=0)
+    story.stock("sale", "A", "s", 2, event_id="1", time=0)  # the same event
+    ending = refuses(story.stock("sale", "A", "s", 12.5), size, "wrong_field")
+    assert ending.cell("A", "s") == (7, 0, 7) and ending.count("duplicate") == 1

@@ -104,6 +104,8 @@ class Shop:
         if self.rng.random() < self.trouble / 4:
             time = self.rng.choice([0, now // 1000, now * 1000, now + 300_000, now + 400_000])
         number = self.made if self.rng.random() > self.trouble / 4 else self.rng.randrange(self.made)  # an id used before
+        if "quantity" in body and self.rng.random() < 0.05 and isinstance(body["quantity"], int):
+            body = body | {"quantity": float(body["quantity"])}
         if self.rng.random() < self.trouble / 4:  # left out where it is known, nothing where it is not
             body = body | {self.rng.choice(["channel", "customer_id", "unit_price", "reason", "lot_id"]): 2.5}
         return orjson.dumps({"event_id": f"e{number}", "event_time": time} | body)

@@ -107,7 +107,9 @@ BAD = [
     ("sales.v1", SALE | {"quantity": 10**9 + 1}, DeadLetter.OUT_OF_RANGE, "quantity: expected less than or equal to"),
     ("sales.v1", SALE | {"quantity": 10**30}, DeadLetter.OUT_OF_RANGE, "quantity: expected less than or equal to"),
     ("sales.v1", SALE | {"quantity": "5"}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found '5'"),
-    ("sales.v1", SALE | {"quantity": 5.0}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found 5.0"),
+    ("sales.v1", SALE | {"quantity": 12.5}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found 12.5"),
+    ("sales.v1", SALE | {"quantity": 0.0}, DeadLetter.OUT_OF_RANGE, "quantity: expected greater than or equal to 1, found 0"),
+    ("sales.v1", SALE | {"quantity": 1e300}, DeadLetter.OUT_OF_RANGE, "quantity: expected less than or equal to 1000000000"),
     ("sales.v1", SALE | {"quantity": True}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found True"),
     ("sales.v1", SALE | {"event_time": -1}, DeadLetter.TIME_OUT_OF_RANGE, "event_time: expected"),
     ("sales.v1", SALE | {"event_time": 253_402_300_800_000}, DeadLetter.TIME_OUT_OF_RANGE, "event_time: expected"),
@@ -251,3 +253,12 @@ def test_every_kind_of_event_has_exactly_one_model():
         for word in get_args(model.model_fields["kind"].annotation)
     ]
     assert sorted(words) == sorted(kind.wire for kind in Kind if kind not in (Kind.UNDECODED, Kind.TICK, Kind.LOCATION))
+
+
+@pytest.mark.parametrize("text", ["12.0", "1.2e1", "120e-1", "12.000", "0.12E+2"])
+def test_a_number_that_is_whole_may_be_written_with_a_point_or_an_exponent(text):
+    value = json.dumps(SALE | {"quantity": "@", "unit_price": "@"}).replace('"@"', text).encode()
+    sale = judge("sales.v1", value)
+    assert (sale.quantity, sale.unit_price) == (12, 12) and type(sale.quantity) is int
+    time = judge("sales.v1", json.dumps(SALE).replace("1700000000000", "1.7e12").encode()).event_time
+    assert time == 1_700_000_000_000 and type(time) is int
