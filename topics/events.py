@@ -10,6 +10,7 @@ Not here: what goes out (outputs.py), the numbers behind the words (reasons.py),
 what events do (streams/).
 """
 
+import re
 import reprlib
 from dataclasses import dataclass
 from functools import reduce
@@ -43,9 +44,27 @@ MAX_LINES = 1000
 MAX_VALUE_BYTES = 4 << 20
 
 
+# What no id may contain: first and last code points. Listed, since what Python calls printable depends on its Unicode version;
+# a character that some later version assigns is printable here from the start.
+UNPRINTABLE = (
+    *((0x00, 0x1F), (0x7F, 0x9F)),  # controls
+    *((0xA0, 0xA0), (0x1680, 0x1680), (0x2000, 0x200A), (0x202F, 0x202F), (0x205F, 0x205F), (0x3000, 0x3000)),  # other spaces
+    (0x2028, 0x2029),  # separators of lines and paragraphs
+    *((0xAD, 0xAD), (0x600, 0x605), (0x61C, 0x61C), (0x6DD, 0x6DD), (0x70F, 0x70F), (0x890, 0x891), (0x8E2, 0x8E2)),  # format
+    *((0x180E, 0x180E), (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB)),
+    *((0x110BD, 0x110BD), (0x110CD, 0x110CD), (0x13430, 0x1343F), (0x1BCA0, 0x1BCA3), (0x1D173, 0x1D17A), (0xE0000, 0xE007F)),
+    (0xD800, 0xF8FF),  # surrogates, private use
+    (0xF0000, 0x10FFFF),  # private use
+    *((0xFDD0, 0xFDEF), *((plane + 0xFFFE, plane + 0xFFFF) for plane in range(0, 0xF0000, 0x10000))),  # no characters
+)
+_UNPRINTABLE = re.compile("[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in UNPRINTABLE) + "]")
+
+
 def _printable(text: str) -> str:
-    if not text.isprintable():
+    if _UNPRINTABLE.search(text):
         raise PydanticCustomError("not_printable", "Input should be printable text")
+    if not text.strip(" "):
+        raise PydanticCustomError("blank", "Input should be more than blanks")
     return text
 
 

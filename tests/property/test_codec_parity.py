@@ -50,7 +50,7 @@ def good(rng: random.Random, topic: str) -> dict:
 
 
 def ident(rng: random.Random) -> str:
-    return rng.choice(["A", "SKU-1", "a b", "x" * 128, "/{}[]:,'", f"id-{rng.randrange(10**9)}", "12345678", "1234567"])
+    return rng.choice(["A", "SKU-1", "a b", "x" * 128, "/{}[]:,'", "a ", f"id-{rng.randrange(10**9)}", "12345678", "1234567"])
 
 
 def time(rng: random.Random) -> int:
@@ -139,6 +139,7 @@ ODD_VALUES = [
     [{}], [1], ["a"], ["a", "a"], {"latitude": 1}, {"latitude": 91, "longitude": 0}, {"latitude": 1, "longitude": 2},
     {"latitude": None, "longitude": 2}, [{"line_id": "a", "sku": "s", "quantity": 1}],
     [{"line_id": "a", "sku": "s", "quantity": 1}] * 2, [{"line_id": "a", "quantity": 0}], {"a": [{"b": {}}, [], 1, "x", None]},
+    "   ", " a", "\u0378", "\u200d",
 ]  # fmt: skip
 
 

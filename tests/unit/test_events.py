@@ -1,6 +1,7 @@
 """What the contract takes, what it refuses, and what it says of a refusal."""
 
 import json
+import unicodedata
 from typing import get_args
 
 import pytest
@@ -11,6 +12,7 @@ from topics.events import (
     MAX_LINES,
     MAX_VALUE_BYTES,
     MODELS,
+    UNPRINTABLE,
     Count,
     LocationRecord,
     Placed,
@@ -262,3 +264,28 @@ def test_a_number_that_is_whole_may_be_written_with_a_point_or_an_exponent(text)
     assert (sale.quantity, sale.unit_price) == (12, 12) and type(sale.quantity) is int
     time = judge("sales.v1", json.dumps(SALE).replace("1700000000000", "1.7e12").encode()).event_time
     assert time == 1_700_000_000_000 and type(time) is int
+
+
+def test_an_id_has_no_control_format_or_private_character_nor_another_space():
+    refused = {chr(code) for first, last in UNPRINTABLE for code in range(first, last + 1)}
+    for code in range(0x110000):
+        character = chr(code)
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs") and character != " ":
+            assert character in refused, hex(code)
+        elif character in refused:  # not assigned, in this version of Unicode
+            assert unicodedata.category(character) == "Cn", hex(code)
+
+
+@pytest.mark.parametrize("edge", sorted({edge for pair in UNPRINTABLE for edge in pair} - set(range(0xD800, 0xE000))), ids=hex)
+def test_the_first_and_the_last_of_what_an_id_may_not_have_are_refused(edge):
+    assert judged("sales.v1", SALE | {"sku": f"a{chr(edge)}b"}).detail.startswith("sku: expected printable text, found")
+
+
+@pytest.mark.parametrize("text", ["a b", " a", "a ", "é", "😀", "\u0378", "\U0001fadd", "\ufffd", "A\u0301", "%", "NO"])
+def test_any_other_character_is_taken_be_it_assigned_or_not(text):
+    assert judged("sales.v1", SALE | {"sku": text}).sku == text
+
+
+@pytest.mark.parametrize("text", [" ", "   ", " " * 128])
+def test_an_id_of_blanks_only_is_refused(text):
+    assert judged("sales.v1", SALE | {"sku": text}).detail.startswith("sku: expected more than blanks, found ' ")
