@@ -111,7 +111,8 @@ def test_a_click_that_says_nothing_of_demand_is_applied_and_gives_none(more):
     outcome = partition.send(click(event_id="x", **more))
     assert outcome.counts == {("clicks.v1", "applied"): 1}
     assert outcome.outputs == {}
-    assert partition.send(click(event_id="x")).counts == {("clicks.v1", "duplicate"): 1}
+    assert partition.send(click(event_id="x", **more)).counts == {("clicks.v1", "duplicate"): 1}
+    assert partition.send(click(event_id="x")).counts == {("clicks.v1", "dead_letter"): 1}
 
 
 def test_texts_come_out_as_they_went_in():
@@ -177,9 +178,19 @@ def test_the_same_event_id_counts_once():
     partition = Partition()
     outcome = partition.send(click(0, event_id="x"), click(0, event_id="x"))
     assert outcome.counts == {("clicks.v1", "applied"): 1, ("clicks.v1", "duplicate"): 1}
-    again = partition.send(click(23 * HOUR_MS, event_id="x", kind="checkout"))
+    again = partition.send(click(23 * HOUR_MS, event_id="x", customer_id="c", campaign_id=5))
     assert again.counts == {("clicks.v1", "duplicate"): 1}
     assert counts(demands(again)["uk/A/0"]) == (0, 0, 0)
+
+
+def test_an_event_id_is_its_visitors_own_and_stands_for_one_click():
+    partition = Partition()
+    partition.send(click(event_id="x"))
+    assert partition.send(click(event_id="x", visitor_id="w")).counts == {("clicks.v1", "applied"): 1}
+    for change in ({"kind": "cart"}, {"sku": "B"}, {"pool_id": "fr"}, {"channel": "app"}, {"latitude": 1}, {"longitude": 1}):
+        (letter,) = partition.send(click(event_id="x", **change)).outputs["dead-letter.v1"]
+        letter = DeadLetterRecord.model_validate_json(letter["value"])
+        assert letter.reason == "event_id_reused" and "which visitor 'v' has used" in letter.detail
 
 
 def test_an_event_id_is_forgotten_when_it_is_neither_among_the_last_nor_young():
