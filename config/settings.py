@@ -191,6 +191,10 @@ class Settings(BaseSettings):
         description=("How long a batch that names an unknown location waits for locations.v1 to catch up, ms"),
     )
 
+    clock_skew_ms: int = Field(
+        300_000, ge=0, description="How far an event's own time may be ahead of its record's in the log, ms"
+    )
+
     # Tests
     fail_at: str = Field(
         "", description="Kill this worker at a named point, for tests: `after_flush:3` = the third time it is passed"

@@ -36,6 +36,7 @@ POOL_ROW = Table(
     ("movement_tail", "i8"),  # one past the newest
     ("seen_head", "i8", INTERNAL),
     ("seen_tail", "i8"),
+    ("seen_keyed", "i8"),  # entries remembered by their sender too; those before them, by layout 1, by their event id alone
     ("waiting_lines", "i8"),
     ("held_orders", "i8"),
     ("open_lines", "i8"),  # lines of all orders not closed: what one event can decide on at most
@@ -208,7 +209,8 @@ MOVEMENTS = Table(
 MOVEMENT = MOVEMENTS.dtype
 SEEN_IDS = Table(
     "seen",
-    *HASH,
+    *HASH,  # of topic, sender and event id
+    ("content", "u8"),  # what the event said
     ("time", "i8"),
 )
 SEEN = SEEN_IDS.dtype

@@ -47,6 +47,7 @@ class Limits:
     max_supplies: int = 2_000_000
     reroutes: int = 1
     """1: a shortfall's promises are routed again; 0: they stay."""
+    clock_skew_ms: int = 300_000
 
 
 class PoolState(TableSet):

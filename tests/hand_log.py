@@ -194,6 +194,7 @@ class Hand:
         table("cells", np.array(rows, CELL_DTYPE))
         manifest = {
             "version": 1,
+            "layout": 2,
             "batch": self.batches,
             "partition": 0,
             "topics": TOPICS,

@@ -71,8 +71,8 @@ class Topic:
     groups : tuple of str
         Which workers' groups read or write it: inventory, clicks; "audit" is written by the audit.
     key_fields : tuple of str
-        The fields of the value that make the key, joined by "/"; none: records have no key. The sender of an input knows its
-        `pool_id`, which is no field of the value.
+        The fields of the value that make the key, joined by `keys.compound_key`; none: records have no key. The sender of an
+        input knows its `pool_id`, which is no field of the value.
     models : tuple of type
         The values' models; empty where the value is not JSON.
     internal : bool

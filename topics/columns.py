@@ -25,6 +25,7 @@ EVENT = np.dtype(
         ("quantity", "i4"),  # units; adjustments are signed
         ("offset", "i8"),
         ("timestamp", "i8"),  # the record's own, epoch ms
+        ("content", "u8"),  # what the event says, hashed (codec/content.py)
         ("event_time", "i8"),  # epoch ms
         ("time", "i8"),  # counted_at | expected_at | expires_at, epoch ms; a count's default is filled in
         ("latitude", "f8"),  # destination, degrees
@@ -141,6 +142,7 @@ CLICK = np.dtype(
         ("topic", "u1"),  # index into the batch's list of topics
         ("offset", "i8"),
         ("timestamp", "i8"),  # the record's own, epoch ms
+        ("content", "u8"),  # what the event says, hashed (codec/content.py)
         ("event_time", "i8"),  # epoch ms
         ("latitude", "f8"),  # degrees, NaN = absent
         ("longitude", "f8"),

@@ -15,7 +15,7 @@ from topics.reasons import AlertKind, AlertStatus, DeadLetter, Lost, ShipmentKin
 
 
 class Inventory(Record):
-    """`inventory.v1`, key: `{location_id}/{sku}`. A cell after a change; a greater `version` is newer."""
+    """`inventory.v1`, key: `{location_id}/{sku}` (keys.py). A cell after a change; a greater `version` is newer."""
 
     pool_id: Id
     location_id: Id

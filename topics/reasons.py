@@ -153,6 +153,8 @@ class DeadLetter(Wire):
     TOO_MANY_CELLS = 23, "The pool keeps as many cells as it may."
     TOO_MANY_LINES = 24, "The pool keeps as many order lines as it may, or the order is cut into as many parts as it may be."
     TOO_MANY_SUPPLIES = 25, "The pool keeps as many expected supplies and open transfers as it may."
+    TIME_OUT_OF_RANGE = 26, "The event's time is before the year 2000, or ahead of the log."
+    EVENT_ID_REUSED = 27, "The sender has used the event id before, for an event that says something else."
     EXCEEDS_SHIPPED = 28, "More units of a line were shipped than the changed order has."
 
 
@@ -180,7 +182,7 @@ class Outcome(Wire):
     """What became of an input event; the label of the events metric."""
 
     APPLIED = 0, "The event changed the state."
-    DUPLICATE = 1, "An event of this id was applied before; nothing changed."
+    DUPLICATE = 1, "The same event was applied before; nothing changed."
     STALE = 2, "A later count of the cell has been applied: this count or movement changes nothing."
     DEAD_LETTER = 3, "The event was refused and stands in dead-letter.v1 with its reason."
     CLOCK = 4, "A tick moved the pool's clock."

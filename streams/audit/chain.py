@@ -76,6 +76,8 @@ class Batch:
     pools: dict[str, Tables]
     """Pool id → what the batch changed there."""
     blobs: memoryview
+    layout: int = 1
+    """Of the state that wrote it."""
 
 
 @dataclass(slots=True)
@@ -261,6 +263,7 @@ class Chain:
                 locations=[Change(*(each[field] for field in Change._fields)) for each in manifest["locations"]],
                 pools={each["pool_id"]: {table["name"]: table for table in each["tables"]} for each in manifest["pools"]},
                 blobs=blobs,
+                layout=int(manifest.get("layout", 1)),
             )
         except UNREADABLE as error:
             raise unreadable(offset, joined.number, error) from None

@@ -20,7 +20,7 @@ from streams.audit.decisions import follow, is_served, servable
 from streams.audit.discrepancies import alert_of
 from streams.audit.ledger import Pool
 from streams.audit.log import Log, Record
-from streams.audit.memory import Limits, RefusedEvent
+from streams.audit.memory import Limits, RefusedEvent, check_times
 from streams.audit.orders import Order
 from streams.audit.outputs import Alerts, Cells, Decisions, Place
 from streams.audit.report import Report
@@ -104,6 +104,8 @@ class InventoryReplay(BatchReplay):
             pool.stock.changed.clear()
         for change in batch.locations:
             self._location(change)
+        for pool in self.pools.values():
+            pool.seen.by_id = batch.layout < 2
         tapes = {topic: iter(taken) for topic, taken in records.items()}
         for topic in self._order(batch, records):
             self._event(topic, next(tapes[topic]))
@@ -206,11 +208,12 @@ class InventoryReplay(BatchReplay):
                 raise RefusedEvent(event.reason)
             if isinstance(event, Tick):
                 return Outcome.CLOCK
-            if pool.is_duplicate(event.event_id):
+            check_times(event, record.timestamp, self.limits)
+            if pool.seen.knows(topic, event, pool.now):
                 return Outcome.DUPLICATE
             pool.stock.moved.clear()
             outcome, order, status = self._effect(pool, event)
-            pool.remember(event.event_id)
+            pool.seen.remember(topic, event, pool.now)
             touched = [order] if order else []
             touched += [loser for loser in pool.cover() if loser is not order]
             for each in touched:

@@ -62,7 +62,7 @@ class Pool:
         """Cell → its promises that are open."""
         self._closed: deque[tuple[int, Order]] = deque()
         """(Closed at, order), oldest first."""
-        self._seen = Seen(limits)
+        self.seen = Seen(limits)
 
     # Time and identity
 
@@ -82,14 +82,6 @@ class Pool:
             expires_at, *_, order = heapq.heappop(self._holds)
             if order.held and order.expires_at == expires_at:
                 yield order
-
-    def is_duplicate(self, event_id: str) -> bool:
-        """Tell whether an event id was applied inside the dedupe window."""
-        return self._seen.knows(event_id, self.now)
-
-    def remember(self, event_id: str) -> None:
-        """Note an event id as applied."""
-        self._seen.remember(event_id, self.now)
 
     def _forget_orders(self) -> None:
         """Drop the orders that were closed so long ago that they count as unknown."""

@@ -297,8 +297,9 @@ class Cells:
 
     def _check(self, cell: CellName, value: Inventory, record: Record) -> None:
         """Check a value by itself."""
-        if record.key != f"{value.location_id}/{value.sku}".encode():
-            self._fault("inventory", INVENTORY, record.offset, f"key {value.location_id}/{value.sku}", record.key)
+        key = key_of(value.location_id, value.sku)
+        if record.key != key.encode():
+            self._fault("inventory", INVENTORY, record.offset, f"key {key}", record.key)
         if value.available != max(0, value.on_hand - value.reserved - value.safety_stock):
             expected = "available = max(0, on_hand - reserved - safety_stock)"
             self._fault("inventory", INVENTORY, record.offset, expected, value)
@@ -306,6 +307,14 @@ class Cells:
         if value.version <= before:
             self._fault("inventory", INVENTORY, record.offset, f"a version above {before}", value.version)
         self._versions[cell] = max(before, value.version)
+
+
+_ESCAPES = str.maketrans({"%": "%25", "/": "%2F"})
+
+
+def key_of(*parts: str) -> str:
+    """Join parts to a key from which each can be told again."""
+    return "/".join(part.translate(_ESCAPES) for part in parts)
 
 
 def _shown(cell: CellName, batch: int, row: CellRow) -> str:

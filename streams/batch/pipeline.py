@@ -62,6 +62,8 @@ class Outcome:
     """The batch's number in this partition, from 1, without gaps."""
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     """(Topic, outcome's wire name) → events."""
+    left_out: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(Topic, field) → good events in which it only describes them, was wrong, and is left out."""
     stages: dict[str, float] = field(default_factory=dict)
     """Stage → seconds."""
     link: bytes = b""

@@ -1,19 +1,20 @@
 """Applying a pool's events one after another, as the log has them.
 
-Each event is done with before the next begins. The clock moves to the record's timestamp, and due holds expire. An id seen
-before changes nothing. The event is applied or refused. The orders that wait for what it freed are served. So the same events
-cut into other batches give the same decisions.
+Each event is done with before the next begins. The clock moves to the record's timestamp, and due holds expire. An event whose
+own time is not plausible is refused. One that was seen before changes nothing; another one under its id is refused. The event
+is applied or refused. The orders that wait for what it freed are served. So the same events cut into other batches give the
+same decisions.
 Owner: the partition's pipeline. Invariant: an event is only begun if every table has room for all it may need.
 """
 
 import numpy as np
 
 from state.columns import EXPIRED
-from state.hashing import hash_text
 from state.orders import forget_holds, forget_orders, pop_due_hold
-from state.seen import forget_seen, remember, was_seen
+from state.seen import SEEN, UNSEEN, forget_seen, key_of, remember, was_seen
 from state.stock import find_location, forget_movements
-from state.tables import ALERT_COUNT, BLOCKS_TAIL, HOLD_COUNT, LONGEST_ORDER, MOST_PROMISED
+from state.tables import ALERT_COUNT, BLOCKS_TAIL, CLOCK_SKEW_MS, HOLD_COUNT, LONGEST_ORDER, MOST_PROMISED
+from streams.batch.times import is_plausible
 from streams.inventory.decide import N_DECISIONS, N_LINES
 from streams.inventory.fulfilments import apply_fact, reject, ring_up
 from streams.inventory.order_events import NO_ORDER, cancel_order, change_order, drop_order, place_order
@@ -21,7 +22,7 @@ from streams.inventory.shortfall import release_short
 from streams.inventory.stock_events import STALE, apply_stock
 from streams.inventory.waiting import serve
 from topics.compiled.kernels import kernel
-from topics.reasons import Kind, Outcome, Status
+from topics.reasons import DeadLetter, Kind, Outcome, Status
 
 # A text is at most 128 characters of 4 bytes, and its block at most twice that.
 _TEXT_BYTES = 1024
@@ -101,6 +102,23 @@ def _apply_one(t, event, event_row, lines, buffer, work, tag):
 
 
 @kernel
+def _key_of(event, buffer):
+    """Hash what no two events share: topic, sender and event id. A sender is a location, or the order that is spoken of."""
+    at, size = event.reference_at, event.reference_size
+    if event.kind < Kind.PLACED:
+        at, size = event.location_at, event.location_size
+    return key_of(event.topic, buffer, at, size, event.event_id_at, event.event_id_size)
+
+
+@kernel
+def _times_are_plausible(t, event):
+    skew = t.limits[CLOCK_SKEW_MS]
+    if event.kind == Kind.COUNT and not is_plausible(event.time, event.timestamp, skew):
+        return False
+    return is_plausible(event.event_time, event.timestamp, skew)
+
+
+@kernel
 def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
     """Apply events[rows[start:]] in order; writes their `outcome` and `reason`.
 
@@ -134,9 +152,17 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
         if event.kind == Kind.TICK:
             event.outcome = Outcome.CLOCK
             continue
-        low, high = hash_text(buffer, event.event_id_at, event.event_id_size)
-        if was_seen(t, low, high):
+        if not _times_are_plausible(t, event):
+            event.outcome = Outcome.DEAD_LETTER
+            event.reason = DeadLetter.TIME_OUT_OF_RANGE
+            continue
+        low, high = _key_of(event, buffer)
+        seen = was_seen(t, low, high, event.content, buffer, event.event_id_at, event.event_id_size)
+        if seen != UNSEEN:
             event.outcome = Outcome.DUPLICATE
+            if seen != SEEN:
+                event.outcome = Outcome.DEAD_LETTER
+                event.reason = DeadLetter.EVENT_ID_REUSED
             continue
         reason, order_row, status = _apply_one(t, event, event_row, lines, buffer, work, tag)
         if reason == 0:
@@ -147,7 +173,7 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
             event.outcome = Outcome.DEAD_LETTER
             event.reason = reason
             continue
-        remember(t, low, high)
+        remember(t, low, high, event.content)
         lost = release_short(t, work, event_row)
         serve(t, out, order_row, status, lost, event_row, work, False)
     return rows.size

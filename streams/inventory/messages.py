@@ -12,9 +12,10 @@ from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange
 from streams.inventory.decide import N_DECISIONS
 from streams.inventory.decoded import TOPICS, Decoded
-from streams.inventory.refusals import sentence, text_of
+from streams.inventory.refusals import sentence
 from streams.routing.policy import POLICIES
 from topics.catalogue import ALERTS
+from topics.codec.decode import text_of
 from topics.codec.encode import encode_allocations, encode_inventory
 from topics.codec.messages import Messages
 from topics.keys import compound_key
@@ -107,7 +108,7 @@ class InventoryOutputs(Outputs):
             "pool_id": pool,
             "location_id": location,
             "sku": sku,
-            "order_id": text_of(self._decoded.batch, event, "reference") if of_order else None,
+            "order_id": text_of(event, "reference", self._decoded.batch.buffer) if of_order else None,
             "found": int(alert["found"]),
             "expected": int(alert["expected"]),
             "since": int(alert["time"]),
@@ -120,16 +121,16 @@ class InventoryOutputs(Outputs):
         }
         return {"key": alert_id.encode(), "value": orjson.dumps(value)}
 
-    def add_dead_letters(self, location_pools: dict[bytes, bytes]) -> None:
+    def add_dead_letters(self, location_pools: dict[bytes, bytes], clock_skew_ms: int) -> None:
         """Encode the events that were refused, each whole, with a reason and a sentence."""
         rows = np.flatnonzero(self.events["outcome"] == Outcome.DEAD_LETTER).tolist()
-        self.add("dead-letter.v1", Messages.of([self._dead_letter(row, location_pools) for row in rows]), rows)
+        self.add("dead-letter.v1", Messages.of([self._dead_letter(row, location_pools, clock_skew_ms) for row in rows]), rows)
 
-    def _dead_letter(self, row: int, location_pools: dict[bytes, bytes]) -> dict[str, Any]:
+    def _dead_letter(self, row: int, location_pools: dict[bytes, bytes], clock_skew_ms: int) -> dict[str, Any]:
         event, count = self.events[row], len(self._decoded)
         record = self._decoded.inputs.records.record(row) if row < count else self._changes[row - count]
         detail = self._details.get(row)
         if detail is None:
-            event["reason"], detail = sentence(event, self._decoded.batch, record.key, location_pools)
+            event["reason"], detail = sentence(event, self._decoded.batch, record.key, location_pools, clock_skew_ms)
         topic, partition = TOPICS[event["topic"]], int(self._partitions[row])
         return letter(topic, partition, record, DeadLetter(int(event["reason"])), detail)

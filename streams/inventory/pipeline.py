@@ -50,6 +50,7 @@ class Settings(Protocol):
     max_order_lines: int
     max_supplies: int
     on_shortfall: str
+    clock_skew_ms: int
 
 
 class InventoryPipeline(GroupPipeline[PoolState]):
@@ -71,6 +72,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             max_lines=settings.max_order_lines,
             max_supplies=settings.max_supplies,
             reroutes=settings.on_shortfall == "reroute",
+            clock_skew_ms=settings.clock_skew_ms,
         )
         self.network = network.Network(partition, partitions, self.location_offsets)
         self._work = make_work(2 * _FEWEST_LINES, 256, 256)
@@ -126,7 +128,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             outputs.add_decisions(self.pools[key], self._out)
             outputs.add_state(self.pools[key])
             clock.stage("encode")
-        outputs.add_dead_letters(self.network.pools)
+        outputs.add_dead_letters(self.network.pools, self._limits.clock_skew_ms)
         clock.stage("encode")
         # 5: the changelog record
         record = b""
@@ -140,6 +142,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             sequence=self.sequence,
             link=self.link,
             counts=_counts(events[: len(decoded)]),
+            left_out=decoded.batch.left_out,
             stages=clock.seconds,
             timestamps=events["timestamp"][: len(decoded)].copy(),
         )

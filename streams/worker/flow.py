@@ -361,6 +361,8 @@ class PartitionFlow:
         metrics, name = self._shared.metrics, self.group.name
         for (topic, result), number in outcome.counts.items():
             metrics.events.labels(topic, result).inc(number)
+        for (topic, field), number in outcome.left_out.items():
+            metrics.left_out.labels(topic, field).inc(number)
         for stage, seconds in {**outcome.stages, **committed.stages}.items():
             metrics.stage.observe(seconds, name, stage)
         metrics.commit.observe(sum(committed.stages.values()), name)

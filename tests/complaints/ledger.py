@@ -78,7 +78,7 @@ class Ledger:
         self.on_hand: dict[tuple[str, str], int] = defaultdict(int)
         self._moved: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)  # (its own time, units)
         self._counted: dict[tuple[str, str], int] = {}
-        self._seen: set[str] = set()
+        self._seen: set[tuple[str, str, str]] = set()  # topic, sender, event id
         self._orders: dict[str, _Order] = {}
 
     @property
@@ -95,8 +95,10 @@ class Ledger:
         for decision in decisions:
             if decision["status"] == "expired":  # before the event itself
                 self._decided(decision)
-        if event is not None and event["event_id"] not in self._seen:
-            self._seen.add(event["event_id"])
+        of_stock = record.topic in ("sales.v1", "stock.v1")
+        key = event and (record.topic, event["location_id" if of_stock else "order_id"], event["event_id"])
+        if key and key not in self._seen:
+            self._seen.add(key)
             {"orders.v1": self._ask, "fulfilments.v1": self._answer}.get(record.topic, self._stock)(event)
         for decision in decisions:
             self._decided(decision)

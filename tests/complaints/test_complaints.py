@@ -15,6 +15,7 @@ from streams.inventory.pipeline import InventoryPipeline
 from tests.complaints.ledger import Ledger
 from tests.complaints.story import POOL, START_MS, STEP_MS, Story, change_places, go_on, in_batches, shipment, table
 from tests.inventory_log import Log, LogRecord, location, make_log, play, published, segments, settings
+from topics.keys import compound_key
 
 # T1: the last unit.
 
@@ -473,7 +474,7 @@ def test_a_batch_tells_each_cell_that_changed_once_with_its_last_value_and_a_gre
         for message in outcome.outputs.get("inventory.v1", []):
             cell = orjson.loads(message["value"])
             place = cell["location_id"], cell["sku"]
-            assert message["key"].decode() == "/".join(place)
+            assert message["key"].decode() == compound_key(*place)
             assert place not in told
             told[place] = {name: cell[name] for name in ("on_hand", "reserved", "safety_stock", "version")}
             assert cell["available"] == max(0, cell["on_hand"] - cell["reserved"] - cell["safety_stock"])

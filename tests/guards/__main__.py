@@ -189,8 +189,8 @@ GUARDS = {
     "dedupe": Guard(
         "an event id that was applied changes nothing",
         "state/seen.py",
-        "    return slot >= 0 and _in_window(t, t.seen[slot].time, _position(t, slot))\n",
-        "    return slot < -1 and _in_window(t, t.seen[slot].time, _position(t, slot))\n",
+        "    if slot >= 0 and _in_window(t, t.seen[slot].time, _position(t, slot)):\n",
+        "    if slot < -1 and _in_window(t, t.seen[slot].time, _position(t, slot)):\n",
         "tests/complaints",
     ),
     "stale count": Guard(

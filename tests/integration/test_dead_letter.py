@@ -154,7 +154,7 @@ def worker(make_settings, tmp_path: Path):
 def receipt(number, place, **changed):
     return {
         "event_id": f"e{number}",
-        "event_time": 1,
+        "event_time": 1_700_000_000_000,
         "location_id": place,
         "sku": "s",
         "quantity": 1,

@@ -25,7 +25,14 @@ def location(name, pool):
 
 
 def sale(number, place):
-    return {"event_id": f"e{number}", "event_time": 1, "location_id": place, "sku": "s", "quantity": 1, "kind": "sale"}
+    return {
+        "event_id": f"e{number}",
+        "event_time": 1_700_000_000_000,
+        "location_id": place,
+        "sku": "s",
+        "quantity": 1,
+        "kind": "sale",
+    }
 
 
 def records(settings, topic, count, *options):

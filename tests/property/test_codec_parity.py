@@ -6,6 +6,7 @@ columns must be equal, texts and lines by what they resolve to, floats to the bi
 
 import json
 import random
+from collections import Counter
 from unittest.mock import patch
 
 import numpy as np
@@ -49,7 +50,7 @@ def good(rng: random.Random, topic: str) -> dict:
 
 
 def ident(rng: random.Random) -> str:
-    return rng.choice(["A", "SKU-1", "a b", "x" * 128, "/{}[]:,'", f"id-{rng.randrange(10**9)}", "12345678", "1234567"])
+    return rng.choice(["A", "SKU-1", "a b", "x" * 128, "/{}[]:,'", "a ", f"id-{rng.randrange(10**9)}", "12345678", "1234567"])
 
 
 def time(rng: random.Random) -> int:
@@ -138,6 +139,7 @@ ODD_VALUES = [
     [{}], [1], ["a"], ["a", "a"], {"latitude": 1}, {"latitude": 91, "longitude": 0}, {"latitude": 1, "longitude": 2},
     {"latitude": None, "longitude": 2}, [{"line_id": "a", "sku": "s", "quantity": 1}],
     [{"line_id": "a", "sku": "s", "quantity": 1}] * 2, [{"line_id": "a", "quantity": 0}], {"a": [{"b": {}}, [], 1, "x", None]},
+    "   ", " a", "\u0378", "\u200d",
 ]  # fmt: skip
 
 
@@ -265,12 +267,16 @@ def exact(value):
 
 
 def decoded(values: list[bytes | None], topic: int, *, scanned: bool) -> list[dict]:
+    return rows(batch_of(values, topic, scanned=scanned))
+
+
+def batch_of(values: list[bytes | None], topic: int, *, scanned: bool):
     numbers = np.arange(len(values))
     scanners = (scan_events, scan_clicks) if scanned else (no_scan, no_scan)
     with patch.multiple(codec, scan_events=scanners[0], scan_clicks=scanners[1]):
         if topic == CLICKS:
-            return rows(codec.decode_clicks(codec.records_of(values, numbers, numbers + 7)))
-        return rows(codec.decode(codec.records_of(values, numbers, numbers + 7), np.full(len(values), topic, np.uint8)))
+            return codec.decode_clicks(codec.records_of(values, numbers, numbers + 7))
+        return codec.decode(codec.records_of(values, numbers, numbers + 7), np.full(len(values), topic, np.uint8))
 
 
 def no_scan(*arguments) -> int:
@@ -278,8 +284,9 @@ def no_scan(*arguments) -> int:
 
 
 def assert_parity(values: list[bytes | None], topic: int) -> None:
-    scanned, judged = decoded(values, topic, scanned=True), decoded(values, topic, scanned=False)
-    for value, one, other in zip(values, scanned, judged, strict=True):
+    scanned, judged = batch_of(values, topic, scanned=True), batch_of(values, topic, scanned=False)
+    assert scanned.left_out == judged.left_out
+    for value, one, other in zip(values, rows(scanned), rows(judged), strict=True):
         assert one == other, f"{TOPICS[topic]} {value!r}"
 
 
@@ -343,6 +350,32 @@ def test_an_odd_value_in_any_field_reads_alike(topic):
             json.dumps(value | {name: "@"}).replace('"@"', splice).encode("latin-1") for name in names for splice in splices
         ]
     assert_parity(values, topic)
+
+
+DESCRIBED = {
+    "sales.v1": ("channel", "customer_id", "receipt_id", "unit_price", "currency"),
+    "stock.v1": ("lot_id", "reason", "expires_at"),
+    "orders.v1": ("channel", "customer_id", "currency", "campaign_id"),
+    "fulfilments.v1": ("reason",),
+    "clicks.v1": ("customer_id", "campaign_id"),
+}
+
+
+@pytest.mark.parametrize("topic", [TOPICS.index(name) for name in DESCRIBED], ids=DESCRIBED)
+def test_a_field_that_only_describes_costs_nothing_when_it_is_wrong(topic):
+    rng, told = random.Random(f"described {topic}"), Counter()
+    for _ in range(60):
+        value = good(rng, TOPICS[topic])
+        fields = [name for name in DESCRIBED[TOPICS[topic]] if (name, value["kind"]) != ("expires_at", "held")]
+        plain = {name: found for name, found in value.items() if name not in fields}
+        odd = [plain | {name: wrong} for name in fields for wrong in ([], {"a": 1}, True, -1.5)]
+        values = [json.dumps(each).encode() for each in [plain, *odd]]
+        assert_parity(values, topic)
+        batch = batch_of(values, topic, scanned=True)
+        found = [{name: said for name, said in row.items() if name not in ("offset", "timestamp")} for row in rows(batch)]
+        assert found[0]["kind"] > 0 and all(row == found[0] for row in found)
+        told += batch.left_out
+    assert {name for _, name in told} == set(DESCRIBED[TOPICS[topic]])
 
 
 @every_topic

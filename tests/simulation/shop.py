@@ -31,7 +31,7 @@ class Shop:
         self.rng = rng
         self.pools = POOLS[:pools]
         self.places = places
-        self.skus = [f"S{number}" for number in range(skus)]
+        self.skus = [f"S{('', '/', '%')[number % 3]}{number}" for number in range(skus)]
         self.tight = tight
         self.trouble = rng.choice([0.0, 0.05, 0.2])
         self.made = 0
@@ -104,8 +104,15 @@ class Shop:
         return self.clicks[-1]
 
     def _value(self, now: int, body: dict[str, Any]) -> bytes:
-        late = self.rng.choice([0, 0, 0, 5, 900, 60_000])
-        return orjson.dumps({"event_id": f"e{self.made}", "event_time": now - late} | body)
+        time = now - self.rng.choice([0, 0, 0, 5, 900, 60_000])
+        if self.rng.random() < self.trouble / 4:
+            time = self.rng.choice([0, now // 1000, now * 1000, now + 300_000, now + 400_000])
+        number = self.made if self.rng.random() > self.trouble / 4 else self.rng.randrange(self.made)  # an id used before
+        if "quantity" in body and self.rng.random() < 0.05 and isinstance(body["quantity"], int):
+            body = body | {"quantity": float(body["quantity"])}
+        if self.rng.random() < self.trouble / 4:  # left out where it is known, nothing where it is not
+            body = body | {self.rng.choice(["channel", "customer_id", "unit_price", "reason", "lot_id"]): 2.5}
+        return orjson.dumps({"event_id": f"e{number}", "event_time": time} | body)
 
     def _place(self, pool: str) -> str:
         return f"{pool}-{self.rng.randrange(self.places)}"

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.hand_log import T0, TOPICS, Hand, clean, line, says, stock
+from tests.hand_log import LINCOLN, T0, TOPICS, Hand, clean, line, order, says, stock
 
 
 def test_a_clean_log_is_found_clean():
@@ -468,6 +468,41 @@ def test_outputs_ahead_of_the_changelog_are_no_fault_while_batches_are_committed
     hand._cell("DC", "A", 9)
     assert hand.audit(moving=True).clean
     assert {fault.kind for fault in hand.audit().faults} == {"decision", "dead_letter", "inventory"}
+
+
+def test_an_id_of_its_sender_used_for_another_event_must_be_a_dead_letter():
+    hand = clean()
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 2, event_time=hand.now), dead="event_id_reused")
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 3, customer_id="c"))
+    hand.event("stock.v1", stock("e14", "count", "LEEDS", "A", 3, counted_at=T0 + 20, reason="again"))
+    hand.event("orders.v1", order("e20", "H2", line("l1", "A", 1), mode="delivery", destination=LINCOLN))
+    hand.event("sales.v1", stock("e2", "sale", "LEEDS", "B", 1, event_time=hand.now))
+    hand.batch(LEEDS_B=(-1,))
+    assert not hand.audit().faults
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 2))
+    hand.batch()
+    assert [fault.expected for fault in hand.audit().faults] == ["a dead letter, reason event_id_reused"]
+
+
+def test_an_event_known_by_its_id_alone_as_before_layout_2_is_a_duplicate():
+    hand = clean()
+    for number in range(1, hand.batches + 1):
+        rewrite(hand, number, lambda manifest: manifest.pop("layout"))
+    hand.relink()
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 3))
+    hand.event("sales.v1", stock("e1", "sale", "LEEDS", "A", 1))
+    hand.batch()
+    assert not hand.audit().faults
+
+
+@pytest.mark.parametrize("dead", ["time_out_of_range", None])
+@pytest.mark.parametrize("times", [{"event_time": T0 // 1000}, {"event_time": T0 + 10**7}, {"counted_at": T0 + 10**7}])
+def test_an_event_whose_time_is_not_plausible_must_be_a_dead_letter(times, dead):
+    hand = clean()
+    hand.event("stock.v1", stock("e99", "count", "DC", "A", 1, **times), dead=dead)
+    hand.batch()
+    expected = [] if dead else ["a dead letter, reason time_out_of_range"]
+    assert [fault.expected for fault in hand.audit().faults] == expected
 
 
 def test_the_groups_offsets_must_be_those_of_the_changelog():

@@ -6,6 +6,7 @@ filled it; a record that can't be read is a row of kind UNDECODED with a reason,
 Not here: the JSON scanner (scan.py), what a record must be (topics/events.py).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from topics.catalogue import CLICKS, INVENTORY_TOPICS
+from topics.codec.content import note_click_contents, note_contents
 from topics.codec.fields import TEXTS, TIMES
+from topics.codec.grammar import PADDING
 from topics.codec.records import Joined, Record, Records, join
 from topics.codec.scan import scan_clicks, scan_events, workspace
 from topics.columns import (
@@ -62,12 +65,15 @@ class Batch:
         Where the texts are.
     details : dict of int to str
         For each UNDECODED row a sentence: where, expected, found.
+    left_out : Counter of (str, str)
+        (Topic, field) → how often a good event lacks it here, since it only describes the event and was wrong.
     """
 
     events: np.ndarray
     lines: np.ndarray
     buffer: np.ndarray
     details: dict[int, str]
+    left_out: Counter[tuple[str, str]]
 
 
 @dataclass(slots=True)
@@ -77,6 +83,17 @@ class ClickBatch:
     clicks: np.ndarray
     buffer: np.ndarray
     details: dict[int, str]
+    left_out: Counter[tuple[str, str]]
+
+    def text(self, row: int, column: str) -> str:
+        """Read a text of a row."""
+        return text_of(self.clicks[row], column, self.buffer)
+
+
+def text_of(row: np.void, column: str, buffer: np.ndarray) -> str:
+    """Read a text of a row of EVENT or CLICK."""
+    at, size = int(row[f"{column}_at"]), int(row[f"{column}_size"])
+    return buffer[at : at + size].tobytes().decode()
 
 
 class _Tail:
@@ -105,7 +122,7 @@ class _Tail:
         """The buffer with the texts behind it; read-only like the scanner's, or kernels would be compiled for both."""
         if not self.texts:
             return buffer
-        grown = np.concatenate([buffer, np.frombuffer(b"".join(self.texts), np.uint8)])
+        grown = np.concatenate([buffer, np.frombuffer(b"".join([*self.texts, bytes(PADDING)]), np.uint8)])
         grown.flags.writeable = False
         return grown
 
@@ -139,10 +156,12 @@ def decode(records: Joined, topics: np.ndarray | Sequence[int]) -> Batch:
     line_count = scan_events(records.buffer, records.starts, records.ends, events, lines, *workspace())
     lines = lines[:line_count]
     tail = _Tail(len(records.buffer), line_count)
-    details = _judge_rows(events, INVENTORY_TOPICS, records, tail, _fill_event)
+    details, left_out = _judge_rows(events, INVENTORY_TOPICS, records, tail, _fill_event)
     if tail.lines:
         lines = np.concatenate([lines, np.array(tail.lines, LINE)])
-    return Batch(events, lines, tail.grown(records.buffer), details)
+    buffer = tail.grown(records.buffer)
+    note_contents(events, lines, buffer)
+    return Batch(events, lines, buffer, details, left_out)
 
 
 def decode_clicks(records: Joined) -> ClickBatch:
@@ -160,8 +179,10 @@ def decode_clicks(records: Joined) -> ClickBatch:
     clicks["timestamp"] = records.rows["timestamp"]
     scan_clicks(records.buffer, records.starts, records.ends, clicks, np.empty(0, LINE), *workspace())
     tail = _Tail(len(records.buffer), 0)
-    details = _judge_rows(clicks, (CLICKS,), records, tail, _fill_click)
-    return ClickBatch(clicks, tail.grown(records.buffer), details)
+    details, left_out = _judge_rows(clicks, (CLICKS,), records, tail, _fill_click)
+    buffer = tail.grown(records.buffer)
+    note_click_contents(clicks, buffer)
+    return ClickBatch(clicks, buffer, details, left_out)
 
 
 def records_of(
@@ -173,20 +194,24 @@ def records_of(
     return join([Records.of(Record(offset, timestamp, None, value, []) for offset, timestamp, value in rows)])
 
 
-def _judge_rows(table_inout: np.ndarray, topics: Sequence[str], values: Joined, tail: _Tail, fill: Callable) -> dict[int, str]:
-    """Let the models decide on each record that the scanner left: fill its row, or note why not."""
-    details = {}
+def _judge_rows(
+    table_inout: np.ndarray, topics: Sequence[str], values: Joined, tail: _Tail, fill: Callable
+) -> tuple[dict[int, str], Counter[tuple[str, str]]]:
+    """Let the models decide on each record that the scanner left: fill its row, or note why not; and what they left out."""
+    details, left_out = {}, Counter[tuple[str, str]]()
     for number in np.flatnonzero(table_inout["kind"] == Kind.UNDECODED).tolist():
-        judged = judge(topics[table_inout["topic"][number]], values[number])
+        topic, wrong = topics[table_inout["topic"][number]], list[str]()
+        judged = judge(topic, values[number], wrong)
         if isinstance(judged, Refusal):
             table_inout["reason"][number] = judged.reason
             details[number] = judged.detail
             continue
+        left_out.update((topic, name) for name in wrong)
         # By way of a dict, since each assignment to a field of an array's row costs as much as five.
         row = dict(zip(table_inout.dtype.names or (), table_inout[number].item(), strict=True))
         fill(row, judged, tail)
         table_inout[number] = tuple(row.values())
-    return details
+    return details, left_out
 
 
 def _fill_text(row_out: dict, column: str, text: str | None, tail: _Tail) -> None:
@@ -240,16 +265,16 @@ def _fill_request(event_out: dict, record: Any, tail: _Tail) -> None:
         return
     else:
         _fill_text(event_out, "location", None, tail)
-    event_out["latitude"] = record.destination.latitude
-    event_out["longitude"] = record.destination.longitude
+    event_out["latitude"] = record.destination.latitude + 0.0  # never -0.0
+    event_out["longitude"] = record.destination.longitude + 0.0
 
 
 def _fill_click(click_out: dict, record: Any, tail: _Tail) -> None:
     """Write a click's fields into its CLICK row."""
     click_out["kind"] = Kind[record.kind.upper()]
     click_out["event_time"] = record.event_time
-    click_out["latitude"] = np.nan if record.latitude is None else record.latitude
-    click_out["longitude"] = np.nan if record.longitude is None else record.longitude
+    click_out["latitude"] = np.nan if record.latitude is None else record.latitude + 0.0  # never -0.0
+    click_out["longitude"] = np.nan if record.longitude is None else record.longitude + 0.0
     _fill_text(click_out, "event_id", record.event_id, tail)
     for column in ("visitor", "pool", "customer", "campaign"):
         _fill_text(click_out, column, getattr(record, f"{column}_id"), tail)

@@ -72,7 +72,7 @@ _PLACED, _HELD, _CANCELLED, _CHANGED = Kind.PLACED.value, Kind.HELD.value, Kind.
 _COUNT, _ADJUSTMENT, _TICK = Kind.COUNT.value, Kind.ADJUSTMENT.value, Kind.TICK.value
 
 _WHAT = np.int64(f.mask(("line_id", "sku")))  # a line names one of them at least
-
+_BLANK = 32  # which may be an id's only characters
 _HASH = np.uint64(0x9E3779B97F4A7C15)
 _U0, _U29 = np.uint64(0), np.uint64(29)
 
@@ -111,7 +111,7 @@ def _text(buffer, at, field, fields_out):
         return DOUBT
     size = end - at - 1
     if field < _ID_END:
-        if size == 0 or size > MAX_ID:
+        if size == 0 or size > MAX_ID or byte_at(buffer, at + 1) == _BLANK:
             return DOUBT
         fields_out[field, 0] = at + 1
         fields_out[field, 1] = size
