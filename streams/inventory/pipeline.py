@@ -5,7 +5,7 @@ Owner of the partition's pools, one PoolState each. A batch that raises leaves t
 Not here: Kafka and its transactions (worker/flow.py), what an event does (apply.py), which location wins (routing/).
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Settings(Protocol):
     max_cells: int
     max_order_lines: int
     max_supplies: int
-    on_shortfall: str
+    on_shortfall: Literal["reroute", "keep"]
     clock_skew_ms: int
 
 
