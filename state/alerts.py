@@ -5,13 +5,13 @@ are applied. Not here: when something is a discrepancy (stock.py, streams/invent
 """
 
 from state.tables import ALERT_COUNT, CELLS, mark
-from topics.compiled.kernels import kernel
+from topics.compiled.kernels import inner_kernel
 from topics.reasons import AlertKind, AlertStatus
 
 SHORTFALL_BIT = 1 << AlertKind.SHORTFALL.value
 
 
-@kernel
+@inner_kernel
 def tell(t, kind, status, event_row, location, sku, found, expected):
     """Note an alert to be published; `found` and `expected` are units."""
     alert = t.alerts[t.counters[ALERT_COUNT]]
@@ -26,7 +26,7 @@ def tell(t, kind, status, event_row, location, sku, found, expected):
     alert.expected = expected
 
 
-@kernel
+@inner_kernel
 def raise_alert(t, row, kind, event_row, found, expected):
     """Raise an alert at a cell; it stands until it is cleared."""
     cell = t.cells[row]
@@ -35,7 +35,7 @@ def raise_alert(t, row, kind, event_row, found, expected):
     tell(t, kind, AlertStatus.RAISED.value, event_row, cell.location, cell.sku, found, expected)
 
 
-@kernel
+@inner_kernel
 def clear_alert(t, row, kind, event_row, found, expected):
     """Clear an alert that stands at a cell."""
     cell = t.cells[row]
@@ -44,7 +44,7 @@ def clear_alert(t, row, kind, event_row, found, expected):
     tell(t, kind, AlertStatus.CLEARED.value, event_row, cell.location, cell.sku, found, expected)
 
 
-@kernel
+@inner_kernel
 def clear_counted(t, row, event_row):
     """Clear all that a count settles: everything at the cell but a shortfall."""
     cell = t.cells[row]

@@ -13,7 +13,7 @@ from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
 from topics import columns as c
 from topics.compiled.bundle import Bundle
-from topics.compiled.kernels import allocating_kernel, kernel
+from topics.compiled.kernels import allocating_kernel, inner_kernel
 from topics.reasons import Status
 
 N_DECISIONS, N_SHIPMENTS, N_LINES, N_LOSERS = range(4)
@@ -92,7 +92,7 @@ def _refusals(t, order_row, work, n):
     return which, where
 
 
-@kernel
+@inner_kernel
 def _route(t, order_row, n, work):
     order = t.orders[order_row]
     if order.refusal >= 0:
@@ -114,7 +114,7 @@ def _route(t, order_row, n, work):
     )
 
 
-@kernel
+@inner_kernel
 def try_order(t, order_row, event_row, work):
     """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
 
@@ -151,7 +151,7 @@ def try_order(t, order_row, event_row, work):
     return promised
 
 
-@kernel
+@inner_kernel
 def status_of(t, order_row):
     """Give the reasons.Status of what an order has now."""
     order = t.orders[order_row]
@@ -172,7 +172,7 @@ def status_of(t, order_row):
     return Status.PARTIAL if met > 0 else Status.BACKORDERED
 
 
-@kernel
+@inner_kernel
 def is_open(t, order_row):
     """Whether a line of the order still waits or is promised."""
     row = t.orders[order_row].first_line
@@ -183,7 +183,7 @@ def is_open(t, order_row):
     return False
 
 
-@kernel
+@inner_kernel
 def _write_shipments(t, out, order_row, work):
     """Write the order's open shipments, each with its lines; returns how many."""
     first = out.counts[N_SHIPMENTS]
@@ -228,7 +228,7 @@ def _write_shipments(t, out, order_row, work):
     return count
 
 
-@kernel
+@inner_kernel
 def _write_line(t, written, order_row, line, quantity, reason):
     written.line_id_at = t.orders[order_row].id_at + line.id_at
     written.line_id_size = line.id_size
@@ -237,7 +237,7 @@ def _write_line(t, written, order_row, line, quantity, reason):
     written.reason = reason
 
 
-@kernel
+@inner_kernel
 def _write_unallocated(t, out, order_row, state):
     """Write the lines in `state`, with their reasons; returns how many."""
     count = 0
@@ -252,7 +252,7 @@ def _write_unallocated(t, out, order_row, state):
     return count
 
 
-@kernel
+@inner_kernel
 def write_decision(t, out, order_row, status, event_row, work, routed):
     """Write a decision with the pool's next sequence number; `routed`: the scratch explains it."""
     pool = t.pool[0]

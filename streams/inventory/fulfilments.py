@@ -32,13 +32,13 @@ from state.tables import LINES, MAX_CELLS, MAX_SKUS, mark
 from streams.inventory.decide import is_open
 from streams.inventory.order_events import NO_ORDER, is_named
 from topics import columns as c
-from topics.compiled.kernels import kernel
+from topics.compiled.kernels import inner_kernel
 from topics.reasons import AlertKind, DeadLetter, Kind, ShipmentKind
 
 _DASH, _ZERO = 45, 48  # ASCII
 
 
-@kernel
+@inner_kernel
 def shipment_of(buffer, at, size, tag):
     """Read a shipment id, `{tag}-{sequence}-{number}`; (0, 0) if it is not one of this pool's."""
     if size < tag.size + 4 or size > 48 or not same_text(buffer, at, tag.size, tag, 0, tag.size):
@@ -66,20 +66,20 @@ def shipment_of(buffer, at, size, tag):
     return sequence, number
 
 
-@kernel
+@inner_kernel
 def _is_of(line, sequence, number):
     """Whether a line belongs to a shipment."""
     return sequence > 0 and line.shipment_sequence == sequence and line.shipment_number == number
 
 
-@kernel
+@inner_kernel
 def _arrives(t, line, location, kind):
     """Whether an event is about what a transfer brought to the pickup location."""
     at_counter = kind == Kind.COLLECTED or kind == Kind.SALE
     return at_counter and line.shipment_kind == ShipmentKind.TRANSFER and location == t.orders[line.order].pickup_location
 
 
-@kernel
+@inner_kernel
 def _find_lines(t, order_row, asked, buffer, sequence, number, rows_out):
     """List an order's lines that a line of an event names: (their count without those carried, whether it names any)."""
     named = asked.line_id_size > 0
@@ -114,7 +114,7 @@ def _find_lines(t, order_row, asked, buffer, sequence, number, rows_out):
     return count, known
 
 
-@kernel
+@inner_kernel
 def _list_shipment(t, order_row, sequence, number, rows_out):
     """List the lines of an order's shipment."""
     count = 0
@@ -127,7 +127,7 @@ def _list_shipment(t, order_row, sequence, number, rows_out):
     return count
 
 
-@kernel
+@inner_kernel
 def _units_left(t, row, location, kind):
     """Units of a shipment's line that an event without lines is about, but for those given back."""
     line = t.lines[row]
@@ -145,7 +145,7 @@ def _units_left(t, row, location, kind):
     return units
 
 
-@kernel
+@inner_kernel
 def _put_units(t, order_row, location, kind, sequence, number, work):
     """Put the lines and units that an event without lines is about into work: (their count, a reason or 0)."""
     n = 0
@@ -168,7 +168,7 @@ def _put_units(t, order_row, location, kind, sequence, number, work):
     return n, 0
 
 
-@kernel
+@inner_kernel
 def _check_room(t, sku, location, units, new_inout):
     """Why a cell can't take signed units, or be made: a reason or 0; `new_inout` (int64[1]) counts the cells to be made."""
     row = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
@@ -182,7 +182,7 @@ def _check_room(t, sku, location, units, new_inout):
     return 0 if within_bounds(on_hand + units) else DeadLetter.OUT_OF_RANGE
 
 
-@kernel
+@inner_kernel
 def _check_lines(t, order_row, location, event, lines, buffer, sequence, number, sign, work):
     """Check that each line of a fact says what moved, and that there is room for it: a reason or 0."""
     work.new[0] = 0
@@ -211,7 +211,7 @@ def _check_lines(t, order_row, location, event, lines, buffer, sequence, number,
     return 0
 
 
-@kernel
+@inner_kernel
 def _depart(t, row, units, location, event_time, event_row):
     """Units of a promise leave a location, be it the one they were promised at or another."""
     line = t.lines[row]
@@ -227,7 +227,7 @@ def _depart(t, row, units, location, event_time, event_row):
     settle_line(t, row)
 
 
-@kernel
+@inner_kernel
 def _want_less(t, order_row, root, units, sequence, number, event_row):
     """Take units of a line that left unexpectedly off what its order still wants; whether there was anything to take."""
     taken = False
@@ -258,7 +258,7 @@ def _want_less(t, order_row, root, units, sequence, number, event_row):
     return taken
 
 
-@kernel
+@inner_kernel
 def _send(t, order_row, n, units, location, event, event_row, sequence, number, work):
     """Units left a location; they are looked for among work.rows[:n], the order's lines that they may be of.
 
@@ -379,7 +379,7 @@ def _send(t, order_row, n, units, location, event, event_row, sequence, number, 
     return np.int64(0), changed
 
 
-@kernel
+@inner_kernel
 def _take_back(t, n, units, location, event, event_row, sequence, number, work):
     """Units came back to a location; they are looked for among work.rows[:n]."""
     sku = t.lines[work.rows[0]].sku
@@ -398,7 +398,7 @@ def _take_back(t, n, units, location, event, event_row, sequence, number, work):
         raise_alert(t, cell, AlertKind.OVER_RETURNED.value, event_row, units, 0)
 
 
-@kernel
+@inner_kernel
 def _move_unknown(t, asked, buffer, location, event, event_row):
     """Goods that nobody knows left a location, or came back to one."""
     cell = cell_row(t, sku_row(t, buffer, asked.sku_at, asked.sku_size), location)
@@ -411,7 +411,7 @@ def _move_unknown(t, asked, buffer, location, event, event_row):
         raise_alert(t, cell, AlertKind.SHIPPED_UNKNOWN.value, event_row, units, 0)
 
 
-@kernel
+@inner_kernel
 def _concluded(t, order_row, changed):
     """Close an order that has nothing open any more; what the handler of a fact returns."""
     if t.orders[order_row].state == OPEN and not is_open(t, order_row):
@@ -419,7 +419,7 @@ def _concluded(t, order_row, changed):
     return 0, order_row if changed else NO_ORDER, 0
 
 
-@kernel
+@inner_kernel
 def apply_fact(t, event, event_row, lines, buffer, work, tag):
     """Apply `shipped`, `collected` or `returned`."""
     location = find_location(t, buffer, event.location_at, event.location_size)
@@ -473,7 +473,7 @@ def apply_fact(t, event, event_row, lines, buffer, work, tag):
     return _concluded(t, order_row, changed) if order_row >= 0 else (0, NO_ORDER, 0)
 
 
-@kernel
+@inner_kernel
 def ring_up(t, event, event_row, buffer, work):
     """Apply a sale of a pickup order's goods: (whether it is one, reason, order, status); what is beyond the order is sold."""
     order_row = find_order(t, buffer, event.reference_at, event.reference_size)
@@ -514,7 +514,7 @@ def ring_up(t, event, event_row, buffer, work):
     return True, reason, order_row, status
 
 
-@kernel
+@inner_kernel
 def reject(t, event, event_row, lines, buffer, work, tag):
     """Apply `rejected`: give promises back to a location that can't keep them; the units are open again."""
     order_row = find_order(t, buffer, event.reference_at, event.reference_size)

@@ -32,14 +32,14 @@ from state.text import copy_text, touch_text
 from streams.inventory.decide import is_open, status_of
 from streams.routing.distance import metres, squared_chord
 from topics import columns as c
-from topics.compiled.kernels import kernel
+from topics.compiled.kernels import inner_kernel
 from topics.reasons import DeadLetter, Kind, Status, Unallocated
 
 NO_ORDER = np.int32(-1)
 _GIVEN_ALL = np.int64(c.GIVEN_MODE | c.GIVEN_DESTINATION | c.GIVEN_PICKUP | c.GIVEN_LEVEL | c.GIVEN_SPLIT | c.GIVEN_PARTIAL)
 
 
-@kernel
+@inner_kernel
 def place_order(t, event, event_row, lines, buffer, work):
     """Apply `placed` or `held`: make the order, which is then to be routed, confirm its hold, or change it."""
     held = event.kind == Kind.HELD
@@ -99,7 +99,7 @@ def place_order(t, event, event_row, lines, buffer, work):
     return _after_change(t, row, False)
 
 
-@kernel
+@inner_kernel
 def _hold_until(t, order_row, time):
     """Let a hold expire at a time (epoch ms)."""
     order = t.orders[order_row]
@@ -109,7 +109,7 @@ def _hold_until(t, order_row, time):
         push_hold(t, order_row)
 
 
-@kernel
+@inner_kernel
 def _after_change(t, order_row, decided):
     """Close an order that has nothing open any more; what the handler returns. `decided`: it is not routed."""
     order = t.orders[order_row]
@@ -119,7 +119,7 @@ def _after_change(t, order_row, decided):
     return 0, order_row, status
 
 
-@kernel
+@inner_kernel
 def _has_shipped(t, order_row):
     """Whether units of an order were shipped."""
     row = t.orders[order_row].first_line
@@ -130,7 +130,7 @@ def _has_shipped(t, order_row):
     return False
 
 
-@kernel
+@inner_kernel
 def _same_order(t, order_row, event, lines, buffer, flags, pickup, x, y, z):
     """Whether a `placed` asks for just what the hold asked for, all of which is still open."""
     order = t.orders[order_row]
@@ -159,7 +159,7 @@ def _same_order(t, order_row, event, lines, buffer, flags, pickup, x, y, z):
     return row < 0
 
 
-@kernel
+@inner_kernel
 def drop_order(t, order_row, state, event_row):
     """Give back all that an order still holds or waits for, and close it."""
     row = t.orders[order_row].first_line
@@ -169,14 +169,14 @@ def drop_order(t, order_row, state, event_row):
     close_order(t, order_row, state)
 
 
-@kernel
+@inner_kernel
 def _destination(event):
     phi = math.radians(event.latitude)
     theta = math.radians(event.longitude)
     return math.cos(phi) * math.cos(theta), math.cos(phi) * math.sin(theta), math.sin(phi)
 
 
-@kernel
+@inner_kernel
 def _write_lines(t, order_row, event, lines, buffer):
     """Make the order's lines, and keep their ids behind the order's own."""
     order = t.orders[order_row]
@@ -194,7 +194,7 @@ def _write_lines(t, order_row, event, lines, buffer):
     touch_text(t.page_dirty, t.journal, t.counters, order.id_at, order.text_size)
 
 
-@kernel
+@inner_kernel
 def _refuse_pickup(t, order_row, reason):
     """Close an order that can never be met: its pickup location is none."""
     row = t.orders[order_row].first_line
@@ -206,7 +206,7 @@ def _refuse_pickup(t, order_row, reason):
     close_order(t, order_row, EXPIRED)
 
 
-@kernel
+@inner_kernel
 def _lacks_order_room(t, event, lines, buffer):
     """Why the pool has no room for an order's lines or their SKUs; 0 = it has."""
     pool = t.pool[0]
@@ -222,7 +222,7 @@ def _lacks_order_room(t, event, lines, buffer):
     return 0
 
 
-@kernel
+@inner_kernel
 def is_named(t, order_row, row, asked, buffer):
     """Whether an order's line row has the line id that a line of an event names."""
     line = t.lines[row]
@@ -230,7 +230,7 @@ def is_named(t, order_row, row, asked, buffer):
     return same_text(t.heap, at, line.id_size, buffer, asked.line_id_at, asked.line_id_size)
 
 
-@kernel
+@inner_kernel
 def cancel_order(t, event, event_row, lines, buffer, work):
     """Apply `cancelled`: give back every unshipped unit of the order, or of the lines named, or so many of each."""
     row = find_order(t, buffer, event.reference_at, event.reference_size)
@@ -279,7 +279,7 @@ def cancel_order(t, event, event_row, lines, buffer, work):
     return 0, row, Status.CLOSED_SHORT if _has_shipped(t, row) else Status.CANCELLED
 
 
-@kernel
+@inner_kernel
 def change_order(t, event, event_row, lines, buffer, work):
     """Apply `changed`: the order is another from now on; its age, and the promises that still fit, stay."""
     row = find_order(t, buffer, event.reference_at, event.reference_size)
@@ -293,7 +293,7 @@ def change_order(t, event, event_row, lines, buffer, work):
     return _after_change(t, row, False)
 
 
-@kernel
+@inner_kernel
 def _is_asked(t, order_row, row, asked, buffer):
     """Whether a line of an event is an order's line: id, SKU, stocked or not."""
     line = t.lines[row]
@@ -305,7 +305,7 @@ def _is_asked(t, order_row, row, asked, buffer):
     )
 
 
-@kernel
+@inner_kernel
 def _find_asked(t, order_row, row, event, lines, buffer):
     """Find the line of an event that asks for an order's line; -1 = none."""
     for i in range(event.first_line, event.first_line + event.line_count):
@@ -314,7 +314,7 @@ def _find_asked(t, order_row, row, event, lines, buffer):
     return -1
 
 
-@kernel
+@inner_kernel
 def _fits_what_shipped(t, order_row, event, lines, buffer):
     """Whether a changed order still has all that was shipped of it."""
     row = t.orders[order_row].first_line
@@ -335,7 +335,7 @@ def _fits_what_shipped(t, order_row, event, lines, buffer):
     return True
 
 
-@kernel
+@inner_kernel
 def _change(t, order_row, event, event_row, lines, buffer, given, work):
     """Make an order what an event says it shall be; `given`: what of it the event says. A reason or 0."""
     order = t.orders[order_row]
@@ -398,7 +398,7 @@ def _change(t, order_row, event, event_row, lines, buffer, given, work):
     return 0
 
 
-@kernel
+@inner_kernel
 def _quantity_of(t, root):
     """Units that an order asks for of a line, over all its parts."""
     units = np.int64(0)
@@ -409,7 +409,7 @@ def _quantity_of(t, root):
     return units
 
 
-@kernel
+@inner_kernel
 def _drop_root(t, root, event_row):
     """Take a line out of an order, with all its parts."""
     row = root
@@ -422,7 +422,7 @@ def _drop_root(t, root, event_row):
         row = t.lines[row].next
 
 
-@kernel
+@inner_kernel
 def _resize(t, root, quantity, fits, event_row):
     """Ask for so many units of a line. Its promises stay as far as they fit; what is more is to be routed anew, whole."""
     if t.lines[root].state == CARRIED:
@@ -463,7 +463,7 @@ def _resize(t, root, quantity, fits, event_row):
         excess -= less
 
 
-@kernel
+@inner_kernel
 def _add_lines(t, order_row, event, lines, buffer, work):
     """Add to a changed order the lines that are new (work.shipments 0), in a larger block of text."""
     order = t.orders[order_row]

@@ -7,11 +7,11 @@ from state.alerts import SHORTFALL_BIT, clear_alert, raise_alert
 from state.orders import open_units, want_again
 from state.tables import REROUTES, WATCHED_COUNT
 from streams.routing.sorting import sort_rows
-from topics.compiled.kernels import kernel
+from topics.compiled.kernels import inner_kernel
 from topics.reasons import AlertKind
 
 
-@kernel
+@inner_kernel
 def release_short(t, work, event_row):
     """Raise and clear shortfalls of the cells that the event changed; returns how many orders lost a promise (work.lost)."""
     lost = 0

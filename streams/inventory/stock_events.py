@@ -24,13 +24,13 @@ from state.stock import (
     within_bounds,
 )
 from state.tables import MAX_CELLS, MAX_SKUS, MAX_SUPPLIES
-from topics.compiled.kernels import kernel
+from topics.compiled.kernels import inner_kernel
 from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind
 
 STALE = 255
 
 
-@kernel
+@inner_kernel
 def apply_stock(t, event, event_row, buffer):
     """Apply a line of sales.v1 or stock.v1."""
     location = find_location(t, buffer, event.location_at, event.location_size)
@@ -81,14 +81,14 @@ def apply_stock(t, event, event_row, buffer):
     return 0
 
 
-@kernel
+@inner_kernel
 def _tell_late(t, row, units, event_row):
     """Tell of a movement that changes nothing, since the last count of its cell has seen it."""
     cell = t.cells[row]
     tell(t, AlertKind.LATE_MOVEMENT.value, AlertStatus.RAISED.value, event_row, cell.location, cell.sku, units, 0)
 
 
-@kernel
+@inner_kernel
 def _lacks_room(t, event, buffer, sku, known):
     """Why the pool has no room for what a line of stock would add: a SKU, a cell, a supply; 0 = it has."""
     pool = t.pool[0]
@@ -104,7 +104,7 @@ def _lacks_room(t, event, buffer, sku, known):
     return 0
 
 
-@kernel
+@inner_kernel
 def _apply_count(t, event, event_row, buffer, location, sku, known):
     """Set on hand to what was counted, plus what is known to have moved since."""
     moved = np.int64(0)

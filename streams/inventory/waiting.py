@@ -12,10 +12,10 @@ from state.stock import available
 from state.tables import FREED_COUNT, MAX_UNITS
 from streams.inventory.decide import status_of, try_order, write_decision
 from streams.routing.sorting import sort_rows
-from topics.compiled.kernels import kernel
+from topics.compiled.kernels import inner_kernel
 
 
-@kernel
+@inner_kernel
 def _choose(t, work, sku, units, count):
     """Note the orders that wait for a SKU with a line of at most `units`; returns how many are noted now."""
     row = t.sku_links[sku].waiting_head
@@ -29,7 +29,7 @@ def _choose(t, work, sku, units, count):
     return count
 
 
-@kernel
+@inner_kernel
 def _choose_waiting(t, work, try_all):
     """List the orders to try, oldest first: all that wait, or those that a cell in `freed` could serve; returns how many."""
     work.sweeps[0] += 1
@@ -45,7 +45,7 @@ def _choose_waiting(t, work, try_all):
     return count
 
 
-@kernel
+@inner_kernel
 def serve(t, out, own, status, lost, event_row, work, try_all):
     """Decide on the event's own order, on those that lost a promise, then on those that wait for what the event freed.
 

@@ -81,7 +81,7 @@ def test_the_codes_of_topics_in_changelogs_written_so_far_stay():
 
 def test_each_group_has_its_own_topics_and_they_are_all_there_are():
     assert topics_of("inventory", Role.STATE) == ("locations.v1",)
-    assert set(outputs_of("inventory")) == {"inventory.v1", "allocations.v1", "dead-letter.v1"}
+    assert set(outputs_of("inventory")) == {"inventory.v1", "allocations.v1", "dead-letter.v1", "alerts.v1"}
     assert set(outputs_of("clicks")) == {"demand.v1", "dead-letter.v1"}
     assert (changelog_of("inventory"), changelog_of("clicks")) == ("inventory-changelog.v1", "clicks-changelog.v1")
     groups = {group for topic in CATALOGUE.values() for group in topic.groups}
@@ -105,7 +105,7 @@ def test_people_publish_all_inputs_but_ticks():
 
 def test_every_word_of_a_closed_list_has_a_sentence_of_its_own():
     lists = Wire.__subclasses__()
-    assert len(lists) == 8
+    assert len(lists) == 10
     for each in lists:
         sentences = [member.sentence for member in each]
         assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences), each
