@@ -26,8 +26,10 @@ def change(pool: "Pool", order: Order, event: Changed | Placed | Held) -> None:
     """
     terms = {term: getattr(event, term) for term in TERMS if getattr(event, term) is not None}
     former, request = order.request, order.request.model_copy(update=terms)
-    if not pool.can_be_met(request):
-        raise RefusedEvent(DeadLetter.UNKNOWN_LOCATION)
+    if request.mode == "pickup" and event.pickup_location_id:
+        pool.place(event.pickup_location_id)
+        if not pool.can_be_met(request):
+            raise RefusedEvent(DeadLetter.UNKNOWN_LOCATION)
     lines = order.roots()
     kept = {root: sum(part.quantity for part in parts) for root, parts in lines.items()}
     asked = kept if event.lines is None else asked_by(event.lines)

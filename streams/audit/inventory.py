@@ -211,7 +211,7 @@ class InventoryReplay(BatchReplay):
             check_times(event, record.timestamp, self.limits)
             if pool.seen.knows(topic, event, pool.now):
                 return Outcome.DUPLICATE
-            pool.stock.moved.clear()
+            pool.stock.written.clear()
             outcome, order, status = self._effect(pool, event)
             pool.seen.remember(topic, event, pool.now)
             touched = [order] if order else []
@@ -265,7 +265,7 @@ class InventoryReplay(BatchReplay):
     def _expire(self, pool: Pool, place: Place, turn: Turn) -> None:
         """Judge the expiry of each hold that is due, and who is served by it."""
         for order in pool.due_holds():
-            pool.stock.moved.clear()
+            pool.stock.written.clear()
             if not (turn and turn[0][1].order_id == order.id and turn[0][1].status == "expired"):
                 found = f"a decision {turn[0][1].status} for order {turn[0][1].order_id}" if turn else "no decision"
                 expected = f"hold {order.id} expired, due at {order.expires_at} and now is {pool.now}"

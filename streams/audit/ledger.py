@@ -29,6 +29,7 @@ from topics.events import (
     Returned,
     Sale,
     StockEvent,
+    TransferOut,
 )
 from topics.reasons import AlertKind, DeadLetter
 
@@ -98,6 +99,8 @@ class Pool:
     def move_stock(self, event: StockEvent) -> bool:
         """Apply an event of `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
         self.place(event.location_id)
+        if isinstance(event, TransferOut):
+            self.place(event.to_location_id)
         applied = self.stock.apply(event)
         if applied and isinstance(event, Count):
             cell = event.location_id, event.sku
@@ -372,7 +375,7 @@ class Pool:
     def cover(self) -> list[Order]:
         """See to the cells that the event's own changes left short; gives the orders that lost a promise, oldest first."""
         losers: dict[str, Order] = {}
-        for cell_name in list(self.stock.moved):
+        for cell_name in list(self.stock.written):
             cell = self.stock.cells[cell_name]
             if cell.on_hand < cell.reserved:
                 self.discrepancies.short(cell_name, cell.on_hand, cell.reserved)

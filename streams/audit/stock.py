@@ -94,8 +94,8 @@ class Stock:
         """Cells written since the batch began."""
         self.freed: set[tuple[str, str]] = set()
         """Cells whose available rose in the event in hand."""
-        self.moved: dict[tuple[str, str], None] = {}
-        """Cells whose on hand or reserved the step in hand changed, in order."""
+        self.written: dict[tuple[str, str], None] = {}
+        """Cells that the event in hand wrote by itself, in order."""
         self.late: list[tuple[tuple[str, str], int]] = []
         """(Cell, signed units) of the event in hand that moved nothing, since the cell's last count has seen them."""
         self.skus: set[str] = set()
@@ -121,8 +121,7 @@ class Stock:
         cell.safety_stock += safety_stock
         if on_hand or reserved or safety_stock:
             cell.changed_at = self.clock.now
-        if on_hand or reserved:
-            self.moved[key] = None
+        self.written[key] = None
         cell.touched_at = self.clock.now
         self.changed.add(key)
         if cell.available > before:
