@@ -107,7 +107,6 @@ def bad_fulfilments(allocation: Mapping, other_location: str, now_ms: int) -> li
         Event time of all, epoch ms.
     """
     shipment = allocation["shipments"][0]
-    line = shipment["lines"][0]
     base = {
         "event_time": now_ms,
         "order_id": allocation["order_id"],
@@ -115,19 +114,15 @@ def bad_fulfilments(allocation: Mapping, other_location: str, now_ms: int) -> li
         "location_id": shipment["location_id"],
         "reason": "sent by the bad records",
     }
-    too_many = [{"line_id": line["line_id"], "quantity": line["quantity"] + 1}]
     answers: list[tuple[str, dict[str, Any], DeadLetter | None]] = [
-        ("shipped", {"location_id": other_location}, DeadLetter.WRONG_LOCATION),
+        ("rejected", {"location_id": other_location}, DeadLetter.WRONG_LOCATION),
         ("shipped", {"location_id": "NOWHERE"}, DeadLetter.UNKNOWN_LOCATION),
         ("shipped", {"shipment_id": "no-shipment-1"}, DeadLetter.UNKNOWN_SHIPMENT),
         ("shipped", {"lines": [{"line_id": "no-such-line", "quantity": 1}]}, DeadLetter.UNKNOWN_LINE),
-        ("shipped", {"lines": too_many}, DeadLetter.EXCEEDS_SHIPMENT),
-        ("rejected", {"lines": too_many}, DeadLetter.EXCEEDS_SHIPMENT),
         ("returned", {}, DeadLetter.NOT_SHIPPED),
         ("shipped", {}, None),
         ("shipped", {}, DeadLetter.SHIPMENT_CLOSED),
         ("rejected", {}, DeadLetter.SHIPMENT_CLOSED),
-        ("returned", {"lines": too_many}, DeadLetter.EXCEEDS_SHIPMENT),
     ]
     records = []
     for number, (kind, change, reason) in enumerate(answers):
@@ -162,10 +157,9 @@ def _good_events(site: _Site) -> dict[tuple[str, str], dict]:
         ("orders.v1", "placed", {"order_id": "bad-order"} | order),
         ("orders.v1", "held", {"order_id": "bad-order", "expires_at": MAX_TIME} | order),
         ("orders.v1", "cancelled", {"order_id": "bad-order"}),
-        *(
-            ("fulfilments.v1", kind, {"order_id": "bad-order"} | answer)
-            for kind in ("shipped", "collected", "rejected", "returned")
-        ),
+        ("orders.v1", "changed", {"order_id": "bad-order"}),
+        *(("fulfilments.v1", kind, {"order_id": "bad-order"} | answer) for kind in ("shipped", "collected", "rejected")),
+        ("fulfilments.v1", "returned", {"order_id": "bad-order", "location_id": answer["location_id"]}),
     ]
     return {
         (topic, kind): {"kind": kind, "event_id": f"bad-{topic}-{kind}", "event_time": time} | fields
@@ -315,7 +309,7 @@ def _unknown_things(site: _Site, good: dict[tuple[str, str], dict]) -> Iterator[
         if "sku" in event:
             nowhere = orjson.dumps(event | {"location_id": "NOWHERE"})
             yield Record(topic, key, nowhere, DeadLetter.UNKNOWN_LOCATION.wire)
-        if topic == "fulfilments.v1" or kind == "cancelled":
+        if topic == "fulfilments.v1" or kind in ("cancelled", "changed"):
             nothing = orjson.dumps(event | {"order_id": "never-placed"})
             yield Record(topic, key, nothing, DeadLetter.UNKNOWN_ORDER.wire)
 
@@ -355,8 +349,9 @@ def _sequences(site: _Site, good: dict[tuple[str, str], dict]) -> list[list[Reco
             "orders.v1",
             "held",
             ("held", held, None),
-            ("held", held, DeadLetter.ORDER_EXISTS),
+            ("held", held, None),  # again
             ("cancelled", held, None),
+            ("changed", held, DeadLetter.ORDER_CLOSED),
             ("cancelled", held, DeadLetter.ORDER_CLOSED),
         ),
         # A whole number is one however it is written; what only describes an event costs nothing.

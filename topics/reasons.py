@@ -145,7 +145,7 @@ class DeadLetter(Wire):
     UNKNOWN_SHIPMENT = 15, "The order has no shipment of this id."
     WRONG_LOCATION = 16, "The shipment belongs to another location."
     SHIPMENT_CLOSED = 17, "Nothing of the shipment is left to ship, collect or reject."
-    EXCEEDS_SHIPMENT = 18, "The shipment holds fewer units than named."
+    EXCEEDS_SHIPMENT = 18, "The shipment holds fewer units than named; said by versions up to 0.1.0."
     NOT_SHIPPED = 19, "Units of a transfer were collected, or units returned, before they were shipped."
     COUNT_TOO_OLD = 20, "The count is older than the movements the cell remembers."
     TOO_LARGE = 21, "The record's value is larger than 4 MiB."
