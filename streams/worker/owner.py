@@ -88,7 +88,7 @@ def _named(settings: Any, changelog: str, reader: LogReader) -> Any:
             if time.monotonic() >= fence_at:
                 wait_s *= 2
                 _write(settings, changelog, reader)
-                continue
+                fence_at = time.monotonic() + wait_s  # what is committed can be read a moment later
         except (BufferError, KafkaException) as failure:  # another claims it at this moment, or the broker is away
             if time.monotonic() > deadline:
                 raise BrokerUnreachable(settings.bootstrap_servers, f"to ask whose {changelog} is ({failure})") from None
