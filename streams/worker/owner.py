@@ -27,6 +27,10 @@ HEADER = "owner"
 CLAIM = b"owner"
 """Key of a claim."""
 RETRY_S = 0.1
+PATIENCE = 3
+"""Times `request_timeout_ms`."""
+WAIT_S = 0.25
+"""Twice as long before the second fence, and so on."""
 # Offsets before a partition's end in which its last record is looked for; four times as many if there are only aborted ones.
 NEAR = 16
 
@@ -65,26 +69,35 @@ def claim(settings: Any, changelogs: Iterable[str], reader: LogReader) -> None:
     OtherOwner
         One is another's; those behind it are not claimed.
     BrokerUnreachable
-        It can't be read or written within `request_timeout_ms`.
+        It can't be read or written within three times `request_timeout_ms`.
     """
-    deadline = time.monotonic() + settings.request_timeout_ms / 1000
     for changelog in changelogs:
-        while True:
-            try:
-                message = _last(reader, changelog)
-                if message is None or owner_of(message) is None:
-                    message = _write(settings, changelog, reader)
-                break
-            except (BufferError, KafkaException) as failure:  # another claims it at this moment, or the broker is away
-                if time.monotonic() > deadline:
-                    raise BrokerUnreachable(settings.bootstrap_servers, f"to ask whose {changelog} is ({failure})") from None
-                time.sleep(RETRY_S)
-        if message is not None:
-            check(message, settings.app_id)
+        check(_named(settings, changelog, reader), settings.app_id)
 
 
-def _write(settings: Any, changelog: str, reader: LogReader) -> Any:
-    """Fence all others that claim; then give the record of who was sooner, or write ours and give None."""
+def _named(settings: Any, changelog: str, reader: LogReader) -> Any:
+    """Give a changelog's last record, which names its owner, after a claim if need be."""
+    deadline = time.monotonic() + PATIENCE * settings.request_timeout_ms / 1000
+    fence_at, wait_s = 0.0, WAIT_S
+    while True:
+        try:
+            message = _last(reader, changelog)
+            if message is not None and owner_of(message) is not None:
+                return message
+            # Each that fences ends what others have begun: who was fenced looks on, longer each time, before the next try.
+            if time.monotonic() >= fence_at:
+                wait_s *= 2
+                _write(settings, changelog, reader)
+                fence_at = time.monotonic() + wait_s  # what is committed can be read a moment later
+        except (BufferError, KafkaException) as failure:  # another claims it at this moment, or the broker is away
+            if time.monotonic() > deadline:
+                raise BrokerUnreachable(settings.bootstrap_servers, f"to ask whose {changelog} is ({failure})") from None
+            fence_at = time.monotonic() + wait_s
+        time.sleep(RETRY_S)
+
+
+def _write(settings: Any, changelog: str, reader: LogReader) -> None:
+    """Fence all others that claim; then claim, unless one of them was sooner."""
     timeout_s = settings.request_timeout_ms / 1000
     name = f"{on_cluster(settings, changelog)}-owner"
     producer = Producer(
@@ -93,12 +106,11 @@ def _write(settings: Any, changelog: str, reader: LogReader) -> Any:
     producer.init_transactions(timeout_s)
     message = _last(reader, changelog)
     if message is not None and owner_of(message) is not None:
-        return message
+        return
     producer.begin_transaction()
     producer.produce(changelog, key=CLAIM, value=b"", partition=0, headers=[(HEADER, settings.app_id.encode())])
     producer.commit_transaction(timeout_s)
     log.info("%s had no owner: now it belongs to the workers with app_id %s", changelog, settings.app_id)
-    return None
 
 
 def _last(reader: LogReader, changelog: str) -> Any:

@@ -116,6 +116,7 @@ def cluster(monkeypatch):
 
     monkeypatch.setattr(owner, "Producer", Producer)
     monkeypatch.setattr(owner, "RETRY_S", 0)
+    monkeypatch.setattr(owner, "WAIT_S", 0)
     cluster = SimpleNamespace(reader=Reader([]), names=[], rival="")
     return cluster
 
