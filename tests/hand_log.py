@@ -194,13 +194,13 @@ class Hand:
         table("cells", np.array(rows, CELL_DTYPE))
         manifest = {
             "version": 1,
-            "layout": 2,
             "batch": self.batches,
             "partition": 0,
             "topics": TOPICS,
             "inputs": inputs,
             "order": {"at": 0, "bytes": len(order)},
             "locations": self.locations,
+            "layout": 2,
             "pools": [{"pool_id": "uk", "tables": tables}],
         }
         text = json.dumps(manifest).encode()
@@ -255,6 +255,7 @@ class Hand:
             data = self.data_of(number)
             link = sha256(link + data).digest()
             self.rewrite(number, data, link)
+        self.link = link
 
     def find(self, topic: str, **fields) -> int:
         """Offset of the first record with these fields."""
