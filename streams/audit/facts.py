@@ -232,7 +232,7 @@ class Fact:
         if arrival:
             part.collected += units
             part.implied += units
-        if arrival or part.kind == "pickup" or rung > 0:
+        if arrival or part.kind == "pickup":
             part.rung += rung * units
 
     def _send_unpromised(self, part: Part, left: int) -> int:

@@ -360,7 +360,7 @@ class InventoryReplay(BatchReplay):
 
     def _check_alerts(self, pool: Pool, place: Place, record: Record, order_id: str | None) -> None:
         """Check that what an event contradicts, or settles, is told, each once and in the order in which it happened."""
-        wanted: dict[tuple[str, str], deque[Alert]] = defaultdict(deque)
+        wanted: dict[tuple[str, str | None], deque[Alert]] = defaultdict(deque)
         for due in pool.take_due():
             self.report.alerts[due.kind.wire] += 1
             alert = alert_of(due, pool.id, pool.now, place, record.timestamp, order_id)
