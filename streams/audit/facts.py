@@ -108,22 +108,36 @@ def may_be_rung_up(part: Part) -> bool:
     return part.rung < 0 or arrived + promised + part.released > 0
 
 
-def rejected_units(order: Order, event: Answered) -> dict[Part, int]:
-    """Say how many open units of which parts of its shipment a rejection is about."""
-    room = {part: part.open_units for part in order.parts if is_of(part, event)}
-    taken = dict(room) if event.lines is None else dict.fromkeys(room, 0)
+def rejected_units(order: Order, event: Answered) -> tuple[dict[Part, int], dict[Part, int]]:
+    """Say what a rejection is about: open units of parts of its shipment, and units that were given back before.
+
+    The latter count if it says something new of them: that they are missing, or that the location refuses their line.
+    """
+    parts = [part for part in order.parts if is_of(part, event)]
+    room = {part: part.open_units for part in parts}
+    spare = {
+        part: max(part.released - part.missing, 0)
+        if event.missing or (part.root, event.location_id) not in order.refusals
+        else 0
+        for part in parts
+    }
+    if event.lines is None:
+        taken, given_back = dict(room), {} if any(room.values()) else dict(spare)
+    else:
+        taken, given_back = dict.fromkeys(parts, 0), dict.fromkeys(parts, 0)
     for line in event.lines or ():
-        named = [part for part in room if (part.sku == line.sku if line.line_id is None else part.line_id == line.line_id)]
+        named = [part for part in parts if (part.sku == line.sku if line.line_id is None else part.line_id == line.line_id)]
         if not named:
             raise RefusedEvent(DeadLetter.UNKNOWN_LINE)
         left = line.quantity
-        for part in named:
-            units = min(left, room[part] - taken[part])
-            taken[part] += units
-            left -= units
-    if not any(taken.values()):
+        for of, there in ((taken, room), (given_back, spare)):
+            for part in named:
+                units = min(left, there[part] - of[part])
+                of[part] += units
+                left -= units
+    if not any(taken.values()) and not any(given_back.values()):
         raise RefusedEvent(DeadLetter.SHIPMENT_CLOSED)
-    return {part: units for part, units in taken.items() if units}
+    return tuple({part: units for part, units in of.items() if units} for of in (taken, given_back))
 
 
 # What it does
@@ -217,9 +231,9 @@ class Fact:
             return 0
         assert part.shipment
         location_id = part.shipment.location_id if arrival else self.location_id
-        found = min(taken, part.missing)
+        found = min(taken, part.missing) if location_id == part.shipment.location_id else 0
         part.released -= taken
-        part.missing -= found
+        part.missing = min(part.missing - found, part.released)
         part.quantity += taken
         part.shipped += taken
         self._note_handed_over(part, taken, arrival, rung)
@@ -268,13 +282,19 @@ class Fact:
             taken = min(left, max(-part.rung, 0))
             part.rung += taken
             left -= taken
-        for part in parts:
-            if part.kind == "pickup":
+        transfers = [part for part in parts if part.kind == "transfer"]
+        others = [part for part in parts if part.kind != "transfer"]
+        for part in parts:  # what is at the location comes before what is on its way
+            if part.kind == "transfer":
+                left -= self._hand_over(part, min(left, part.shipped - part.collected), rung=1)
+            elif part.kind == "pickup":
                 left -= self._send_promised(part, left, rung=1)
-            elif part.kind == "transfer":
-                left -= self._hand_over(part, left, rung=1)
-        for part in parts:
-            left -= self._send_released(part, left, arrival=part.kind == "transfer", rung=1)
+        for part in others:
+            left -= self._send_released(part, left, arrival=False, rung=1)
+        for part in transfers:
+            left -= self._hand_over(part, left, rung=1)
+        for part in transfers:
+            left -= self._send_released(part, left, arrival=True, rung=1)
         return left
 
     # Returned

@@ -292,15 +292,18 @@ class Pool:
             raise RefusedEvent(DeadLetter.UNKNOWN_SHIPMENT)
         if event.location_id != shipment.location_id:
             raise RefusedEvent(DeadLetter.WRONG_LOCATION)
-        taken = rejected_units(order, event)
+        taken, given_back = rejected_units(order, event)
         self._check_cuts(order, taken)
-        for part, units in taken.items():
+        for part in [part for part in order.parts if part in taken or part in given_back]:
             order.refusals.add((part.root, shipment.location_id))
-            self.lose(order, part, units, missing=units if event.missing else 0)
+            units, more = taken.get(part, 0), given_back.get(part, 0)
+            if units:
+                self.lose(order, part, units, missing=units if event.missing else 0)
             if event.missing:
-                self.stock.move((shipment.location_id, part.sku), -units, event.event_time)
+                part.missing += more
+                self.stock.move((shipment.location_id, part.sku), -units - more, event.event_time)
         self.queue(order)
-        return order
+        return order if taken else None
 
     def _check_cuts(self, order: Order, taken: dict[Part, int]) -> None:
         """Check that a line is not cut into more parts than are kept of one."""

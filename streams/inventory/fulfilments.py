@@ -259,124 +259,176 @@ def _want_less(t, order_row, root, units, sequence, number, event_row):
 
 
 @inner_kernel
-def _send(t, order_row, n, units, location, event, event_row, sequence, number, work):
+def _confirm(t, row, units, sign, location, kind):
+    """Step 0: take units that were told before, by a till or by the other event; returns how many."""
+    line = t.lines[row]
+    told = np.int64(0)
+    if line.shipment_kind == ShipmentKind.PICKUP or _arrives(t, line, location, kind):
+        told = min(units, max(np.int64(sign * line.rung), np.int64(0)))
+        line.rung -= sign * told
+    elif line.shipment_kind == ShipmentKind.TRANSFER and kind == Kind.SHIPPED:
+        told = min(units, np.int64(line.implied))
+        line.implied -= told
+    if told > 0:
+        mark(t.journal, t.counters, LINES, line, row)
+    return told
+
+
+@inner_kernel
+def _hand_over(t, row, units, sign):
+    """Step 1: take units that a transfer brought, and that nobody has collected; returns how many."""
+    line = t.lines[row]
+    taken = min(units, np.int64(line.shipped - line.collected))
+    if taken > 0:
+        line.collected += taken
+        line.rung -= sign * taken
+        mark(t.journal, t.counters, LINES, line, row)
+    return taken
+
+
+@inner_kernel
+def _note_gone(t, row, units, sign, location, kind):
+    """Note of units that left what the counterpart event (of the till, or of the transfer) is yet to confirm."""
+    line = t.lines[row]
+    arrives = _arrives(t, line, location, kind)
+    if arrives:
+        line.collected += units
+        line.implied += units
+    if arrives or line.shipment_kind == ShipmentKind.PICKUP:
+        line.rung -= sign * units
+
+
+@inner_kernel
+def _send_open(t, row, units, sign, location, event, event_row):
+    """Steps 1 and 3: take promised units; returns how many."""
+    line = t.lines[row]
+    taken = min(units, open_units(line))
+    if taken > 0:
+        _note_gone(t, row, taken, sign, location, event.kind)
+        left_at = line.location if _arrives(t, line, location, event.kind) else location
+        _depart(t, row, taken, left_at, event.event_time, event_row)
+    return taken
+
+
+@inner_kernel
+def _send_released(t, row, units, sign, location, event, event_row):
+    """Step 2: take units that were given back, and left all the same: (how many, whether the order wants less of others)."""
+    line = t.lines[row]
+    taken = min(units, np.int64(line.released))
+    if taken <= 0:
+        return np.int64(0), False
+    left_at = line.location if _arrives(t, line, location, event.kind) else location
+    found = min(taken, np.int64(line.missing)) if left_at == line.location else np.int64(0)
+    line.released -= taken
+    line.missing = min(line.missing - found, line.released)
+    line.quantity += taken
+    line.shipped += taken
+    _note_gone(t, row, taken, sign, location, event.kind)
+    settle_line(t, row)
+    cell = cell_row(t, line.sku, left_at)
+    if taken > found:
+        move_stock(t, cell, found - taken, 0, event.event_time, event_row)
+    raise_alert(t, cell, AlertKind.SHIPPED_AFTER_CLOSE.value, event_row, taken, 0)
+    order_row, root = line.order, line.root
+    return taken, _want_less(t, order_row, root, taken, line.shipment_sequence, line.shipment_number, event_row)
+
+
+@inner_kernel
+def _send_waiting(t, row, units, location, event, event_row):
+    """Step 3: take units that wait for a promise; returns how many."""
+    taken = min(units, waiting_units(t.lines[row]))
+    if taken <= 0:
+        return np.int64(0)
+    if taken < t.lines[row].quantity:
+        t.lines[row].quantity -= taken
+        mark(t.journal, t.counters, LINES, t.lines[row], row)
+        row = add_part(t, row, taken, ADDED)
+    line = t.lines[row]
+    line.shipped = taken
+    settle_line(t, row)
+    line.location = location
+    cell = cell_row(t, line.sku, location)
+    move_stock(t, cell, -taken, 0, event.event_time, event_row)
+    raise_alert(t, cell, AlertKind.SHIPPED_UNPROMISED.value, event_row, taken, 0)
+    return taken
+
+
+@inner_kernel
+def _send_beyond(t, n, units, location, event, event_row, sequence, number, work):
+    """Step 4: take units that nobody asked for; the shipment's first line has them."""
+    cell = cell_row(t, t.lines[work.rows[0]].sku, location)
+    move_stock(t, cell, -units, 0, event.event_time, event_row)
+    raise_alert(t, cell, AlertKind.OVER_SHIPPED.value, event_row, units, 0)
+    for k in range(n):
+        line = t.lines[work.rows[k]]
+        if _is_of(line, sequence, number):
+            line.quantity += units
+            line.shipped += units
+            _note_gone(t, work.rows[k], units, 1, location, event.kind)
+            settle_line(t, work.rows[k])
+            return
+
+
+@inner_kernel
+def _send(t, n, units, location, event, event_row, sequence, number, work):
     """Units left a location; they are looked for among work.rows[:n], the order's lines that they may be of.
 
-    Returns (units that nothing was found for, whether what the order waits for or is promised elsewhere has changed).
+    Returns whether what the order waits for, or is promised elsewhere, has changed.
     """
-    by_till = event.kind == Kind.SALE
-    sign = -1 if by_till else 1
-    at = event.event_time
     changed = False
-    for k in range(n):  # told before
-        line = t.lines[work.rows[k]]
-        if not (by_till or _is_of(line, sequence, number)):
-            continue
-        told = np.int64(0)
-        if line.shipment_kind == ShipmentKind.PICKUP or _arrives(t, line, location, event.kind):
-            told = min(units, max(np.int64(sign * line.rung), np.int64(0)))
-            line.rung -= sign * told
-        elif line.shipment_kind == ShipmentKind.TRANSFER and event.kind == Kind.SHIPPED:
-            told = min(units, np.int64(line.implied))
-            line.implied -= told
-        if told > 0:
-            units -= told
-            mark(t.journal, t.counters, LINES, line, work.rows[k])
-    for k in range(n):  # open in the shipment
+    kind = event.kind
+    for k in range(n):
+        if _is_of(t.lines[work.rows[k]], sequence, number):
+            units -= _confirm(t, work.rows[k], units, 1, location, kind)
+    for k in range(n):
         row = work.rows[k]
-        line = t.lines[row]
-        if not (by_till or _is_of(line, sequence, number)):
-            continue
-        arrives = _arrives(t, line, location, event.kind)
-        if arrives:
-            taken = min(units, np.int64(line.shipped - line.collected))
-            line.collected += taken
-            line.rung -= sign * taken
+        if _is_of(t.lines[row], sequence, number):
+            if _arrives(t, t.lines[row], location, kind):
+                units -= _hand_over(t, row, units, 1)
+            units -= _send_open(t, row, units, 1, location, event, event_row)
+    for k in range(n):
+        if _is_of(t.lines[work.rows[k]], sequence, number):
+            taken, less = _send_released(t, work.rows[k], units, 1, location, event, event_row)
             units -= taken
-        taken = min(units, open_units(line))
+            changed |= less
+    for k in range(n):
+        if not _is_of(t.lines[work.rows[k]], sequence, number):
+            taken = _send_open(t, work.rows[k], units, 1, location, event, event_row)
+            units -= taken
+            changed |= taken > 0
+    for k in range(n):
+        taken = _send_waiting(t, work.rows[k], units, location, event, event_row)
         units -= taken
-        if arrives:
-            line.collected += taken
-            line.implied += taken
-        if arrives or line.shipment_kind == ShipmentKind.PICKUP:
-            line.rung -= sign * taken
-        mark(t.journal, t.counters, LINES, line, row)
-        if taken > 0:
-            _depart(t, row, taken, line.location if arrives else location, at, event_row)
-    for k in range(n):  # given back earlier
-        row = work.rows[k]
-        line = t.lines[row]
-        taken = min(units, np.int64(line.released)) if by_till or _is_of(line, sequence, number) else np.int64(0)
-        if taken <= 0:
-            continue
-        units -= taken
-        found = min(taken, np.int64(line.missing))
-        line.released -= taken
-        line.missing -= found
-        line.quantity += taken
-        line.shipped += taken
-        arrives = _arrives(t, line, location, event.kind)
-        if arrives:
-            line.collected += taken
-            line.implied += taken
-        if arrives or line.shipment_kind == ShipmentKind.PICKUP:
-            line.rung -= sign * taken
-        settle_line(t, row)
-        cell = cell_row(t, line.sku, line.location if arrives else location)
-        if taken > found:
-            move_stock(t, cell, found - taken, 0, at, event_row)
-        raise_alert(t, cell, AlertKind.SHIPPED_AFTER_CLOSE.value, event_row, taken, 0)
-        changed |= _want_less(t, order_row, line.root, taken, line.shipment_sequence, line.shipment_number, event_row)
-    if by_till:
-        return units, changed
-    for k in range(n):  # open elsewhere
-        row = work.rows[k]
-        line = t.lines[row]
-        if _is_of(line, sequence, number):
-            continue
-        taken = min(units, open_units(line))
-        if taken > 0:
-            units -= taken
-            if line.shipment_kind == ShipmentKind.PICKUP:
-                line.rung -= taken
-            _depart(t, row, taken, location, at, event_row)
-            changed = True
-    for k in range(n):  # waiting
-        row = work.rows[k]
-        taken = min(units, waiting_units(t.lines[row]))
-        if taken > 0:
-            units -= taken
-            if taken < t.lines[row].quantity:
-                t.lines[row].quantity -= taken
-                mark(t.journal, t.counters, LINES, t.lines[row], row)
-                row = add_part(t, row, taken, ADDED)
-            line = t.lines[row]
-            line.shipped = taken
-            settle_line(t, row)
-            line.location = location
-            cell = cell_row(t, line.sku, location)
-            move_stock(t, cell, -taken, 0, at, event_row)
-            raise_alert(t, cell, AlertKind.SHIPPED_UNPROMISED.value, event_row, taken, 0)
-            changed = True
+        changed |= taken > 0
     if units > 0:
-        line = t.lines[work.rows[0]]
-        cell = cell_row(t, line.sku, location)
-        move_stock(t, cell, -units, 0, at, event_row)
-        raise_alert(t, cell, AlertKind.OVER_SHIPPED.value, event_row, units, 0)
+        _send_beyond(t, n, units, location, event, event_row, sequence, number, work)
+    return changed
+
+
+@inner_kernel
+def _ring(t, n, units, location, event, event_row, work):
+    """A till sold units; they are looked for among work.rows[:n], the lines of a pickup order.
+
+    What is, or was, promised at the till's location comes before what a transfer has yet to bring: (units that are none of the
+    order's, whether what it waits for has changed).
+    """
+    changed = False
+    for k in range(n):
+        units -= _confirm(t, work.rows[k], units, -1, location, event.kind)
+    for brought in range(2):  # at the location, then on the way
         for k in range(n):
-            line = t.lines[work.rows[k]]
-            if _is_of(line, sequence, number):
-                line.quantity += units
-                line.shipped += units
-                arrives = _arrives(t, line, location, event.kind)
-                if arrives:
-                    line.collected += units
-                    line.implied += units
-                if arrives or line.shipment_kind == ShipmentKind.PICKUP:
-                    line.rung -= units
-                settle_line(t, work.rows[k])
-                break
-    return np.int64(0), changed
+            row = work.rows[k]
+            transfer = t.lines[row].shipment_kind == ShipmentKind.TRANSFER
+            if brought == 0 and transfer:
+                units -= _hand_over(t, row, units, -1)
+            elif transfer == (brought == 1):
+                units -= _send_open(t, row, units, -1, location, event, event_row)
+        for k in range(n):
+            if (t.lines[work.rows[k]].shipment_kind == ShipmentKind.TRANSFER) == (brought == 1):
+                taken, less = _send_released(t, work.rows[k], units, -1, location, event, event_row)
+                units -= taken
+                changed |= less
+    return units, changed
 
 
 @inner_kernel
@@ -449,8 +501,7 @@ def apply_fact(t, event, event_row, lines, buffer, work, tag):
                 if back:
                     _take_back(t, 1, units, location, event, event_row, sequence, number, work)
                 else:
-                    _, more = _send(t, order_row, 1, units, location, event, event_row, sequence, number, work)
-                    changed |= more
+                    changed |= _send(t, 1, units, location, event, event_row, sequence, number, work)
         return _concluded(t, order_row, changed)
     sign = 1 if back else -1
     reason = _check_lines(t, order_row, location, event, lines, buffer, sequence, number, sign, work)
@@ -468,8 +519,7 @@ def apply_fact(t, event, event_row, lines, buffer, work, tag):
             _take_back(t, n, np.int64(asked.quantity), location, event, event_row, sequence, number, work)
         elif n > 0:
             units = np.int64(asked.quantity)
-            _, more = _send(t, order_row, n, units, location, event, event_row, sequence, number, work)
-            changed |= more
+            changed |= _send(t, n, units, location, event, event_row, sequence, number, work)
     return _concluded(t, order_row, changed) if order_row >= 0 else (0, NO_ORDER, 0)
 
 
@@ -507,7 +557,7 @@ def ring_up(t, event, event_row, buffer, work):
     reason = _check_room(t, sku, location, -units, work.new)
     if reason:
         return True, reason, NO_ORDER, 0
-    rest, changed = _send(t, order_row, n, units, location, event, event_row, np.int64(0), np.int64(0), work)
+    rest, changed = _ring(t, n, units, location, event, event_row, work)
     if rest > 0:
         move_stock(t, cell_row(t, sku, location), -rest, 0, event.event_time, event_row)
     reason, order_row, status = _concluded(t, order_row, changed)
@@ -529,27 +579,43 @@ def reject(t, event, event_row, lines, buffer, work, tag):
         return DeadLetter.UNKNOWN_SHIPMENT, NO_ORDER, 0
     if t.lines[work.rows[0]].location != location:
         return DeadLetter.WRONG_LOCATION, NO_ORDER, 0
+    missing = event.flags & c.MISSING != 0
     for k in range(n):
-        work.units[k] = open_units(t.lines[work.rows[k]]) if event.flags & c.HAS_LINES == 0 else 0
-    if event.flags & c.HAS_LINES:
-        for i in range(event.first_line, event.first_line + event.line_count):
-            wanted = np.int64(lines[i].quantity)
-            sku = find_sku(t, buffer, lines[i].sku_at, lines[i].sku_size) if lines[i].sku_size > 0 else np.int32(-1)
-            known = False
+        work.units[k] = 0  # of what is promised
+        work.shipments[k] = 0  # of what was given back
+    if event.flags & c.HAS_LINES == 0:
+        total = np.int64(0)
+        for k in range(n):
+            work.units[k] = open_units(t.lines[work.rows[k]])
+            total += work.units[k]
+        for k in range(n):
+            if total == 0:
+                work.shipments[k] = _spare_units(t, work.rows[k], location, missing)
+    for i in range(event.first_line, event.first_line + event.line_count):
+        wanted = np.int64(lines[i].quantity)
+        sku = find_sku(t, buffer, lines[i].sku_at, lines[i].sku_size) if lines[i].sku_size > 0 else np.int32(-1)
+        known = False
+        for spare in range(2):
             for k in range(n):
                 row = work.rows[k]
                 named = lines[i].line_id_size > 0
                 if is_named(t, order_row, row, lines[i], buffer) if named else t.lines[row].sku == sku:
                     known = True
-                    taken = min(wanted, open_units(t.lines[row]) - work.units[k])
-                    work.units[k] += taken
+                    if spare:
+                        taken = min(wanted, _spare_units(t, row, location, missing) - work.shipments[k])
+                        work.shipments[k] += taken
+                    else:
+                        taken = min(wanted, open_units(t.lines[row]) - work.units[k])
+                        work.units[k] += taken
                     wanted -= taken
-            if not known:
-                return DeadLetter.UNKNOWN_LINE, NO_ORDER, 0
+        if not known:
+            return DeadLetter.UNKNOWN_LINE, NO_ORDER, 0
+    promised = np.int64(0)
     total = np.int64(0)
     for k in range(n):
         row = work.rows[k]
-        total += work.units[k]
+        promised += work.units[k]
+        total += work.units[k] + work.shipments[k]
         if 0 < work.units[k] < t.lines[row].quantity and not has_room_for_part(t, row):
             return DeadLetter.TOO_MANY_LINES, NO_ORDER, 0
     if total == 0:
@@ -557,14 +623,38 @@ def reject(t, event, event_row, lines, buffer, work, tag):
     for k in range(n):
         row = work.rows[k]
         units = np.int64(work.units[k])
-        if units == 0:
+        gone = units + work.shipments[k]
+        if gone == 0:
             continue
         line = t.lines[row]
-        cell = find_cell(t.cell_index, t.cells, line.sku, line.location)
-        refuse(t, order_row, line.root, location)
-        want_again(t, row, units, event_row)
-        if event.flags & c.MISSING:
+        if not _has_refused(t, order_row, line.root, location):
+            refuse(t, order_row, line.root, location)
+        if units > 0:
+            want_again(t, row, units, event_row)
+        if missing:
             if line.state != ADDED:
-                line.missing += units
-            move_stock(t, cell, -units, 0, event.event_time, event_row)
-    return 0, order_row, 0
+                line.missing += gone
+                mark(t.journal, t.counters, LINES, line, row)
+            cell = find_cell(t.cell_index, t.cells, line.sku, location)
+            move_stock(t, cell, -gone, 0, event.event_time, event_row)
+    return 0, order_row if promised > 0 else NO_ORDER, 0
+
+
+@inner_kernel
+def _has_refused(t, order_row, root, location):
+    """Whether a location rejected a line before."""
+    row = t.orders[order_row].refusal
+    while row >= 0:
+        if t.refusals[row].root == root and t.refusals[row].location == location:
+            return True
+        row = t.refusals[row].next
+    return False
+
+
+@inner_kernel
+def _spare_units(t, row, location, missing):
+    """Units that a line's shipment gave back, and that a rejection says something new of: that they are missing, or refused."""
+    line = t.lines[row]
+    if not missing and _has_refused(t, line.order, line.root, location):
+        return np.int64(0)
+    return max(np.int64(line.released - line.missing), np.int64(0))

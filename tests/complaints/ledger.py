@@ -166,13 +166,19 @@ class Ledger:
             taken = min(left, max(-units.rung, 0))
             units.rung += taken
             left -= taken
-        for root, units in each:
+        transfers = [(root, units) for root, units in each if units.kind == "transfer"]
+        others = [(root, units) for root, units in each if units.kind != "transfer"]
+        for root, units in each:  # what is at the location comes before what is on its way
             if units.kind == "transfer":
-                left -= self._hand_over(root, units, left, event, rung=1)
+                left -= self._hand_over(root, units, min(left, units.shipped - units.collected), event, rung=1)
             elif units.kind == "pickup":
                 left -= self._leave(root, units, left, event, rung=1)
-        for root, units in each:
-            left -= self._leave_late(order, root, units, left, event, units.kind == "transfer", rung=1)
+        for root, units in others:
+            left -= self._leave_late(order, root, units, left, event, False, rung=1)
+        for root, units in transfers:
+            left -= self._hand_over(root, units, left, event, rung=1)
+        for root, units in transfers:
+            left -= self._leave_late(order, root, units, left, event, True, rung=1)
         return left
 
     # What a location did
@@ -287,9 +293,9 @@ class Ledger:
     ) -> int:
         """Take what was given back, and left all the same; so much less is wanted."""
         taken = min(left, units.released)
-        found = min(taken, units.missing)
+        found = min(taken, units.missing) if arrives or event["location_id"] == units.place else 0
         units.released -= taken
-        units.missing -= found
+        units.missing = min(units.missing - found, units.released)
         units.shipped += taken
         _note(units, taken, arrives, rung)
         self._move((units.place if arrives else event["location_id"], root[1]), found - taken, event["event_time"])
@@ -308,15 +314,21 @@ class Ledger:
         own = order.of(event["shipment_id"])
         wanted = [(None, None, None)] if event.get("lines") is None else []
         wanted += [(line.get("line_id"), line.get("sku"), line["quantity"]) for line in event.get("lines") or ()]
+        any_open = any(units.open for _, units in own)
         for line_id, sku, quantity in wanted:
             left = quantity
-            for root, units in own:
-                if line_id not in (None, root[0]) or (line_id is None and sku not in (None, root[1])):
-                    continue
+            named = [(root, units) for root, units in own if line_id == root[0] or (line_id is None and sku in (None, root[1]))]
+            for root, units in named:
                 taken = units.open if left is None else min(left, units.open)
                 left = left if left is None else left - taken
                 units.open -= taken
                 units.released += taken
+                units.missing += taken
+                self._move((units.place, root[1]), -taken, event["event_time"])
+            for root, units in named if left is not None or not any_open else ():  # given back before, and missing now
+                spare = max(units.released - units.missing, 0)
+                taken = spare if left is None else min(left, spare)
+                left = left if left is None else left - taken
                 units.missing += taken
                 self._move((units.place, root[1]), -taken, event["event_time"])
 

@@ -69,7 +69,7 @@ _CLICK_TEXTS = np.array(
     [f.CODE[name] for name in ("event_id", "visitor_id", "sku", "pool_id", "customer_id", "channel", "campaign_id")]
 )
 _PLACED, _HELD, _CANCELLED, _CHANGED = Kind.PLACED.value, Kind.HELD.value, Kind.CANCELLED.value, Kind.CHANGED.value
-_COUNT, _ADJUSTMENT, _TICK = Kind.COUNT.value, Kind.ADJUSTMENT.value, Kind.TICK.value
+_COUNT, _ADJUSTMENT, _TICK, _RETURNED = Kind.COUNT.value, Kind.ADJUSTMENT.value, Kind.TICK.value, Kind.RETURNED.value
 
 _WHAT = np.int64(f.mask(("line_id", "sku")))  # a line names one of them at least
 _BLANK = 32  # which may be an id's only characters
@@ -355,7 +355,7 @@ def _fill_event(event_out, topic, present, fields, degrees):
     given = _LINE_IDS if kind == _CANCELLED else _LINES
     if kind == _CANCELLED and present >> given & 1 and fields[given, 1] == 0:
         return False
-    if present >> _MISSING & 1 and fields[_MISSING, 0]:
+    if kind != _RETURNED and present >> _MISSING & 1 and fields[_MISSING, 0]:
         flags |= MISSING
     if present >> given & 1:
         flags |= HAS_LINES
