@@ -137,7 +137,8 @@ def rejected_units(order: Order, event: Answered) -> tuple[dict[Part, int], dict
                 left -= units
     if not any(taken.values()) and not any(given_back.values()):
         raise RefusedEvent(DeadLetter.SHIPMENT_CLOSED)
-    return tuple({part: units for part, units in of.items() if units} for of in (taken, given_back))
+    promised, before = ({part: units for part, units in of.items() if units} for of in (taken, given_back))
+    return promised, before
 
 
 # What it does

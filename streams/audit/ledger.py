@@ -281,7 +281,7 @@ class Pool:
         if len(self.stock.cells) + new_cells > self.limits.max_cells:
             raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
 
-    def _reject(self, event: Answered) -> Order:
+    def _reject(self, event: Answered) -> Order | None:
         """Give promises back that a location can't keep; the units wait again, elsewhere."""
         order = self.known(event.order_id)
         if order is None:

@@ -19,7 +19,11 @@ Tell = Callable[[Story], object]
 
 
 class History:
-    """A shop with an order, and two pieces of news about it."""
+    """A shop with an order that is promised, and two pieces of news about it.
+
+    What nobody could know is left out: who names no units tells of what the shipment held when he read of it, a till has what a
+    transfer was to bring only if that was sent, and of a line that is partly refused a shortfall may take back the rest.
+    """
 
     def __init__(self, seed: int):
         self.rng = rng = random.Random(seed)
@@ -27,24 +31,19 @@ class History:
         self.pickup = rng.random() < 0.5
         self.units = rng.randint(1, 4)
         self.first = {place: rng.choice([0, 1, 2, 5, 9]) for place in ("W1", "W2", "P")}
+        self.first[rng.choice(["W1", "W2", "P"])] = 9
         self.part = rng.randint(1, self.units)
-        self.early = rng.choice([None, None, "shipped", "rejected"])
-        news = [
-            self._shipped,
-            self._cancelled,
-            self._rejected,
-            self._count,
-            self._sale,
-            self._expiry,
-            self._returned,
-            self._moved,
-        ]
+        self.place = self.begin().run(1).decisions[0]["shipments"][0]["location_id"]
+        """Where it is promised."""
+        news = [self._shipped, self._cancelled, self._rejected, self._count]
+        news += [self._sale, self._expiry, self._returned, self._moved]
         if self.pickup:
             news += [self._rung_up, self._rung_up, self._collected, self._collected]
-        self.kinds = rng.sample(range(len(news)), 2)
-        makers = [news[kind] for kind in self.kinds]
-        # Who sends what a shipment holds, without naming it, sends what it held when he read of it.
+        makers = rng.sample(news, 2)
         self.names_all = self._cancelled in makers or self._rejected in makers
+        self.whole = any(make in makers for make in (self._sale, self._count, self._moved))
+        self.brought = self.place != "P" and any(make in makers for make in (self._rung_up, self._collected))
+        self.kinds = [make.__name__ for make in makers]
         self.news = [make() for make in makers]
 
     def begin(self) -> Story:
@@ -56,47 +55,43 @@ class History:
         more = {"mode": "pickup", "pickup_location_id": "P"} if self.pickup else {}
         if self.held:
             more |= {"kind": "held", "expires_at": START_MS + EXPIRES}
-        story.order("o", ("s", self.units), **more)
-        return story
+        return story.order("o", ("s", self.units), **more)
 
     def told(self, swapped: bool) -> Ending:
         """Tell it all; the two pieces of news, each with a time of its own, in this order or the other."""
         story = self.begin()
+        if self.brought:
+            story.answer("shipped", "o", shipment(1), self.place)
         times = [story.time + 1_000, story.time + 2_000]
         order = (1, 0) if swapped else (0, 1)
         for which in order:
             self.news[which](story, times[which])
         return story.run(1)
 
-    @property
-    def place(self) -> str:
-        """Where the first shipment is promised."""
-        decision = self.begin().run(1).decisions[0]
-        return decision["shipments"][0]["location_id"] if decision["shipments"] else "W1"
-
-    def _lines(self) -> dict:
-        return self.rng.choice([{}, {"lines": [{"line_id": "l0", "quantity": self.part}]}])
+    def _lines(self, units: int) -> dict:
+        return {"lines": [{"line_id": "l0", "quantity": units}]}
 
     def _answer(self, kind: str, place: str, **more) -> Tell:
         return lambda story, at: story.answer(kind, "o", shipment(1), place, time=at, **more)
 
     def _shipped(self) -> Tell:
-        if self.names_all:
-            units = self.rng.choice([self.part, self.units])
-            return self._answer("shipped", self.place, lines=[{"line_id": "l0", "quantity": units}])
-        return self._answer("shipped", self.rng.choice([self.place, self.place, "W2"]), **self._lines())
+        if self.names_all or self.brought:
+            return self._answer("shipped", self.place, **self._lines(self.rng.choice([self.part, self.units])))
+        lines = self.rng.choice([{}, self._lines(self.part)])
+        return self._answer("shipped", self.rng.choice([self.place, self.place, "W2"]), **lines)
 
     def _collected(self) -> Tell:
-        return self._answer("collected", "P", lines=[{"line_id": "l0", "quantity": self.units}])
+        return self._answer("collected", "P", **self._lines(self.units))
 
     def _rejected(self) -> Tell:
-        return self._answer("rejected", self.place, missing=self.rng.random() < 0.5, **self._lines())
+        units = self.units if self.whole else self.rng.choice([self.part, self.units])
+        return self._answer("rejected", self.place, missing=self.rng.random() < 0.5, **self._lines(units))
 
     def _returned(self) -> Tell:
-        return self._answer("returned", "W2", lines=[{"line_id": "l0", "quantity": self.part}])
+        return self._answer("returned", "W2", **self._lines(self.part))
 
     def _cancelled(self) -> Tell:
-        more = self._lines()
+        more = self.rng.choice([{}, self._lines(self.part)])
         return lambda story, at: story.cancelled("o", time=at, **more)
 
     def _rung_up(self) -> Tell:
