@@ -504,6 +504,7 @@ class Changelog(FakeReader):
             yield SimpleNamespace(
                 topic=lambda: topic, partition=lambda: partition, offset=lambda offset=offset: offset,
                 headers=lambda headers=headers: list(headers.items()), value=lambda outcome=outcome: outcome.changelog,
+                key=lambda: None,
             )  # fmt: skip
 
 
