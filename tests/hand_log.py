@@ -256,6 +256,7 @@ class Hand:
             link = sha256(link + data).digest()
             self.rewrite(number, data, link)
         self.link = link
+        self.link = link
 
     def find(self, topic: str, **fields) -> int:
         """Offset of the first record with these fields."""

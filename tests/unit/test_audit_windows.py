@@ -113,7 +113,7 @@ def test_forgotten_orders_are_not_held():
     assert auditor.report.orders == 50
     pool = auditor.replays[0].pools["uk"]
     assert len(pool.orders) == pool.kept_lines == 10
-    assert len(pool._seen._entries) <= 6
+    assert len(pool.seen._entries) <= 6
 
 
 def test_records_that_are_gone_are_said_once_and_the_chain_is_judged_all_the_same():
