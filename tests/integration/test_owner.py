@@ -43,13 +43,15 @@ def nearshelf(settings, *arguments, given=""):
     return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, check=False)
 
 
-def send(settings, workers, number):
-    """A receipt of two units, then an order of one, each waited for until it is in a batch."""
+def send(settings, workers, number, at_once=False):
+    """A receipt of two units, then an order of one, each waited for until it is in a batch; or both at once."""
     receipt = stock(f"s{number}", "receipt", "DC", "SKU", 2, event_time=T0 + number)
     placed = order(f"o{number}", f"O{number}", line("l1", "SKU", 1))
     for topic, event in (("stock.v1", receipt), ("orders.v1", placed)):
         Sender(settings).send([Record(topic, b"uk", json.dumps(event).encode())])
-        drain(settings, workers)
+        if not at_once:
+            drain(settings, workers)
+    drain(settings, workers)
 
 
 def decisions(settings):
