@@ -24,7 +24,7 @@ KEPT_REMOVALS = {"delete.retention.ms": str(100 * 365 * 24 * HOUR_MS)}
 # The topics that code speaks of one by one.
 CLICKS, TICKS, LOCATIONS = "clicks.v1", "ticks.v1", "locations.v1"
 INVENTORY, ALLOCATIONS, DEMAND = "inventory.v1", "allocations.v1", "demand.v1"
-DEAD_LETTERS, ALERTS = "dead-letter.v1", "alerts.v1"
+DEAD_LETTERS, ALERTS, ACKNOWLEDGEMENTS = "dead-letter.v1", "alerts.v1", "acknowledgements.v1"
 
 
 class TopicSettings(Protocol):
@@ -169,6 +169,15 @@ _CATALOGUE = (
         (outputs.Alert, outputs.AuditAlert),
         Partitions.LARGER,
         _OUTPUT,
+    ),
+    Topic(
+        ACKNOWLEDGEMENTS,
+        ("audit",),
+        Role.OUTPUT,
+        ("topic", "partition", "offset"),
+        (outputs.Acknowledgement,),
+        Partitions.ANY,
+        Keep.LATEST,
     ),
     _changelog("inventory"),
     _changelog("clicks"),
