@@ -1,6 +1,6 @@
 """Reads a network file: the pools and the locations of each, as `locations.v1` will carry them. Says what looks odd on a map.
 
-Owner: `nearshelf network check`, and whoever starts a worker or publishes with `--network`.
+Owner: `nearshelf network`, and whoever starts a worker or publishes with `--network`.
 Invariants: a network that is returned is whole: every field valid, ids unique, every location's pool declared.
 Not here: publishing to `locations.v1` (streams), what the fields do (topics/events.py, docs/network-file.md).
 """

@@ -61,7 +61,7 @@ class Settings(BaseSettings):
             "environment its own set of all topics on one cluster. The names inside records stay the contract's"
         ),
     )
-    network: Path | None = Field(None, description="Network file (YAML) that a worker publishes to locations.v1 at its start")
+    network: Path | None = Field(None, description="Network file (YAML): a worker publishes what locations.v1 lacks of it")
     data_directory: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
         DATA_DIRECTORY,
         description=(

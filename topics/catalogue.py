@@ -18,11 +18,13 @@ HOUR_MS = 3_600_000
 # A refused record goes to the dead letters whole, in base64, and a decision may name 1000 lines.
 LARGE_RECORD = {"max.message.bytes": str(8 << 20)}
 LOG_TIME = {"message.timestamp.type": "LogAppendTime"}
+# The empty record of a removed location stays for a hundred years: an old network file must not bring it back.
+KEPT_REMOVALS = {"delete.retention.ms": str(100 * 365 * 24 * HOUR_MS)}
 
 # The topics that code speaks of one by one.
 CLICKS, TICKS, LOCATIONS = "clicks.v1", "ticks.v1", "locations.v1"
 INVENTORY, ALLOCATIONS, DEMAND = "inventory.v1", "allocations.v1", "demand.v1"
-DEAD_LETTERS, ALERTS = "dead-letter.v1", "alerts.v1"
+DEAD_LETTERS, ALERTS, ACKNOWLEDGEMENTS = "dead-letter.v1", "alerts.v1", "acknowledgements.v1"
 
 
 class TopicSettings(Protocol):
@@ -145,7 +147,16 @@ _CATALOGUE = (
     _input("fulfilments.v1", "inventory", "pool_id"),
     _input(TICKS, "inventory", "pool_id", internal=True),
     _input(CLICKS, "clicks", "visitor_id"),
-    Topic(LOCATIONS, ("inventory",), Role.STATE, ("id",), events.MODELS[LOCATIONS], Partitions.ANY, Keep.LATEST, LOG_TIME),
+    Topic(
+        LOCATIONS,
+        ("inventory",),
+        Role.STATE,
+        ("id",),
+        events.MODELS[LOCATIONS],
+        Partitions.ANY,
+        Keep.LATEST,
+        LOG_TIME | KEPT_REMOVALS,
+    ),
     _output(INVENTORY, "inventory", "location_id/sku", outputs.Inventory, _INVENTORY, Keep.LATEST),
     _output(ALLOCATIONS, "inventory", "order_id", outputs.Allocation, _INVENTORY, _OUTPUT, **LARGE_RECORD),
     _output(DEMAND, "clicks", "pool_id/sku/partition", outputs.Demand, _CLICKS, _OUTPUT),
@@ -158,6 +169,15 @@ _CATALOGUE = (
         (outputs.Alert, outputs.AuditAlert),
         Partitions.LARGER,
         _OUTPUT,
+    ),
+    Topic(
+        ACKNOWLEDGEMENTS,
+        ("audit",),
+        Role.OUTPUT,
+        ("topic", "partition", "offset"),
+        (outputs.Acknowledgement,),
+        Partitions.ANY,
+        Keep.LATEST,
     ),
     _changelog("inventory"),
     _changelog("clicks"),

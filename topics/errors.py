@@ -4,6 +4,7 @@ NearshelfError
 ├── WrongUse                  what was given is wrong: mend it and try again; exit status 2
 │   ├── SettingsError         a setting is unknown, or its value is wrong
 │   ├── EntriesError          a file that people write is missing or wrong
+│   ├── WrongPlace            a record was named that is not there
 │   ├── MissingTopics         the cluster lacks topics
 │   ├── CannotStart           the cluster, or this machine, is not as a worker needs it
 │   ├── OtherOwner            the topics belong to workers of another app_id

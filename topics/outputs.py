@@ -156,7 +156,7 @@ class Alert(Record):
 class AuditAlert(Record):
     """`alerts.v1`, key: `alert_id`. The audit found something that is not as it must be, at the record named.
 
-    `alert_id` follows from what was found: an audit that is started again repeats it, under the same id. `fault` is one of
+    `alert_id` follows from what was found: an audit that finds the same again does not repeat it. `fault` is one of
     the kinds of faults (streams/audit/report.py), `offset` null where a record is missing; `raised_at` is when it was found,
     epoch ms.
     """
@@ -171,3 +171,19 @@ class AuditAlert(Record):
     expected: str
     found: str
     raised_at: Time
+
+
+class Acknowledgement(Record):
+    """`acknowledgements.v1`, key: `{topic}/{partition}/{offset}` (keys.py). Somebody has looked at the faults of one record.
+
+    The audit names them from then on, and does not count them. `topic_id` is the cluster's own of the topic: one that is
+    created anew under the name has another. `acknowledged_at` is epoch ms, `reason` free text. An empty record withdraws it.
+    """
+
+    topic: Annotated[str, Field(min_length=1)]
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    topic_id: str
+    acknowledged_at: Time
+    acknowledged_by: Id
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]

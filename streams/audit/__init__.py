@@ -5,7 +5,7 @@ names (topics/). One partition after another, batch by batch: chain.py proves th
 rows.py reads what it says, ledger.py folds, outputs.py finds what was published, decisions.py judges a decision,
 inventory.py goes through all that is about stock and clicks.py through what is about clicks, with what they share in
 batches.py; report.py holds the answer. kafka_log.py reads a cluster; follow.py does it for ever, and alerts.py writes
-what it finds to `alerts.v1`.
+what it finds to `alerts.v1`; acknowledged.py reads which faults somebody has looked at.
 Not here: the command line (streams/cli/audit.py).
 """
 
@@ -54,9 +54,10 @@ def audit(
     confluent_kafka.KafkaException
         The cluster can't be reached, or refuses.
     """
+    from streams.audit.acknowledged import read_acknowledgements
     from streams.audit.kafka_log import KafkaLog  # only here: the fold needs no client
 
-    report = Report(told=told)
+    report = Report(told=told, acknowledgements=read_acknowledgements(settings))
     with KafkaLog(settings) as log:
         log.cut_at_rest()
         for topic, partition, since, end in log.open_transactions():

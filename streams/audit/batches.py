@@ -82,10 +82,10 @@ class BatchReplay(ABC):
                     self.judge_batch(batch)
                 tell(len(batch.order))
         except BrokenChain as broken:
-            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found)
+            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found, ends=True)
             self.stopped = True
         except Deleted as deleted:
-            self._fault("retention", deleted.topic, deleted.offset, "a record not yet judged", _GONE % deleted.topic)
+            self._fault("retention", deleted.topic, deleted.offset, "a record not yet judged", _GONE % deleted.topic, ends=True)
             self.stopped = True
         if self.chain.number:
             shown = f"batch {self.chain.number}, link {self.chain.link.hex()}"
@@ -100,7 +100,7 @@ class BatchReplay(ABC):
             if self.stopped or not self.chain.end():
                 return  # what is behind the break, or behind a batch in doubt, can't be told from what nobody has caused
         except BrokenChain as broken:
-            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found)
+            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found, ends=True)
             self.stopped = True
             return
         for topic in self.topics:
@@ -134,8 +134,8 @@ class BatchReplay(ABC):
 
     # What they share
 
-    def _fault(self, kind: str, topic: str, offset: int | None, expected: object, found: object) -> None:
-        self.report.fault(kind, topic, self.partition, offset, expected, found)
+    def _fault(self, kind: str, topic: str, offset: int | None, expected: object, found: object, ends: bool = False) -> None:
+        self.report.fault(kind, topic, self.partition, offset, expected, found, ends)
 
     def _skip(self, batch: Batch) -> None:
         """Go by a batch whose inputs can't be read; its offsets can be judged all the same."""
@@ -238,7 +238,7 @@ class BatchReplay(ABC):
         if self._told_offsets.get(topic) != wrong:
             self._told_offsets[topic] = wrong
             expected = f"the workers' group at offset {position}, where the changelog is"
-            self._fault("chain", topic, int(min(wrong, position)), expected, f"at offset {wrong}")
+            self._fault("chain", topic, int(min(wrong, position)), expected, f"at offset {wrong}", ends=self.stopped)
 
 
 _GONE = "the first records of %s are deleted (retention): what they did is not to be judged, only the chain of batches"

@@ -3,6 +3,7 @@
 A cut brings in sight what is committed now (kafka_log.py); the batches in it are judged; then what nobody has caused is
 judged, as far as it was stable at the cut before. It begins at the topics' beginning: what was judged is in memory
 only.
+What is acknowledged is read once, at the start.
 Owner: `nearshelf audit --follow`. Not here: where faults go (alerts.py), the terminal (streams/cli/audit.py).
 """
 
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 
 from config.settings import Settings
 from streams.audit import limits_of
+from streams.audit.acknowledged import read_acknowledgements
 from streams.audit.auditor import Auditor
 from streams.audit.kafka_log import KafkaLog
 from streams.audit.report import Fault, Report
@@ -67,7 +69,7 @@ def follow(
     confluent_kafka.KafkaException
         The cluster refuses; one that can't be reached is waited for.
     """
-    report, state = Report(told=told), Progress()
+    report, state = Report(told=told, acknowledgements=read_acknowledgements(settings)), Progress()
     overdue_s = settings.transaction_timeout_ms / 1000 + OVERDUE_S
     overdue: set[tuple[str, int, int]] = set()
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 
+from topics.outputs import Acknowledgement
+
 FaultSink = Callable[[str, str, int | None, object, object], None]
 """(kind, topic, offset, expected, found)."""
 KEPT_FAULTS = 1000
@@ -31,6 +33,20 @@ class Fault:
     def __str__(self) -> str:
         place = f"{self.topic}[{self.partition}]" + ("" if self.offset is None else f"@{self.offset}")
         return f"{self.kind} at {place}: expected {self.expected}; found {self.found}"
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A fault that somebody has looked at: it is named, and not counted."""
+
+    fault: Fault
+    by: str
+    at: int
+    """Epoch ms."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"acknowledged by {self.by} at {self.at} ({self.reason}): {self.fault}"
 
 
 FAULTS = {
@@ -90,17 +106,33 @@ class Report:
     faults: list[Fault] = field(default_factory=list)
     """The first `KEPT_FAULTS`."""
     fault_count: int = 0
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    """The first `KEPT_FAULTS` of those that are not counted."""
+    acknowledged_count: int = 0
     told: Callable[[Fault], None] | None = None
     """Told each fault at once."""
+    acknowledgements: dict[tuple[str, int, int], Acknowledgement] = field(default_factory=dict)
+    """Topic, partition and offset of a record → who has acknowledged its faults."""
 
     @property
     def clean(self) -> bool:
         """Whether nothing is at fault."""
         return self.fault_count == 0
 
-    def fault(self, kind: str, topic: str, partition: int, offset: int | None, expected: object, found: object) -> None:
-        """Note one fault."""
+    def fault(
+        self, kind: str, topic: str, partition: int, offset: int | None, expected: object, found: object, ends: bool = False
+    ) -> None:
+        """Note one fault; `ends`: nothing behind it can be judged, so it counts whatever was acknowledged."""
         assert kind in FAULTS, kind
+        given = None if offset is None else self.acknowledgements.get((topic, partition, offset))
+        if given and not ends:
+            self.acknowledged_count += 1
+            if len(self.acknowledged) < KEPT_FAULTS:
+                fault = Fault(kind, topic, partition, offset, _short(expected), _short(found))
+                self.acknowledged.append(Acknowledged(fault, given.acknowledged_by, given.acknowledged_at, given.reason))
+            return
+        if given:
+            found = f"{found} (acknowledged by {given.acknowledged_by}, but nothing behind it can be judged: it counts)"
         self.fault_count += 1
         if len(self.faults) < KEPT_FAULTS or self.told:
             fault = Fault(kind, topic, partition, offset, _short(expected), _short(found))
@@ -111,8 +143,10 @@ class Report:
     def as_dict(self) -> dict:
         """Give the report as JSON can carry it."""
         # asdict() would take a Counter apart wrongly
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "told"}
-        return {"clean": self.clean, **values, "faults": [asdict(fault) for fault in self.faults]}
+        left_out = "told", "acknowledgements"
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        named = {name: [asdict(fault) for fault in values[name]] for name in ("faults", "acknowledged")}
+        return {"clean": self.clean, **values, **named}
 
 
 def _short(value: object) -> str:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import confluent_kafka
-from confluent_kafka import TopicPartition
+from confluent_kafka import TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient as _AdminClient
 from confluent_kafka.admin import ConfigResource, NewTopic
 
@@ -138,7 +138,7 @@ class _PrefixedConsumer(_Names, Consumer):
 
 class _PrefixedAdminClient(_Names, AdminClient):
     create_partitions = delete_records = alter_configs = incremental_alter_configs = _unmapped("this method of AdminClient")
-    list_consumer_group_offsets = alter_consumer_group_offsets = describe_topics = _unmapped("this method of AdminClient")
+    list_consumer_group_offsets = alter_consumer_group_offsets = _unmapped("this method of AdminClient")
 
     def create_topics(self, topics: Any, **named: Any) -> Any:
         wanted = [
@@ -155,6 +155,10 @@ class _PrefixedAdminClient(_Names, AdminClient):
     def delete_topics(self, topics: Any, **named: Any) -> Any:
         found = super().delete_topics([self.prefix + each for each in topics], **named)
         return {self.bare(name): future for name, future in found.items()}
+
+    def describe_topics(self, topics: Any, **named: Any) -> Any:
+        wanted = TopicCollection([self.prefix + name for name in topics.topic_names])
+        return {self.bare(name): future for name, future in super().describe_topics(wanted, **named).items()}
 
     def describe_configs(self, resources: Any, **named: Any) -> Any:
         wanted = [ConfigResource(each.restype, self.prefix + each.name) for each in resources]

@@ -133,7 +133,7 @@ class Flows:
                 count = feed.publish(self._network)
             except (KafkaException, TimeoutError) as failure:
                 raise BrokerUnreachable(settings.bootstrap_servers, f"to publish the network ({failure})") from None
-            log.info("%d of the network's %d locations were missing or differed: published", count, len(self._network))
+            log.info("%d of the network's %d locations were missing: published", count, len(self._network))
 
     def release(self) -> None:
         """Give back what `prepare` took; all flows are closed."""

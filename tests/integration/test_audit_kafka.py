@@ -12,11 +12,12 @@ from confluent_kafka.admin import NewTopic
 
 from config.settings import load_settings
 from streams.audit import audit
+from streams.kafka.reading import LogReader
 from tests.hand_log import OUTPUTS, TOPICS, clean, line, order, says, stock
 
 PATIENCE_S = 60
 PLAIN = (*TOPICS, "locations.v1")
-OTHERS = ("clicks.v1", "demand.v1", "clicks-changelog.v1", "alerts.v1")
+OTHERS = ("clicks.v1", "demand.v1", "clicks-changelog.v1", "acknowledgements.v1")
 TRANSACTIONAL = [topic for topic in OUTPUTS if topic != "locations.v1"]
 # The records bring their own, old times.
 CONFIG = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
@@ -173,12 +174,11 @@ def follow(settings, tmp_path):
         follower.process.wait()
 
 
-def alerts(settings, count):
-    """The first alerts, by `nearshelf tail`."""
-    command = [sys.executable, "-c", "from streams.cli import main; main()", "tail", "alerts.v1", "--from-beginning", "--json"]
-    command += ["--count", str(count), "--bootstrap-servers", settings.bootstrap_servers]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    return [json.loads(shown) for shown in done.stdout.splitlines()]
+def alerts(settings):
+    """The alerts that audits have written."""
+    with LogReader(settings) as reader:
+        found = [(message.key(), json.loads(message.value())) for message in reader.read("alerts.v1", {0: 0})]
+    return [(key, value) for key, value in found if value["kind"] == "audit"]
 
 
 def test_batches_that_are_committed_later_are_judged_and_an_orderly_end_reports_them(published, follow):
@@ -213,7 +213,7 @@ def test_inputs_that_no_worker_has_taken_yet_are_no_fault_while_they_are_followe
     assert status == 0
 
 
-def test_a_fault_goes_to_alerts_at_once_and_a_restart_repeats_it_under_its_id(published, follow, settings):
+def test_a_fault_goes_to_alerts_at_once_and_a_restart_counts_it_and_tells_it_no_more(published, follow, settings):
     follower = follow()
     follower.await_text(follower.errors, "events up to now")
     hand = published.hand
@@ -221,20 +221,43 @@ def test_a_fault_goes_to_alerts_at_once_and_a_restart_repeats_it_under_its_id(pu
     hand.batch(DC_B=(-3, 2))  # was -1: one unit too many is gone
     published.publish()
     follower.await_text(follower.out, "cell at inventory-changelog.v1[0]@")
-    (alert,) = alerts(settings, 1)
-    assert alert["key"] == "audit/inventory-changelog.v1/0"
-    value = alert["value"]
-    assert (value["kind"], value["fault"], value["severity"]) == ("audit", "cell", "critical")
-    assert (value["topic"], value["partition"]) == ("inventory-changelog.v1", 0)
-    assert "uk/DC/B = CellRow(on_hand=-2, reserved=2, safety_stock=0" in value["expected"]
+    follower.await_text(follower.errors, "events up to now")
     status, out = follower.stop()
     assert status == 1
     assert "faults" in out
+    ((key, value),) = alerts(settings)
+    assert key == value["alert_id"].encode()
+    assert (value["fault"], value["severity"]) == ("cell", "critical")
+    assert (value["topic"], value["partition"]) == ("inventory-changelog.v1", 0)
+    assert "uk/DC/B = CellRow(on_hand=-2, reserved=2, safety_stock=0" in value["expected"]
     again = follow()
-    again.await_text(again.out, "cell at inventory-changelog.v1[0]@")
-    again.stop()
-    first, second = alerts(settings, 2)
-    assert first["value"]["alert_id"] == second["value"]["alert_id"]
+    again.await_text(again.errors, "1 faults")
+    status, out = again.stop()
+    assert (status, out.count("cell at inventory-changelog.v1[0]@")) == (1, 0)
+    assert len(alerts(settings)) == 1
+
+
+def test_a_foreign_record_is_acknowledged_named_and_counted_no_more_until_that_is_withdrawn(published, settings):
+    sender = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    places = []
+    sender.produce("allocations.v1", b"hello", b"x", 0, on_delivery=lambda error, message: places.append(message.offset()))
+    sender.flush(30)
+    place = f"allocations.v1[0]@{places[0]}"
+    where = "--bootstrap-servers", settings.bootstrap_servers, "--set", "app_id=test-audit"
+    assert place in (found := nearshelf(*where)).stdout
+    assert found.returncode == 1
+    assert nearshelf(*where, "--acknowledge", place).returncode == 2, "nobody said why"
+    missing = nearshelf(*where, "--acknowledge", "allocations.v1[0]@999", "--reason", "none")
+    assert missing.returncode == 2
+    assert "expected an offset before" in missing.stderr
+    done = nearshelf(*where, "--acknowledge", place.replace("[0]", ""), "--reason", "sent by hand", "--by", "ann")
+    assert (done.returncode, done.stderr) == (0, "")
+    good = nearshelf(*where)
+    assert good.returncode == 0
+    assert "acknowledged by ann at" in good.stdout
+    assert place in good.stdout
+    assert nearshelf(*where, "--withdraw", place).returncode == 0
+    assert nearshelf(*where).returncode == 1
 
 
 def test_what_no_batch_has_caused_is_found_while_batches_go_on(published, follow, settings):

@@ -134,3 +134,36 @@ def murmur2(data):
         h = (h ^ int.from_bytes(rest, "little")) * m & mask
     h = (h ^ h >> 13) * m & mask
     return (h ^ h >> 15) & 0x7FFFFFFF
+
+
+def test_a_network_file_is_compared_and_published_and_an_old_one_undoes_nothing(settings, tmp_path):
+    """Disabled and removed by `network apply`: a worker's start with the old file leaves both as they are."""
+    from streams.kafka.reading import LogReader
+    from streams.worker.locations import LocationFeed
+    from topics.events import LocationRecord
+
+    def write(name, *places):
+        path = tmp_path / name
+        path.write_text(json.dumps({"version": 1, "pools": [{"id": "uk"}], "locations": places}))
+        return path
+
+    old = write("old.yaml", location("A", "uk"), location("B", "uk"))
+    new = write("new.yaml", location("A", "uk") | {"enabled": False}, location("C", "uk"))
+    assert nearshelf(settings, "network", "apply", old).returncode == 0, "nothing to remove: nothing is asked"
+    assert nearshelf(settings, "network", "diff", old).returncode == 0
+    assert nearshelf(settings, "network", "diff", new).returncode == 1
+    done = nearshelf(settings, "network", "apply", new, lines="y\n")
+    assert done.returncode == 0, done.stderr
+    assert "2 published, 1 removed" in done.stdout
+    assert nearshelf(settings, "network", "diff", new).returncode == 0
+    with LogReader(settings) as reader:
+        feed = LocationFeed(settings, 1, reader, lambda error: None)
+        feed.start()
+        try:
+            network = [LocationRecord(**location(name, "uk")) for name in ("A", "B", "D")]
+            assert feed.publish(network) == 1
+        finally:
+            feed.stop()
+    done = nearshelf(settings, "network", "diff", new, "--json")
+    assert json.loads(done.stdout)["only_published"] == ["D"]
+    assert json.loads(done.stdout)["different"] == []

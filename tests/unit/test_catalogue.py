@@ -49,7 +49,7 @@ def test_no_sender_sets_the_time_of_an_input(name):
     assert CATALOGUE[name].config(SETTINGS)["message.timestamp.type"] == "LogAppendTime"
 
 
-@pytest.mark.parametrize("name", ["inventory.v1", "locations.v1"])
+@pytest.mark.parametrize("name", ["inventory.v1", "locations.v1", "acknowledgements.v1"])
 def test_state_by_key_is_compacted_and_never_expires(name):
     config = CATALOGUE[name].config(SETTINGS)
     assert config["cleanup.policy"] == "compact"

@@ -26,6 +26,8 @@ COMMANDS = [
     ["topics", "create"],
     ["topics", "list"],
     ["network", "check"],
+    ["network", "diff"],
+    ["network", "apply"],
     ["worker"],
     ["publish"],
     ["tail"],
@@ -88,6 +90,8 @@ def test_help_loads_neither_kafka_nor_numba():
         ["publish", "orders.v1", "no-such-file"],
         ["worker", "--preset", "fast"],
         ["network", "check"],
+        ["network", "diff"],
+        ["network", "apply"],
     ],
     ids=" ".join,
 )
