@@ -110,6 +110,27 @@ class DeadLetterRecord(Record):
     value: str | None
 
 
+class DeadLetterReplay(Record):
+    """`dead-letter-replays.v1`, key: `{topic}/{partition}/{offset}`. The record of the dead letter there was sent again.
+
+    Written in the transaction that sends the record. `refused_at` is the dead letter's own time, by which it is told from one
+    of an earlier topic; `replayed_at` is the sender's. Both are epoch ms. `replayed_by` is who, `user@host` if nothing else was
+    said; `client_id` is the `app_id` of the sender's settings. `changed` says whether the value differs from the letter's;
+    `times` counts the replays.
+    """
+
+    topic: Literal["dead-letter.v1"]
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    refused_at: int
+    replayed_to: str
+    replayed_at: Time
+    replayed_by: str
+    client_id: str
+    changed: bool
+    times: Annotated[int, Field(ge=1)]
+
+
 class Demand(Record):
     """`demand.v1`, key: `{pool_id}/{sku}/{partition}`. Clicks on a SKU in [`window_start`, `window_start + window_ms`).
 

@@ -68,8 +68,9 @@ def _messages(
 
 def _text_line(message: Any) -> str:
     _, timestamp = message.timestamp()
-    time = datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     key, value = (as_text(part) for part in (message.key(), message.value()))
+    time = iso(timestamp)
+    time = time[11:-1] if time.endswith("Z") else time
     return f"{time} {message.partition()}@{message.offset()} {key or '-'} {value}"
 
 
@@ -89,13 +90,23 @@ def _json_line(message: Any) -> str:
 
 
 def parsed(value: bytes | None) -> Any:
-    """JSON as what it is, other text as text, other bytes as base64."""
+    """JSON as what it is, other text as text, other bytes as base64; JSON too deep to be written again is text."""
     import orjson
 
     try:
-        return orjson.loads(value or b"")
-    except orjson.JSONDecodeError:
+        found = orjson.loads(value or b"")
+        orjson.dumps(found)
+        return found
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return as_text(value)
+
+
+def iso(time_ms: int) -> str:
+    """Write a time for people; the number itself where the calendar has no such time, since any producer may set one."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return str(time_ms)
 
 
 def as_text(value: bytes | None) -> str | None:

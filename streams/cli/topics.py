@@ -22,18 +22,23 @@ def create(
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Create the topics that are missing, and check those that are there."""
+    """Create the topics that are missing, and check those that are there; warns of inputs that take only smaller records."""
     from streams.kafka.clients import connect
-    from streams.kafka.create import create_topics
+    from streams.kafka.create import create_topics, narrow_topics
     from streams.kafka.names import on_cluster
     from topics.catalogue import CATALOGUE
 
     settings = read_settings(
         assignments, bootstrap_servers=bootstrap_servers, partitions=partitions, click_partitions=click_partitions
     )
-    created = create_topics(connect(settings), settings)
+    admin = connect(settings)
+    created = create_topics(admin, settings)
+    warnings = narrow_topics(admin, settings)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
-        typer.echo(json.dumps({"created": created, "existing": [name for name in CATALOGUE if name not in created]}))
+        existing = [name for name in CATALOGUE if name not in created]
+        typer.echo(json.dumps({"created": created, "existing": existing, "warnings": warnings}))
     elif created:
         typer.echo(f"Created at {settings.bootstrap_servers}: {', '.join(on_cluster(settings, name) for name in created)}")
     else:

@@ -67,6 +67,17 @@ def test_a_refused_record_of_the_largest_size_fits_into_the_dead_letters():
     assert int(CATALOGUE["dead-letter.v1"].config(SETTINGS)["max.message.bytes"]) > longest_base64
 
 
+@pytest.mark.parametrize("topic", publishable(), ids=lambda topic: topic.name)
+def test_an_input_takes_the_largest_value_that_the_models_take(topic):
+    assert int(topic.config(SETTINGS)["max.message.bytes"]) > events.MAX_VALUE_BYTES
+
+
+def test_marks_of_replays_stay_as_long_as_their_letters_and_of_each_the_latest():
+    marks, letters = (CATALOGUE[name].config(SETTINGS) for name in ("dead-letter-replays.v1", "dead-letter.v1"))
+    assert marks["cleanup.policy"] == "compact,delete"
+    assert marks["retention.ms"] == letters["retention.ms"]
+
+
 def test_models_of_each_topic_are_records_and_only_changelogs_have_none():
     for topic in CATALOGUE.values():
         assert all(issubclass(model, events.Record) for model in topic.models), topic.name
@@ -89,7 +100,7 @@ def test_each_group_has_its_own_topics_and_they_are_all_there_are():
 
 
 def test_a_group_that_there_is_not_is_named_with_those_there_are():
-    with pytest.raises(LookupError, match="audit, clicks, inventory, found stock"):
+    with pytest.raises(LookupError, match="audit, clicks, inventory, operators, found stock"):
         inputs_of("stock")
 
 

@@ -178,7 +178,7 @@ def test_the_same_event_id_counts_once():
     partition = Partition()
     outcome = partition.send(click(0, event_id="x"), click(0, event_id="x"))
     assert outcome.counts == {("clicks.v1", "applied"): 1, ("clicks.v1", "duplicate"): 1}
-    again = partition.send(click(23 * HOUR_MS, event_id="x", customer_id="c", campaign_id=5))
+    again = partition.send(click(23 * HOUR_MS, event_id="x", customer_id="c", campaign_id="m"))
     assert again.counts == {("clicks.v1", "duplicate"): 1}
     assert counts(demands(again)["uk/A/0"]) == (0, 0, 0)
 
