@@ -35,7 +35,8 @@ class History:
         self.part = rng.randint(1, self.units)
         self.place = self.begin().run(1).decisions[0]["shipments"][0]["location_id"]
         """Where it is promised."""
-        news = [self._shipped, self._cancelled, self._rejected, self._count]
+        news = [] if self.place == "P" and self.pickup else [self._shipped]  # there it is collected
+        news += [self._cancelled, self._rejected, self._count]
         news += [self._sale, self._expiry, self._returned, self._moved]
         if self.pickup:
             news += [self._rung_up, self._rung_up, self._collected, self._collected]
