@@ -66,7 +66,8 @@ def forget_order(t, row):
     remove(t.order_index, t.orders, row)
     order.state = GONE
     mark(t.journal, t.counters, ORDERS, order, row)
-    if order.closed_at + t.limits[CLOSED_MS] >= t.pool[0].now:  # else its time has come: it goes when the batch is done
+    # Else its time has come, and it goes when the batch is done; or it has just been closed, and is queued.
+    if order.closed_at < t.pool[0].now <= order.closed_at + t.limits[CLOSED_MS]:
         order.closed_at = t.pool[0].now
         push_closed(t, row)
 

@@ -136,13 +136,12 @@ def _units_left(t, row, location, kind):
     units = open_units(line)
     if kind == Kind.REJECTED:
         return units
-    if _arrives(t, line, location, kind):
-        units += max(line.rung, 0) + line.shipped - line.collected
-    elif line.shipment_kind == ShipmentKind.PICKUP:
-        units += max(line.rung, 0)
-    elif line.shipment_kind == ShipmentKind.TRANSFER and kind == Kind.SHIPPED:
-        units += line.implied
-    return units
+    if line.shipment_kind == ShipmentKind.TRANSFER and kind == Kind.SHIPPED:
+        return units + line.implied
+    if line.shipment_kind == ShipmentKind.SHIP:
+        return units
+    units += max(line.rung, 0)
+    return units + line.shipped - line.collected if _arrives(t, line, location, kind) else units
 
 
 @inner_kernel
@@ -263,12 +262,12 @@ def _confirm(t, row, units, sign, location, kind):
     """Step 0: take units that were told before, by a till or by the other event; returns how many."""
     line = t.lines[row]
     told = np.int64(0)
-    if line.shipment_kind == ShipmentKind.PICKUP or _arrives(t, line, location, kind):
-        told = min(units, max(np.int64(sign * line.rung), np.int64(0)))
-        line.rung -= sign * told
-    elif line.shipment_kind == ShipmentKind.TRANSFER and kind == Kind.SHIPPED:
+    if line.shipment_kind == ShipmentKind.TRANSFER and kind == Kind.SHIPPED:
         told = min(units, np.int64(line.implied))
         line.implied -= told
+    elif line.shipment_kind != ShipmentKind.SHIP:
+        told = min(units, max(np.int64(sign * line.rung), np.int64(0)))
+        line.rung -= sign * told
     if told > 0:
         mark(t.journal, t.counters, LINES, line, row)
     return told
@@ -481,6 +480,8 @@ def apply_fact(t, event, event_row, lines, buffer, work, tag):
     sequence, number = shipment_of(buffer, event.shipment_at, event.shipment_size, tag)
     back = event.kind == Kind.RETURNED
     changed = False
+    if order_row < 0 and event.line_count == 0:
+        return DeadLetter.UNKNOWN_ORDER, NO_ORDER, 0
     if event.flags & c.HAS_LINES == 0:
         n, reason = _put_units(t, order_row, location, event.kind, sequence, number, work)
         if reason:
