@@ -25,6 +25,7 @@ NearshelfError
 │   ├── NotCopartitioned      topics of one group are at different workers
 │   ├── BrokenChain           the audit can't follow the changelog further
 │   └── Deleted               the audit has yet to read a record that is gone
+├── CheckpointUnusable        an audit can't go on from a file
 ├── SnapshotUnusable          a snapshot can't be read or written; the changelog has all of it
 │   ├── StoreDamaged          the disk holds something else than was written
 │   ├── StoreForeign          the snapshot belongs to another partition or changelog

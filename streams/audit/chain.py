@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from streams.audit.log import Record
+from streams.audit.log import Log, Record
 from streams.audit.report import FaultSink
 from topics.errors import Contradiction
 
@@ -121,6 +121,19 @@ class Chain:
         self._ready: deque[_Joined] = deque()
         self._strayed = False
         self._owner: bytes | None = None
+
+    @property
+    def offset(self) -> int | None:
+        """Of the first record of that batch."""
+        return self._offset
+
+    def link_at(self, log: Log) -> bytes | None:
+        """Read the last proven batch's link again; None = its first record is not there."""
+        if self._offset is None:
+            return self.link
+        record = next(log.read(self._topic, self.partition, self._offset), None)
+        header = None if record is None or record.offset != self._offset else _header(record)
+        return None if header is None else header[3]
 
     def next_batch(self) -> Batch | None:
         """Give the next batch; None while there is none.

@@ -25,6 +25,7 @@ from streams.audit.orders import Order
 from streams.audit.outputs import Alerts, Cells, Decisions, Place
 from streams.audit.report import Report
 from streams.audit.rows import Names, PoolRows, cells_of
+from streams.audit.sequences import Sequences
 from streams.audit.stock import Cell, CellRow
 from topics.catalogue import ALERTS, ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
 from topics.events import (
@@ -91,6 +92,9 @@ class InventoryReplay(BatchReplay):
         self.decisions = Decisions(log.read(ALLOCATIONS, partition), self._fault)
         self.alerts = Alerts(log.read(ALERTS, partition), self._fault)
         self.cells = Cells(log.read(INVENTORY, partition), self._fault)
+        self.sequences = Sequences(log.read(ALLOCATIONS, partition), self._fault) if self.blind else None
+        self.counted: dict[str, int] = {}
+        """Blind: pool → decisions so far."""
 
     # 1. A batch
 
@@ -394,16 +398,21 @@ class InventoryReplay(BatchReplay):
         if row != cell.expected(row):
             expected = f"{shown} = {cell.expected(row)}"
             self._fault("cell", CHANGELOG, batch.offset, expected, f"{row}, batch {batch.number}")
-        version = self.versions.get(name, 0)
-        if row.version == version:
-            return  # written, but nothing an order could see
-        if row.version < version:
-            self._fault("cell", CHANGELOG, batch.offset, f"{shown} at a version above {version}", row.version)
-        if not cell.changed_at <= row.updated_at <= cell.touched_at:
+        if self._expect(name, batch, row) and not cell.changed_at <= row.updated_at <= cell.touched_at:
             expected = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
             self._fault("clock", CHANGELOG, batch.offset, expected, row.updated_at)
+
+    def _expect(self, name: tuple[str, str, str], batch: Batch, row: CellRow) -> bool:
+        """Expect a cell's new version in `inventory.v1`; false = it has the same one."""
+        version = self.versions.get(name, 0)
+        if row.version == version:
+            return False  # written, but nothing an order could see
+        if row.version < version:
+            shown = "/".join(name)
+            self._fault("cell", CHANGELOG, batch.offset, f"{shown} at a version above {version}", row.version)
         self.versions[name] = row.version
         self.cells.expect(name, batch.number, row)
+        return True
 
     def _unnamed(self, batch: Batch, pool: Pool) -> None:
         """Check that the cells a batch changed are in its changelog record."""
@@ -420,13 +429,34 @@ class InventoryReplay(BatchReplay):
         for offset, source in self.alerts.rest(due(ALERTS) or 0):
             if not (moving and self._beyond(source)):
                 self._unclaimed_alert(offset, source)
+        self._settle_cells(due, moving)
+
+    def _settle_cells(self, due: batches.Due, moving: bool) -> None:
         self.cells.drain()
         if not moving:
             for published in self.cells.rest(due(INVENTORY) or 0, self.versions):
                 self._fault("inventory", INVENTORY, published.offset, "a value of a batch", published.value)
 
+    # 8. Where the causes are deleted
+
+    def skip_batch(self, batch: Batch) -> None:
+        for pool_id, rows in cells_of(batch, self.names).items():
+            self.counted[pool_id] = self.counted.get(pool_id, 0) if rows.sequence is None else rows.sequence
+            for (location_id, sku), row in rows.cells.items():
+                self._expect((pool_id, location_id, sku), batch, row)
+        self.cells.settle()
+
+    def settle_blind(self, due: batches.Due, moving: bool) -> None:
+        assert self.sequences
+        self.sequences.settle(due(ALLOCATIONS) or 0, self.counted, moving)
+        self._settle_cells(due, moving)
+
     def add_totals(self) -> None:
         report = self.report
+        if self.blind:
+            report.pools += len(self.names)
+            report.cells += len(self.versions)
+            return
         for pool in self.pools.values():
             report.orders += pool.order_count
             report.order_lines += pool.line_count

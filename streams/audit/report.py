@@ -29,6 +29,8 @@ class Fault:
     """Of the record named; None where a record is missing and nothing stands in its place."""
     expected: str
     found: str
+    ends: bool = False
+    """Whether nothing behind it can be judged."""
 
     def __str__(self) -> str:
         place = f"{self.topic}[{self.partition}]" + ("" if self.offset is None else f"@{self.offset}")
@@ -49,10 +51,30 @@ class Acknowledged:
         return f"acknowledged by {self.by} at {self.at} ({self.reason}): {self.fault}"
 
 
+@dataclass(slots=True)
+class NotJudged:
+    """What an audit could not judge of a partition, since it is not there any more; no fault by itself."""
+
+    batches: int
+    """From the first on."""
+    deleted: tuple[str, ...]
+    """Topics whose first records retention has deleted."""
+    inputs_from: dict[str, int] = field(default_factory=dict)
+    """Input → offset from which each record was judged by itself."""
+
+    def __str__(self) -> str:
+        begin = ", ".join(f"{topic} from {offset:,}" for topic, offset in sorted(self.inputs_from.items()))
+        return (
+            f"orders, decisions, alerts and what events add up to in batches 1 to {self.batches:,}, since the first records of "
+            f"{', '.join(self.deleted)} are deleted (retention). Judged: the chain of batches, offsets, cells against "
+            f"inventory.v1, the numbers of decisions, and each record of {begin or 'no input'}"
+        )
+
+
 FAULTS = {
     "chain": "the changelog's batches follow each other without a gap, each as it was written",
     "transaction": "no transaction stays open: the last stable offset comes to the end",
-    "retention": "the topics hold their records from the first",
+    "retention": "a changelog holds its records from the first, and no record is deleted while it is judged",
     "input": "each input record up to the committed offset is in exactly one batch",
     "network": "the locations a batch names are those of locations.v1",
     "dead_letter": "exactly the bad and refused records are dead letters, once, with the right reason",
@@ -101,6 +123,10 @@ class Report:
     units_reserved: int = 0
     unprocessed: int = 0
     """Input records beyond the last committed batch."""
+    not_judged: dict[str, NotJudged] = field(default_factory=dict)
+    """Changelog partition → what retention has put beyond judgement."""
+    checkpoint: str = ""
+    """What the audit went on from, or why it did not."""
     open_transactions: list[str] = field(default_factory=list)
     """Partitions with a transaction open for seconds, and since which offset; no fault before it is over due."""
     faults: list[Fault] = field(default_factory=list)
@@ -135,7 +161,7 @@ class Report:
             found = f"{found} (acknowledged by {given.acknowledged_by}, but nothing behind it can be judged: it counts)"
         self.fault_count += 1
         if len(self.faults) < KEPT_FAULTS or self.told:
-            fault = Fault(kind, topic, partition, offset, _short(expected), _short(found))
+            fault = Fault(kind, topic, partition, offset, _short(expected), _short(found), ends)
             self.faults += [fault] if len(self.faults) < KEPT_FAULTS else []
             if self.told:
                 self.told(fault)
@@ -145,7 +171,8 @@ class Report:
         # asdict() would take a Counter apart wrongly
         left_out = "told", "acknowledgements"
         values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
-        named = {name: [asdict(fault) for fault in values[name]] for name in ("faults", "acknowledged")}
+        named: dict[str, object] = {name: [asdict(fault) for fault in values[name]] for name in ("faults", "acknowledged")}
+        named["not_judged"] = {place: asdict(each) for place, each in self.not_judged.items()}
         return {"clean": self.clean, **values, **named}
 
 

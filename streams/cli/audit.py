@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -46,6 +47,14 @@ def audit(
     complete: Annotated[
         bool, typer.Option("--complete", help="All is at rest: inputs in no batch, and open transactions, are faults.")
     ] = False,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            help="Go on from FILE if it is there, and leave in it what is known at the end. Only you may write it.",
+        ),
+    ] = None,
     acknowledge: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,9 +77,10 @@ def audit(
 ) -> None:
     """Fold all that is committed, slowly and independently of the workers, and compare it with what they published.
 
-    It needs the topics from their first record on. With --follow it begins there too, whenever it is started, since it keeps
-    what it has judged in memory only; a fault that alerts.v1 has already is counted, and not told again. Exit status 1 if there
-    was a fault that nobody has acknowledged.
+    It begins at the topics' first records, also with --follow. Where retention has deleted them, it says what it could not
+    judge, which is no fault. With --checkpoint it goes on from what an earlier audit knew, and judges all that came since. With
+    alerts a fault that alerts.v1 has already is counted, and not told again. Exit status 1 if there was a fault that nobody
+    has acknowledged.
     """
     from rich.console import Console
 
@@ -87,7 +97,7 @@ def audit(
     connect(settings)
     with _alerts(settings, follow if alert is None else alert) as told:
         run = _followed if follow else _at_once
-        report = run(settings, told, complete, faults, as_json)
+        report = run(settings, told, complete, faults, as_json, checkpoint)
     if as_json:
         answer = report.as_dict()
         typer.echo(json.dumps(answer | {name: answer[name][:faults] for name in ("faults", "acknowledged")}))
@@ -119,16 +129,20 @@ def _acknowledge(
         typer.echo(f"withdrawn: faults at {topic}[{partition}]@{offset} count again")
 
 
-def _at_once(settings: "Settings", told: Callable, complete: bool, faults: int, as_json: bool) -> "Report":
+def _at_once(
+    settings: "Settings", told: Callable, complete: bool, faults: int, as_json: bool, checkpoint: Path | None
+) -> "Report":
     from rich.console import Console
 
     from streams.audit import audit as run
 
     with _progress(Console(stderr=True)) as progress:
-        return run(settings, progress, complete, told)
+        return run(settings, progress, complete, told, checkpoint)
 
 
-def _followed(settings: "Settings", told: Callable, complete: bool, faults: int, as_json: bool) -> "Report":
+def _followed(
+    settings: "Settings", told: Callable, complete: bool, faults: int, as_json: bool, checkpoint: Path | None
+) -> "Report":
     """Audit until a signal comes; faults go to stdout as they are found, and a line on how far it is to stderr now and then."""
     from streams.audit.follow import Progress, follow
 
@@ -155,7 +169,7 @@ def _followed(settings: "Settings", told: Callable, complete: bool, faults: int,
             line = f"audit: {progress.events:,} events {where}, {report.batches:,} batches, {report.fault_count:,} faults"
             typer.echo(line, err=True)
 
-    return follow(settings, stop, show, say)
+    return follow(settings, stop, show, say, checkpoint)
 
 
 @contextmanager
@@ -192,6 +206,10 @@ def print_report(report: "Report", console: "Console", faults: int = 20) -> None
         table.add_row("not yet processed", f"{report.unprocessed:,}")
     if report.open_transactions:
         table.add_row("transactions open", ", ".join(report.open_transactions))
+    if report.checkpoint:
+        table.add_row("checkpoint", report.checkpoint)
+    for place, not_judged in sorted(report.not_judged.items()):
+        table.add_row("not judged", f"{place}: {not_judged}")
     if report.acknowledged_count:
         table.add_row("acknowledged", f"{report.acknowledged_count:,} faults, not counted")
     table.add_row("faults", "none" if report.clean else f"{report.fault_count:,}")

@@ -297,9 +297,28 @@ def test_an_open_transaction_is_named_with_the_offset_since_which_it_is(publishe
     assert audit(settings, complete=True).clean
 
 
-def test_inputs_that_retention_has_deleted_are_said_to_be_missing_once_a_partition(published, settings, empty_cluster):
-    for future in empty_cluster.delete_records([TopicPartition("stock.v1", 0, 4)]).values():
+def test_inputs_that_retention_has_deleted_are_not_judged_unless_a_checkpoint_knows_them(
+    published, settings, empty_cluster, tmp_path
+):
+    where = "--bootstrap-servers", settings.bootstrap_servers, "--set", "app_id=test-audit", "--json"
+    checkpoint = "--checkpoint", str(tmp_path / "checkpoint")
+    assert json.loads(nearshelf(*where, *checkpoint).stdout)["clean"]
+    hand = published.hand
+    ends = [TopicPartition(topic, 0, len(hand.records[topic])) for topic in TOPICS if hand.records[topic]]
+    for future in empty_cluster.delete_records(ends).values():
         future.result()
-    (fault,) = audit(settings).faults
-    assert (fault.kind, fault.topic, fault.partition) == ("retention", "stock.v1", 0)
-    assert "deleted (retention)" in fault.found
+    hand.event("sales.v1", stock("e40", "sale", "LEEDS", "A", 1, event_time=hand.now))
+    hand.batch(LEEDS_A=(5, 4, 1))
+    published.publish()
+    fresh = nearshelf(*where)
+    answer = json.loads(fresh.stdout)
+    assert (fresh.returncode, answer["fault_count"], answer["orders"]) == (0, 0, 0)
+    (not_judged,) = answer["not_judged"].values()
+    assert not_judged["batches"] == hand.batches
+    assert not_judged["inputs_from"]["sales.v1"] == len(hand.records["sales.v1"]) - 1
+    again = nearshelf(*where, *checkpoint)
+    answer = json.loads(again.stdout)
+    assert (again.returncode, answer["fault_count"], answer["not_judged"]) == (0, 0, {})
+    assert answer["checkpoint"].startswith("went on from")
+    assert answer["orders"] > 0
+    assert answer["batches"] == hand.batches
