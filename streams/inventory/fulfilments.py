@@ -27,7 +27,7 @@ from state.orders import (
     waiting_units,
     want_again,
 )
-from state.stock import cell_row, find_location, find_sku, move_stock, reserve, sku_row, within_bounds
+from state.stock import cell_row, find_location, find_sku, is_counted, move_stock, reserve, sku_row, within_bounds
 from state.tables import LINES, MAX_CELLS, MAX_SKUS, mark
 from streams.inventory.decide import is_open
 from streams.inventory.order_events import NO_ORDER, is_named
@@ -168,45 +168,50 @@ def _put_units(t, order_row, location, kind, sequence, number, work):
 
 
 @inner_kernel
-def _check_room(t, sku, location, units, new_inout):
-    """Why a cell can't take signed units, or be made: a reason or 0; `new_inout` (int64[1]) counts the cells to be made."""
+def _lacks_room(t, sku, location, units, event_time, rule, new_inout):
+    """Whether a rule of `_check_lines` forbids that signed units move at a cell; `new_inout` counts what would be new."""
     row = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
-    if row < 0:
-        new_inout[0] += 1
-        if t.pool[0].cell_count + new_inout[0] > t.limits[MAX_CELLS]:
-            return DeadLetter.TOO_MANY_CELLS
-    on_hand = np.int64(0)
-    if row >= 0:
-        on_hand = np.int64(t.cells[row].on_hand)
-    return 0 if within_bounds(on_hand + units) else DeadLetter.OUT_OF_RANGE
+    if rule == 1:
+        on_hand = np.int64(0)
+        if row >= 0:
+            on_hand = np.int64(t.cells[row].on_hand)
+        return not is_counted(t, row, event_time) and not within_bounds(on_hand + units)
+    if rule == 2:
+        new_inout[0] += sku < 0
+        return t.pool[0].sku_count + new_inout[0] > t.limits[MAX_SKUS]
+    new_inout[0] += row < 0
+    return t.pool[0].cell_count + new_inout[0] > t.limits[MAX_CELLS]
+
+
+@inner_kernel
+def _rule_broken(rule):
+    """The reason of a rule of `_check_lines`."""
+    if rule == 1:
+        return DeadLetter.OUT_OF_RANGE
+    return DeadLetter.TOO_MANY_SKUS if rule == 2 else DeadLetter.TOO_MANY_CELLS
 
 
 @inner_kernel
 def _check_lines(t, order_row, location, event, lines, buffer, sequence, number, sign, work):
-    """Check that each line of a fact says what moved, and that there is room for it: a reason or 0."""
-    work.new[0] = 0
-    new_skus = 0
-    for i in range(event.first_line, event.first_line + event.line_count):
-        asked = lines[i]
-        n = 0
-        known = False
-        if order_row >= 0:
-            n, known = _find_lines(t, order_row, asked, buffer, sequence, number, work.rows)
-        sku = np.int32(-1)
-        if known:
-            if n == 0:
+    """Check that each line of a fact says what moved (0), and that there is room: of units (1), SKUs (2), cells (3)."""
+    for rule in range(4):
+        work.new[0] = 0
+        for i in range(event.first_line, event.first_line + event.line_count):
+            asked = lines[i]
+            n = 0
+            known = False
+            if order_row >= 0:
+                n, known = _find_lines(t, order_row, asked, buffer, sequence, number, work.rows)
+            if known and n == 0:
                 continue
-            sku = t.lines[work.rows[0]].sku
-        elif asked.sku_size == 0:
-            return DeadLetter.UNKNOWN_ORDER if order_row < 0 else DeadLetter.UNKNOWN_LINE
-        else:
-            sku = find_sku(t, buffer, asked.sku_at, asked.sku_size)
-            new_skus += sku < 0
-            if t.pool[0].sku_count + new_skus > t.limits[MAX_SKUS]:
-                return DeadLetter.TOO_MANY_SKUS
-        reason = _check_room(t, sku, location, sign * np.int64(asked.quantity), work.new)
-        if reason:
-            return reason
+            if not known and asked.sku_size == 0:
+                return DeadLetter.UNKNOWN_ORDER if order_row < 0 else DeadLetter.UNKNOWN_LINE
+            if rule == 0:
+                continue
+            sku = t.lines[work.rows[0]].sku if known else find_sku(t, buffer, asked.sku_at, asked.sku_size)
+            units = sign * np.int64(asked.quantity)
+            if _lacks_room(t, sku, location, units, event.event_time, rule, work.new):
+                return _rule_broken(rule)
     return 0
 
 
@@ -486,13 +491,14 @@ def apply_fact(t, event, event_row, lines, buffer, work, tag):
         n, reason = _put_units(t, order_row, location, event.kind, sequence, number, work)
         if reason:
             return reason, NO_ORDER, 0
-        work.new[0] = 0
-        for k in range(n):
-            if work.units[k] > 0:
-                units = work.units[k] if back else -work.units[k]
-                reason = _check_room(t, t.lines[work.rows[k]].sku, location, units, work.new)
-                if reason:
-                    return reason, NO_ORDER, 0
+        for rule in range(1, 4):
+            work.new[0] = 0
+            for k in range(n):
+                if work.units[k] > 0:
+                    units = np.int64(work.units[k]) if back else -np.int64(work.units[k])
+                    sku = t.lines[work.rows[k]].sku
+                    if _lacks_room(t, sku, location, units, event.event_time, rule, work.new):
+                        return _rule_broken(rule), NO_ORDER, 0
         for k in range(n):
             work.shipments[k] = work.rows[k]
         for k in range(n):
@@ -553,11 +559,11 @@ def ring_up(t, event, event_row, buffer, work):
         row = line.next
     if room == 0:
         return False, 0, NO_ORDER, 0
-    work.new[0] = 0
     units = np.int64(event.quantity)
-    reason = _check_room(t, sku, location, -units, work.new)
-    if reason:
-        return True, reason, NO_ORDER, 0
+    for rule in range(1, 4):
+        work.new[0] = 0
+        if _lacks_room(t, sku, location, -units, event.event_time, rule, work.new):
+            return True, _rule_broken(rule), NO_ORDER, 0
     rest, changed = _ring(t, n, units, location, event, event_row, work)
     if rest > 0:
         move_stock(t, cell_row(t, sku, location), -rest, 0, event.event_time, event_row)

@@ -552,7 +552,7 @@ def test_a_worker_that_meets_a_newer_layout_stops_with_both_versions_and_what_to
     done(made.flow.close())
     assert ready.cancelled() and len(made.failures) == 1
     assert [record.message for record in caplog.records if record.levelname == "CRITICAL"] == [
-        f"t-clicks-0 stopped: {sentence}"
+        f"clicks-changelog.v1-0 stopped: {sentence}"
     ]
     assert directory.exists() == snapshot, "a snapshot of a later version is not put aside"
     made.shared.snapshots.stop()
