@@ -135,7 +135,11 @@ class Pool:
             self._keep_held(former, event)
             self.queue(former)
             return former
-        return self._enter(event, None)
+        order = self._enter(event, None)
+        if former:  # its lines count on as if it had been closed now
+            former.closed_at = self.now
+            self._closed.append((self.now, former))
+        return order
 
     def _enter(self, event: Placed | Held, hold: Order | None) -> Order:
         """Make a new order; a hold that it stands for is given back."""
