@@ -116,8 +116,8 @@ def place_of(group: str) -> GroupPartition:
 
 
 def empty(group: str, told: dict[str, Any]) -> Any:
-    """An empty pipeline with the settings of a log."""
-    return PIPELINES[group](0, 1, settings(**told["settings"]))
+    """An empty pipeline with the settings of a log; promises are kept as 0.1.0 kept them."""
+    return PIPELINES[group](0, 1, settings(**told["settings"], on_shortfall="keep"))
 
 
 def from_changelog(group: str, told: dict[str, Any], batches: int) -> Any:
