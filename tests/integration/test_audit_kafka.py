@@ -185,12 +185,12 @@ def test_batches_that_are_committed_later_are_judged_and_an_orderly_end_reports_
     follower = follow("--json")
     follower.await_text(follower.errors, "events up to now")
     hand = published.hand
-    hand.event("stock.v1", stock("e40", "receipt", "DC", "B", 5, event_time=hand.now))
-    hand.batch(DC_B=(4, 2))
+    hand.event("stock.v1", stock("e40", "receipt", "LEEDS", "A", 5, event_time=hand.now))
+    hand.batch(LEEDS_A=(11, 4, 1))
     published.publish()
     hand.event("sales.v1", b"{", dead="not_json")
-    hand.event("sales.v1", stock("e41", "sale", "DC", "B", 1, event_time=hand.now))
-    hand.batch(DC_B=(3, 2))
+    hand.event("sales.v1", stock("e41", "sale", "LEEDS", "A", 1, event_time=hand.now))
+    hand.batch(LEEDS_A=(10, 4, 1))
     published.publish()
     time.sleep(3)
     status, out = follower.stop(signal.SIGINT)
@@ -217,8 +217,8 @@ def test_a_fault_goes_to_alerts_at_once_and_a_restart_counts_it_and_tells_it_no_
     follower = follow()
     follower.await_text(follower.errors, "events up to now")
     hand = published.hand
-    hand.event("sales.v1", stock("e40", "sale", "DC", "B", 1, event_time=hand.now))
-    hand.batch(DC_B=(-3, 2))  # was -1: one unit too many is gone
+    hand.event("sales.v1", stock("e40", "sale", "LEEDS", "A", 1, event_time=hand.now))
+    hand.batch(LEEDS_A=(4, 4, 1))  # was 6: one unit too many is gone
     published.publish()
     follower.await_text(follower.out, "cell at inventory-changelog.v1[0]@")
     follower.await_text(follower.errors, "events up to now")
@@ -229,7 +229,7 @@ def test_a_fault_goes_to_alerts_at_once_and_a_restart_counts_it_and_tells_it_no_
     assert key == value["alert_id"].encode()
     assert (value["fault"], value["severity"]) == ("cell", "critical")
     assert (value["topic"], value["partition"]) == ("inventory-changelog.v1", 0)
-    assert "uk/DC/B = CellRow(on_hand=-2, reserved=2, safety_stock=0" in value["expected"]
+    assert "uk/LEEDS/A = CellRow(on_hand=5, reserved=4, safety_stock=1" in value["expected"]
     again = follow()
     again.await_text(again.errors, "1 faults")
     status, out = again.stop()
