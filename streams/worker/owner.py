@@ -27,8 +27,8 @@ HEADER = "owner"
 CLAIM = b"owner"
 """Key of a claim."""
 RETRY_S = 0.1
-PATIENCE = 3
-"""Times `request_timeout_ms`."""
+PATIENCE_S = 60.0
+"""A broker that is new and slow makes the topic of all transactions first: half a minute was seen."""
 WAIT_S = 0.25
 """Twice as long before the second fence, and so on."""
 # Offsets before a partition's end in which its last record is looked for; four times as many if there are only aborted ones.
@@ -69,7 +69,7 @@ def claim(settings: Any, changelogs: Iterable[str], reader: LogReader) -> None:
     OtherOwner
         One is another's; those behind it are not claimed.
     BrokerUnreachable
-        It can't be read or written within three times `request_timeout_ms`.
+        It can't be read or written within `PATIENCE_S`.
     """
     for changelog in changelogs:
         check(_named(settings, changelog, reader), settings.app_id)
@@ -77,7 +77,7 @@ def claim(settings: Any, changelogs: Iterable[str], reader: LogReader) -> None:
 
 def _named(settings: Any, changelog: str, reader: LogReader) -> Any:
     """Give a changelog's last record, which names its owner, after a claim if need be."""
-    deadline = time.monotonic() + PATIENCE * settings.request_timeout_ms / 1000
+    deadline = time.monotonic() + PATIENCE_S
     fence_at, wait_s = 0.0, WAIT_S
     while True:
         try:
@@ -92,6 +92,7 @@ def _named(settings: Any, changelog: str, reader: LogReader) -> Any:
         except (BufferError, KafkaException) as failure:  # another claims it at this moment, or the broker is away
             if time.monotonic() > deadline:
                 raise BrokerUnreachable(settings.bootstrap_servers, f"to ask whose {changelog} is ({failure})") from None
+            log.warning("whose %s is can't be told yet: %s", changelog, failure)
             fence_at = time.monotonic() + wait_s
         time.sleep(RETRY_S)
 

@@ -121,9 +121,9 @@ def cluster(monkeypatch):
     return cluster
 
 
-def settings(app_id, timeout_ms=1_000):
+def settings(app_id):
     return SimpleNamespace(
-        app_id=app_id, bootstrap_servers="a:9092", topic_prefix="", request_timeout_ms=timeout_ms, transaction_timeout_ms=9
+        app_id=app_id, bootstrap_servers="a:9092", topic_prefix="", request_timeout_ms=1_000, transaction_timeout_ms=9
     )
 
 
@@ -156,12 +156,13 @@ def test_the_last_record_is_found_behind_many_that_were_aborted(cluster):
     assert cluster.reader.asked == [986, 938, 746, 0]
 
 
-def test_a_broker_that_is_away_is_asked_again_and_named_when_the_time_is_up(cluster):
+def test_a_broker_that_is_away_is_asked_again_and_named_when_the_time_is_up(cluster, monkeypatch):
     cluster.reader.failures = 2
     claim(settings("a"), [LOG], cluster.reader)
     cluster.reader.failures = 1 << 60
+    monkeypatch.setattr(owner, "PATIENCE_S", 0.001)
     with pytest.raises(BrokerUnreachable, match="to ask whose inventory-changelog"):
-        claim(settings("a", timeout_ms=1), [LOG], cluster.reader)
+        claim(settings("a"), [LOG], cluster.reader)
 
 
 def test_a_snapshot_of_the_name_that_an_earlier_version_gave_it_is_taken_over(tmp_path):
