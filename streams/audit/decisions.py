@@ -205,8 +205,7 @@ def status_of(order: Order) -> str:
         return "held"
     if not order.waiting:
         return "allocated"
-    met = any(part.open_units or part.shipped or (part.quantity and not part.stocked) for part in order.parts)
-    return "partial" if met else "backordered"
+    return "partial" if any(part.open_units or part.shipped for part in order.parts) else "backordered"
 
 
 def great_circle_km(latitude_a: float, longitude_a: float, latitude_b: float, longitude_b: float) -> float:

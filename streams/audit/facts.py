@@ -53,7 +53,7 @@ def _whole_shipment(order: Order | None, event: Answered | Returned) -> list[Dem
     else:
         arrival = is_arrival(order, event)
         units = {part: _due(part, event.kind, arrival) for part in parts}
-        if not any(units.values()):
+        if not any(units.values()) and not any(part.shipped for part in parts):
             units = {part: part.released for part in parts}
     if not any(units.values()):
         raise RefusedEvent(DeadLetter.SHIPMENT_CLOSED)

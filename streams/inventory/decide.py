@@ -157,18 +157,21 @@ def status_of(t, order_row):
     order = t.orders[order_row]
     waiting = 0
     met = 0
+    carried = 0
     row = order.first_line
     while row >= 0:
         state = t.lines[row].state
         if state == WAITING:
             waiting += 1
-        elif state in (RESERVED, SHIPPED, COLLECTED, CARRIED):
+        elif state in (RESERVED, SHIPPED, COLLECTED):
             met += 1
+        elif state == CARRIED:
+            carried += t.lines[row].quantity
         row = t.lines[row].next
     if order.state == HELD:
         return Status.HELD
     if waiting == 0:
-        return Status.ALLOCATED if met > 0 else Status.CANCELLED
+        return Status.ALLOCATED if met + carried > 0 else Status.CANCELLED
     return Status.PARTIAL if met > 0 else Status.BACKORDERED
 
 

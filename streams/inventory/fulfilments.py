@@ -158,7 +158,7 @@ def _put_units(t, order_row, location, kind, sequence, number, work):
         work.units[k] = _units_left(t, work.rows[k], location, kind)
         total += work.units[k]
         shipped |= t.lines[work.rows[k]].shipped > 0
-    if total == 0 and (kind == Kind.SHIPPED or kind == Kind.COLLECTED):
+    if total == 0 and not shipped and (kind == Kind.SHIPPED or kind == Kind.COLLECTED):
         for k in range(n):
             work.units[k] = t.lines[work.rows[k]].released
             total += work.units[k]

@@ -417,7 +417,6 @@ def _drop_root(t, root, event_row):
         unwant_line(t, row, event_row)
         if t.lines[row].state == CARRIED:
             t.lines[row].quantity = 0
-            t.lines[row].state = DROPPED
             mark(t.journal, t.counters, LINES, t.lines[row], row)
         row = t.lines[row].next
 

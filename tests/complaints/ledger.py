@@ -233,7 +233,7 @@ class Ledger:
                 _confirmable(units, event["kind"]) + units.open + (units.shipped - units.collected if arrives else 0)
                 for _, units in own
             ]
-            if not any(found):
+            if not any(found) and not any(units.shipped for _, units in own):
                 found = [units.released for _, units in own]
         return [([root], units) for (root, _), units in zip(own, found, strict=True)]
 
