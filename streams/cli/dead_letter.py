@@ -462,7 +462,7 @@ def _send(settings: Any, events: list[Event], by: str, *, skip_marked: bool) -> 
     """
     if not events:
         return 0, {}
-    replayer = Replayer(settings, by)
+    replayer = Replayer(settings, by, {event.letter.topic for event in events})
     faults: dict[str, str] = {}
     chosen = []
     for event in events:

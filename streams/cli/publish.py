@@ -8,6 +8,7 @@ worker).
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from streams.kafka.names import Producer
 
 DELIVERY_TIMEOUT_MS = 30_000
+BATCH_BYTES = 1_000_000
+"""librdkafka's own default of batch.size."""
 
 
 def register(app: typer.Typer) -> None:
@@ -165,10 +168,11 @@ def _no_pool(names: list[str]) -> str:
 
 def send(settings: Any, topic: str, messages: Iterator[tuple[int, str | None, bytes]], report: Report) -> None:
     """Send messages of (number, key, value), and note in the report what became of each."""
-    from confluent_kafka import KafkaException
+    from confluent_kafka import KafkaError, KafkaException
 
-    producer = producer_of(settings, enable_idempotence=True)
-    undelivered = Undelivered(settings)
+    limits = limits_of(settings, [topic])
+    producer = producer_of(settings, limits, enable_idempotence=True)
+    undelivered = Undelivered(settings, limits)
 
     def delivered(number: int, value: bytes) -> Callable[[Any, Any], None]:
         def note(error: Any, message: Any) -> None:
@@ -179,6 +183,7 @@ def send(settings: Any, topic: str, messages: Iterator[tuple[int, str | None, by
 
         return note
 
+    fatal: KafkaError | None = None
     try:
         for number, key, value in messages:
             try:
@@ -186,22 +191,49 @@ def send(settings: Any, topic: str, messages: Iterator[tuple[int, str | None, by
             except KafkaException as error:
                 report.faults[number] = undelivered.because(error.args[0], topic, value)
             producer.poll(0)
+    except KafkaError as error:  # what poll raises if the producer can't go on is no Exception
+        fatal = error
     finally:  # on Ctrl-C too: what was taken is delivered
-        producer.flush()
+        if fatal is None:
+            producer.flush()
+    if fatal is not None:
+        raise KafkaException(fatal)
 
 
-def producer_of(settings: Any, **own: Any) -> "Producer":
-    """Make a producer of input records."""
+def limits_of(settings: Any, topics: Iterable[str]) -> dict[str, int]:
+    """Give how many bytes each topic takes at once, of those that exist and may be asked for."""
+    from confluent_kafka import KafkaException
+
+    from streams.kafka.clients import connect
+    from streams.kafka.create import topic_config
+
+    admin = connect(settings)
+    limits = {}
+    for topic in topics:
+        with suppress(KafkaException):
+            limits[topic] = int(topic_config(admin, [topic])[topic]["max.message.bytes"])
+    return limits
+
+
+def producer_of(settings: Any, limits: dict[str, int], **own: Any) -> "Producer":
+    """Make a producer of input records for topics with these limits.
+
+    A broker refuses a batch that is larger than the topic's limit, and with it all good records in it. So no batch is larger,
+    unless it is one record.
+    """
     from streams.kafka.clients import client_config
     from streams.kafka.names import Producer
     from topics.catalogue import INPUT_BYTES
 
+    # What is compressed may be larger before.
+    largest = max(limits.values(), default=INPUT_BYTES) if settings.compression == "none" else INPUT_BYTES
     common = {
         "partitioner": "murmur2_random",
         "linger_ms": settings.linger_ms,
         "compression_type": settings.compression,
         "message_timeout_ms": DELIVERY_TIMEOUT_MS,
-        "message_max_bytes": INPUT_BYTES,
+        "message_max_bytes": max(1000, min(INPUT_BYTES, largest)),
+        "batch_size": max(1, min(BATCH_BYTES, *limits.values())) if limits else BATCH_BYTES,
         "log_level": 0,
     }
     return Producer(client_config(settings, **common | own))
@@ -218,11 +250,11 @@ def enqueue(producer: "Producer", topic: str, key: str | None, value: bytes, **o
 
 
 class Undelivered:
-    """Says why a record was not delivered; asks the cluster for a topic's limit once, and only when it is exceeded."""
+    """Says why a record was not delivered."""
 
-    def __init__(self, settings: Any):
+    def __init__(self, settings: Any, limits: dict[str, int]):
         self._settings = settings
-        self._limits: dict[str, str] = {}
+        self._limits = limits
 
     def because(self, error: Any, topic: str, value: bytes) -> str:
         from confluent_kafka import KafkaError
@@ -231,23 +263,9 @@ class Undelivered:
 
         if error.code() != KafkaError.MSG_SIZE_TOO_LARGE:
             return f"not delivered: {error.str()}"
-        limit = self._limit(topic)
-        name = on_cluster(self._settings, topic)
+        name, limit = on_cluster(self._settings, topic), self._limits.get(topic, "fewer")
         how = f"kafka-configs.sh --alter --entity-type topics --entity-name {name} --add-config max.message.bytes=..."
         return f"not delivered: {name} takes at most {limit} bytes, found {len(value)}. An operator can raise the limit: {how}"
-
-    def _limit(self, topic: str) -> str:
-        from confluent_kafka import KafkaException
-
-        from streams.kafka.clients import BrokerUnreachable, connect
-        from streams.kafka.create import topic_config
-
-        if topic not in self._limits:
-            try:
-                self._limits[topic] = topic_config(connect(self._settings), [topic])[topic]["max.message.bytes"]
-            except (KafkaException, BrokerUnreachable):  # no right to ask, or nobody to be asked
-                self._limits[topic] = "fewer"
-        return self._limits[topic]
 
 
 def _tell(topic: str, report: Report, as_json: bool) -> None:

@@ -10,13 +10,13 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from streams.cli.publish import Undelivered, enqueue, producer_of
+from streams.cli.publish import Undelivered, enqueue, limits_of, producer_of
 
 if TYPE_CHECKING:
     from topics.outputs import DeadLetterReplay
@@ -120,6 +120,8 @@ class Replayer:
         `topic_prefix`, `app_id`, `request_timeout_ms`, `transaction_timeout_ms` and what a producer needs.
     by : str
         Who replays.
+    topics : iterable of str
+        Where records go.
 
     Attributes
     ----------
@@ -132,16 +134,18 @@ class Replayer:
         The broker does not answer, or allows no transaction.
     """
 
-    def __init__(self, settings: Any, by: str):
+    def __init__(self, settings: Any, by: str, topics: Iterable[str]):
         from streams.kafka.names import on_cluster
         from topics.catalogue import REPLAYS
 
         self._settings = settings
         self._by = by
         self._timeout_s = settings.request_timeout_ms / 1000
-        self._undelivered = Undelivered(settings)
+        limits = limits_of(settings, {*topics, REPLAYS})
+        self._undelivered = Undelivered(settings, limits)
         self._producer = producer_of(
             settings,
+            limits,
             transactional_id=on_cluster(settings, REPLAYS),
             transaction_timeout_ms=settings.transaction_timeout_ms,
             message_timeout_ms=min(settings.request_timeout_ms, settings.transaction_timeout_ms),
@@ -151,7 +155,7 @@ class Replayer:
 
     def send(self, sendings: Sequence[Sending]) -> dict[int, str]:
         """Send all; give the number of each that was not sent → why."""
-        from confluent_kafka import KafkaException
+        from confluent_kafka import KafkaError, KafkaException
 
         faults: dict[int, str] = {}
         for start in range(0, len(sendings), CHUNK):
@@ -160,8 +164,8 @@ class Replayer:
                 while chunk and (refused := self._transact(chunk)):
                     faults |= refused
                     chunk = {number: sending for number, sending in chunk.items() if number not in refused}
-            except KafkaException as error:
-                why = self._ended(error.args[0])
+            except (KafkaException, KafkaError) as error:  # poll and flush raise a fatal one as it is, and it is no Exception
+                why = self._ended(error if isinstance(error, KafkaError) else error.args[0])
                 return faults | {number: why for number in range(start, len(sendings)) if number not in faults}
         return faults
 

@@ -38,12 +38,16 @@ def replay(settings, *arguments, status=0, lines=""):
 # Without a worker: letters as one would write them.
 
 
-def write(settings, *letters, partition=0, headers=None):
+def write(settings, *letters, partition=0, headers=None, since=10_000):
+    """Write letters of (topic, reason, key, value), refused `since` and each a ms later.
+
+    The broker deletes those of 1970 after half a minute: a test that is slower gives a time of today.
+    """
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
     for number, (topic, reason, key, value) in enumerate(letters):
         record = {"topic": topic, "partition": 0, "offset": number, "timestamp": number, "reason": reason, "detail": "said"}
         record |= {"key": b64encode(key).decode(), "value": b64encode(value).decode()}
-        producer.produce("dead-letter.v1", json.dumps(record), key, partition, headers=headers, timestamp=10_000 + number)
+        producer.produce("dead-letter.v1", json.dumps(record), key, partition, headers=headers, timestamp=since + number)
     assert producer.flush(30) == 0
 
 
@@ -104,7 +108,8 @@ def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(settings):
 
 def test_what_was_replayed_is_marked_and_left_out_by_all_unless_told_otherwise(settings):
     run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
-    write(settings, *(("sales.v1", "unknown_location", b"uk", event(number)) for number in (1, 2, 2)))
+    letters = [("sales.v1", "unknown_location", b"uk", event(number)) for number in (1, 2, 2)]
+    write(settings, *letters, since=int(time.time() * 1000))
     assert [letter["replayed"] for letter in listed(settings)] == [None] * 3
     assert replay(settings, "0@0", "--set", "quantity=2", "--by", "ann")["sent"] == 1
     marks = {letter["place"]: letter["replayed"] for letter in listed(settings)}
@@ -127,19 +132,21 @@ def test_what_one_topic_does_not_take_is_not_marked_and_the_others_are_sent(sett
     run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
     limit(settings, "sales.v1", "100000")
     values = [event(1), event(2, note="x" * 200_000), event(3)]
-    write(settings, *(("sales.v1", "unknown_location", b"uk", value) for value in values))
+    letters = [("sales.v1", "unknown_location", b"uk", value) for value in values]
+    write(settings, *letters, since=int(time.time() * 1000))
     told = replay(settings, "--all", status=1)
-    assert (told["sent"], [fault["place"] for fault in told["faults"]]) == (2, ["0@1"])
+    assert (told["sent"], [fault["place"] for fault in told["faults"]]) == (2, ["0@1"]), told
     assert "sales.v1 takes at most 100000 bytes" in told["faults"][0]["detail"]
     assert [letter["place"] for letter in listed(settings) if not letter["replayed"]] == ["0@1"]
 
 
 def test_of_two_who_replay_at_once_one_sends(settings):
-    first, second = Replayer(settings, "first"), Replayer(settings, "second")
+    run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
+    first, second = (Replayer(settings, name, ["sales.v1"]) for name in ("first", "second"))
     record = Sending("sales.v1", "uk", event(1), (Mark(0, 0, 5, changed=False),))
     assert "somebody else" in first.send([record])[0]
     assert second.send([record]) == {}
-    assert Replayer(settings, "third").marks.of(0, 0, 5).replayed_by == "second"
+    assert Replayer(settings, "third", ["sales.v1"]).marks.of(0, 0, 5).replayed_by == "second"
 
 
 def test_a_cluster_without_the_topic_of_marks_still_lists_its_letters(settings, empty_cluster):

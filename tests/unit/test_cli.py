@@ -14,7 +14,7 @@ from state.schema import NewerLayout
 from streams.cli import build_app, lines, main
 from streams.cli import publish as publishing
 from streams.cli.publish import Report
-from streams.kafka import clients
+from streams.kafka import clients, names
 from streams.worker import app as worker_app
 from streams.worker import warm
 
@@ -292,3 +292,24 @@ def test_a_location_is_in_the_pool_of_its_first_valid_record():
 def test_a_location_that_is_deleted_is_still_in_its_pool():
     assert publishing.first_pools([place("W2", "uk"), (b"W2", None), place("W2", "fr")]) == {"W2": "uk"}
     assert publishing.first_pools([(b"W2", None), place("W2", "fr")]) == {"W2": "fr"}
+
+
+# What a producer takes.
+
+
+@pytest.mark.parametrize(
+    ("limits", "compression", "expected"),
+    [
+        ({}, "none", (4_259_840, 1_000_000)),
+        ({"sales.v1": 4_259_840}, "none", (4_259_840, 1_000_000)),
+        ({"sales.v1": 100_000}, "none", (100_000, 100_000)),
+        ({"sales.v1": 100_000}, "gzip", (4_259_840, 100_000)),
+        ({"sales.v1": 100_000, "stock.v1": 8_000_000}, "none", (4_259_840, 100_000)),
+        ({"sales.v1": 10}, "none", (1000, 10)),
+    ],
+)
+def test_no_batch_is_larger_than_the_topic_takes(monkeypatch, limits, compression, expected):
+    monkeypatch.setattr(names, "Producer", lambda config: config)
+    settings = publishing.read_settings(["compression=" + compression], bootstrap_servers="a:1")
+    config = publishing.producer_of(settings, limits)
+    assert (config["message.max.bytes"], config["batch.size"]) == expected

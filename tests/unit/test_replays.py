@@ -50,9 +50,11 @@ class Cluster:
 @pytest.fixture
 def cluster(monkeypatch):
     cluster = Cluster()
-    monkeypatch.setattr(replays, "producer_of", lambda settings, **own: cluster.ids.append(own["transactional_id"]) or cluster)
+    monkeypatch.setattr(
+        replays, "producer_of", lambda settings, limits, **own: cluster.ids.append(own["transactional_id"]) or cluster
+    )
     monkeypatch.setattr(replays, "read_marks", lambda settings: cluster.marks)
-    monkeypatch.setattr(replays.Undelivered, "_limit", lambda self, topic: "9")
+    monkeypatch.setattr(replays, "limits_of", lambda settings, topics: dict.fromkeys(topics, 9))
     cluster.marks = Marks()
     return cluster
 
@@ -76,7 +78,7 @@ def test_a_mark_is_of_the_letter_of_its_place_and_time():
 
 def test_each_record_is_committed_with_a_mark_for_every_letter_it_settles(cluster):
     cluster.marks = Marks([replay(2)])
-    assert Replayer(SETTINGS, "bob@desk").send([sending(1, 1, 2)]) == {}
+    assert Replayer(SETTINGS, "bob@desk", ["sales.v1"]).send([sending(1, 1, 2)]) == {}
     assert [(topic, key) for topic, key, _ in cluster.committed] == [
         ("sales.v1", "uk"),
         ("dead-letter-replays.v1", "dead-letter.v1/0/1"),
@@ -91,7 +93,7 @@ def test_each_record_is_committed_with_a_mark_for_every_letter_it_settles(cluste
 @pytest.mark.parametrize("when", ["refuse", "late"])
 def test_what_the_cluster_refuses_leaves_the_others_and_their_marks(cluster, when):
     setattr(cluster, when, {b"2": KafkaError.MSG_SIZE_TOO_LARGE})
-    faults = Replayer(SETTINGS, "me").send([sending(1), sending(2), sending(3)])
+    faults = Replayer(SETTINGS, "me", ["sales.v1"]).send([sending(1), sending(2), sending(3)])
     assert faults.keys() == {1}
     assert "takes at most 9 bytes" in faults[1]
     assert [value for topic, _, value in cluster.committed if topic == "sales.v1"] == [b"1", b"3"]
@@ -104,7 +106,7 @@ def test_what_the_cluster_refuses_leaves_the_others_and_their_marks(cluster, whe
 )
 def test_a_transaction_that_fails_is_told_for_all_that_is_left(cluster, monkeypatch, failure, words):
     monkeypatch.setattr(replays, "CHUNK", 1)
-    replayer = Replayer(SETTINGS, "me")
+    replayer = Replayer(SETTINGS, "me", ["sales.v1"])
     assert replayer.send([sending(1)]) == {}
     cluster.failure = failure
     faults = replayer.send([sending(2), sending(3)])
