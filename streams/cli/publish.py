@@ -191,7 +191,7 @@ def send(settings: Any, topic: str, messages: Iterator[tuple[int, str | None, by
             except KafkaException as error:
                 report.faults[number] = undelivered.because(error.args[0], topic, value)
             producer.poll(0)
-    except KafkaError as error:  # what poll raises if the producer can't go on is no Exception
+    except KafkaError as error:  # type: ignore[misc]  # what poll raises if the producer can't go on is no Exception
         fatal = error
     finally:  # on Ctrl-C too: what was taken is delivered
         if fatal is None:

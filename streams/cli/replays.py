@@ -164,7 +164,8 @@ class Replayer:
                 while chunk and (refused := self._transact(chunk)):
                     faults |= refused
                     chunk = {number: sending for number, sending in chunk.items() if number not in refused}
-            except (KafkaException, KafkaError) as error:  # poll and flush raise a fatal one as it is, and it is no Exception
+            # Poll and flush raise a fatal error as it is, and it is no Exception.
+            except (KafkaException, KafkaError) as error:  # type: ignore[misc]
                 why = self._ended(error if isinstance(error, KafkaError) else error.args[0])
                 return faults | {number: why for number in range(start, len(sendings)) if number not in faults}
         return faults

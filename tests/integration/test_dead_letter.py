@@ -13,8 +13,10 @@ from confluent_kafka import Producer
 from benchmarks.fleet import drain, running
 from streams.audit import audit
 from streams.cli.replays import Mark, Replayer, Sending
+from streams.cli.tail import iso
 from tests.integration.test_publish_tail import json_lines, limit, location, records, sale
 
+REFUSED_AT = (int(time.time()) - 7200) * 1000  # epoch ms; a time of long ago would have the broker delete the letters
 NEARSHELF = [sys.executable, "-m", "streams.cli"]
 
 
@@ -38,16 +40,13 @@ def replay(settings, *arguments, status=0, lines=""):
 # Without a worker: letters as one would write them.
 
 
-def write(settings, *letters, partition=0, headers=None, since=10_000):
-    """Write letters of (topic, reason, key, value), refused `since` and each a ms later.
-
-    The broker deletes those of 1970 after half a minute: a test that is slower gives a time of today.
-    """
+def write(settings, *letters, partition=0, headers=None):
+    """Write letters of (topic, reason, key, value), refused two hours ago and each a ms later than the one before."""
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
     for number, (topic, reason, key, value) in enumerate(letters):
         record = {"topic": topic, "partition": 0, "offset": number, "timestamp": number, "reason": reason, "detail": "said"}
         record |= {"key": b64encode(key).decode(), "value": b64encode(value).decode()}
-        producer.produce("dead-letter.v1", json.dumps(record), key, partition, headers=headers, timestamp=since + number)
+        producer.produce("dead-letter.v1", json.dumps(record), key, partition, headers=headers, timestamp=REFUSED_AT + number)
     assert producer.flush(30) == 0
 
 
@@ -64,11 +63,11 @@ def test_letters_are_listed_newest_first_and_filtered(settings):
     assert places("--reason", "not_json") == ["0@1", "1@0"]
     assert places("--topic", "sales.v1") == ["1@0", "0@0"]
     assert places("--pool", "fr") == ["0@1"]
-    assert places("--since", "1970-01-01T00:00:10.001") == ["0@1"]
+    assert places("--since", iso(REFUSED_AT + 1)) == ["0@1"]
     assert places("--since", "1h") == []
     assert "newest 2" in run(settings, "dead-letter", "list", "--limit", "2").stderr
     table = run(settings, "dead-letter", "list").stdout
-    assert "orders.v1/0@1" in table and "1970-01-01T00:00:10.001Z" in table
+    assert "orders.v1/0@1" in table and iso(REFUSED_AT + 1) in table
 
 
 def test_what_is_not_there_is_no(settings):
@@ -109,7 +108,7 @@ def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(settings):
 def test_what_was_replayed_is_marked_and_left_out_by_all_unless_told_otherwise(settings):
     run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
     letters = [("sales.v1", "unknown_location", b"uk", event(number)) for number in (1, 2, 2)]
-    write(settings, *letters, since=int(time.time() * 1000))
+    write(settings, *letters)
     assert [letter["replayed"] for letter in listed(settings)] == [None] * 3
     assert replay(settings, "0@0", "--set", "quantity=2", "--by", "ann")["sent"] == 1
     marks = {letter["place"]: letter["replayed"] for letter in listed(settings)}
@@ -133,7 +132,7 @@ def test_what_one_topic_does_not_take_is_not_marked_and_the_others_are_sent(sett
     limit(settings, "sales.v1", "100000")
     values = [event(1), event(2, note="x" * 200_000), event(3)]
     letters = [("sales.v1", "unknown_location", b"uk", value) for value in values]
-    write(settings, *letters, since=int(time.time() * 1000))
+    write(settings, *letters)
     told = replay(settings, "--all", status=1)
     assert (told["sent"], [fault["place"] for fault in told["faults"]]) == (2, ["0@1"]), told
     assert "sales.v1 takes at most 100000 bytes" in told["faults"][0]["detail"]
