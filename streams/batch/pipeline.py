@@ -62,14 +62,14 @@ class Outcome:
     """The batch's number in this partition, from 1, without gaps."""
     counts: dict[tuple[str, str], int] = field(default_factory=dict)
     """(Topic, outcome's wire name) → events."""
-    left_out: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(Topic, field) → good events in which it only describes them, was wrong, and is left out."""
     stages: dict[str, float] = field(default_factory=dict)
     """Stage → seconds."""
     link: bytes = b""
     """The changelog record's link in the hash chain (state/changelog.py)."""
     timestamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """int64[n]: the records' own timestamps, epoch ms."""
+    left_out: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(Topic, field) → good events in which it only describes them, was wrong, and is left out."""
 
 
 @dataclass(frozen=True, slots=True)
