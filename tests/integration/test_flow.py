@@ -289,7 +289,7 @@ def test_a_location_change_makes_a_batch_by_itself_and_an_event_that_needs_it_fi
         "            {id: b, pool: p, kind: store, latitude: 1, longitude: 2}]\n"
     )
     worker = workers.start(network=str(network))
-    workers.await_line(worker, "2 of the network's 2 locations were missing or differed")
+    workers.await_line(worker, "2 of the network's 2 locations were missing: published")
     await_that(lambda: len(log.batches(0)) > 0, worker.log.read_text)
     assert set(json.loads(log.batches(0)[-1].value())["locations"]) == {"a", "b"}
     log.send(1, key=b"c", topics=["locations.v1"], partitions=[0])
