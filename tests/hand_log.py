@@ -120,6 +120,8 @@ class Hand:
     def alert(self, alert: dict, topic: str, offset: int, order_id: str | None) -> None:
         kind, place, sku = alert["kind"], alert["location_id"], alert["sku"]
         last = self.now // 60_000 if kind == "late_movement" else sku
+        if "field" in alert:
+            place, last = topic, alert["field"]
         value = {
             "alert_id": f"{kind}/uk/{place}/{last}",
             "severity": "critical" if kind in ("shortfall", "over_shipped", "shipped_after_close") else "warning",
@@ -295,6 +297,13 @@ def says(order_id: str, status: str, *shipments: dict, waits: tuple[dict, ...] =
 
 def tells(kind: str, place: str, sku: str, found: int, expected: int = 0, status: str = "raised") -> dict:
     return {"kind": kind, "status": status, "location_id": place, "sku": sku, "found": found, "expected": expected}
+
+
+def left_out(field: str) -> dict:
+    return {"kind": "field_left_out", "status": "raised", "location_id": None, "sku": None, "field": field} | {
+        "found": 1,
+        "expected": 0,
+    }
 
 
 def stock(event_id: str, kind: str, place: str, sku: str, quantity: int, **fields) -> dict:

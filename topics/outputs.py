@@ -154,7 +154,8 @@ class Demand(Record):
 class Alert(Record):
     """`alerts.v1`, key: `alert_id`. What is told differs from what was promised; a cleared alert has the same id.
 
-    `alert_id` is `{kind}/{pool_id}/{location_id}/{sku}`, of a late movement `{kind}/{pool_id}/{location_id}/{minute}`.
+    `alert_id` is `{kind}/{pool_id}/{location_id}/{sku}`, of a late movement `{kind}/{pool_id}/{location_id}/{minute}`, of a
+    field left out `{kind}/{pool_id}/{topic}/{field}`; such an alert has a `field`, and no location or SKU.
     `found` and `expected` are units: of a shortfall on hand and reserved, else the units in question and 0.
     `since` is when the alert came to stand, or was cleared, by the pool's clock.
     """
@@ -167,6 +168,7 @@ class Alert(Record):
     location_id: Id | None = None
     sku: Id | None = None
     order_id: Id | None = None
+    field: str | None = None
     found: int
     expected: int
     since: Time

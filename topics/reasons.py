@@ -169,6 +169,7 @@ class AlertKind(Wire):
     SHIPPED_UNKNOWN = 6, "Find the order that these goods were sent for; nobody knows it or its line."
     OVER_RETURNED = 7, "Compare what came back with what was sent; more came back than was shipped."
     LATE_MOVEMENT = 8, "Count the cell: a movement came after a count that may or may not have seen it."
+    FIELD_LEFT_OUT = 9, "Mend the sender: a field that only describes its event is wrong, and was left out."
 
 
 class AlertStatus(Wire):

@@ -24,10 +24,11 @@ class Due(NamedTuple):
 
     kind: AlertKind
     status: AlertStatus
-    location_id: str
-    sku: str
+    location_id: str | None
+    sku: str | None
     found: int
     expected: int
+    field: str | None = None
 
 
 class Discrepancies:
@@ -41,6 +42,11 @@ class Discrepancies:
     def tell(self, kind: AlertKind, cell: Cell, units: int) -> None:
         """Raise what units of a fact contradict."""
         self._raise(kind, cell, units, 0)
+
+    def left_out(self, fields: list[str]) -> None:
+        """Tell of fields that only describe the event in hand, and are wrong."""
+        kind, raised = AlertKind.FIELD_LEFT_OUT, AlertStatus.RAISED
+        self.due += [Due(kind, raised, None, None, 1, 0, field) for field in dict.fromkeys(fields)]
 
     def short(self, cell: Cell, on_hand: int, reserved: int) -> None:
         """Raise that more is promised of a cell than there is."""
@@ -71,12 +77,15 @@ class Discrepancies:
 def alert_of(due: Due, pool_id: str, now: int, place: Place, timestamp: int, order_id: str | None) -> Alert:
     """Make the record that must be published: by the input at `place`, logged at `timestamp`, which may name an order.
 
-    An alert's id is the same for the same thing; late movements are gathered by the minute.
+    An alert's id is the same for the same thing; late movements are gathered by the minute. A field is left out whatever the
+    pool's state, so such an alert has its record's time.
     """
-    last = str(timestamp // MINUTE_MS) if due.kind is AlertKind.LATE_MOVEMENT else due.sku
     topic, partition, offset = place
+    thing = (topic, due.field) if due.field else (due.location_id, due.sku)
+    if due.kind is AlertKind.LATE_MOVEMENT:
+        thing = due.location_id, str(timestamp // MINUTE_MS)
     return Alert(
-        alert_id="/".join(_escaped((due.kind.wire, pool_id, due.location_id, last))),
+        alert_id="/".join(_escaped((due.kind.wire, pool_id, *filter(None, thing)))),
         kind=due.kind.wire,
         severity="critical" if due.kind in CRITICAL else "warning",
         status=due.status.wire,
@@ -84,9 +93,10 @@ def alert_of(due: Due, pool_id: str, now: int, place: Place, timestamp: int, ord
         location_id=due.location_id,
         sku=due.sku,
         order_id=order_id,
+        field=due.field,
         found=due.found,
         expected=due.expected,
-        since=now,
+        since=timestamp if due.field else now,
         source=Source(topic=topic, partition=partition, offset=offset),
         remedy=due.kind.sentence,
     )

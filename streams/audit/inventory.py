@@ -197,7 +197,7 @@ class InventoryReplay(BatchReplay):
 
     def _apply(self, place: Place, record: Record) -> Outcome:
         topic, _, offset = place
-        event = judge(topic, record.value)
+        event = judge(topic, record.value, left_out := list[str]())
         try:
             pool = self._owner(record)
         except RefusedEvent as refused:
@@ -214,9 +214,11 @@ class InventoryReplay(BatchReplay):
                 return Outcome.CLOCK
             check_times(event, record.timestamp, self.limits)
             if pool.seen.knows(topic, event, pool.now):
+                pool.discrepancies.left_out(left_out)
                 return Outcome.DUPLICATE
             pool.stock.written.clear()
             outcome, order, status = self._effect(pool, event)
+            pool.discrepancies.left_out(left_out)
             pool.seen.remember(topic, event, pool.now)
             touched = [order] if order else []
             touched += [loser for loser in pool.cover() if loser is not order]

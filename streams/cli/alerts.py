@@ -52,6 +52,7 @@ class Row:
     offset: int | None
     remedy: str
     fault: str | None = None
+    field: str | None = None
 
     @property
     def open(self) -> bool:
@@ -200,7 +201,7 @@ def _print_table(rows: list[Row]) -> None:
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    kind = f"{row.kind}: {row.fault}" if row.fault else row.kind
+    kind = f"{row.kind}: {row.fault or row.field}" if row.fault or row.field else row.kind
     things = (row.sku or "-", row.order_id or "-", str(row.found), str(row.expected))
     return (tail.iso(row.since), row.status, row.severity, kind, row.place, *things, row.remedy)
 

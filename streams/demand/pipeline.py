@@ -22,7 +22,7 @@ from streams.batch.times import implausible
 from streams.demand.kernel import apply_clicks
 from topics.catalogue import CLICKS as TOPIC
 from topics.catalogue import changelog_of, inputs_of
-from topics.codec.decode import ClickBatch, decode_clicks
+from topics.codec.decode import ClickBatch, by_field, decode_clicks
 from topics.codec.demand import encode_demand
 from topics.codec.messages import Messages
 from topics.codec.records import Record
@@ -113,7 +113,7 @@ class ClicksPipeline(GroupPipeline[DemandState]):
             sequence=self.sequence,
             link=self.link,
             counts={(TOPIC, Fate(fate).wire): number for fate, number in enumerate(np.bincount(fates).tolist()) if number},
-            left_out=batch.left_out,
+            left_out=by_field(batch.left_out, [TOPIC] * len(fates)),
             stages=clock.seconds,
             timestamps=inputs.records.rows["timestamp"].copy(),
         )

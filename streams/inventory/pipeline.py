@@ -28,6 +28,7 @@ from streams.inventory.decide import N_DECISIONS, N_LINES, make_decisions, make_
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.messages import InventoryOutputs
 from topics.catalogue import INVENTORY_TOPICS, changelog_of
+from topics.codec.decode import by_field
 from topics.events import Refusal
 from topics.keys import partition_of
 from topics.reasons import DeadLetter, Kind
@@ -126,7 +127,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             self._apply(self.pools[key], events, decoded, rows)
             clock.stage("apply")
             outputs.add_decisions(self.pools[key], self._out)
-            outputs.add_state(self.pools[key])
+            outputs.add_state(self.pools[key], rows)
             clock.stage("encode")
         outputs.add_dead_letters(self.network.pools, self._limits.clock_skew_ms)
         clock.stage("encode")
@@ -142,7 +143,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             sequence=self.sequence,
             link=self.link,
             counts=_counts(events[: len(decoded)]),
-            left_out=decoded.batch.left_out,
+            left_out=by_field(decoded.batch.left_out, [TOPICS[code] for code in events["topic"]]),
             stages=clock.seconds,
             timestamps=events["timestamp"][: len(decoded)].copy(),
         )

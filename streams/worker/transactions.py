@@ -163,9 +163,11 @@ class PartitionProducer:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._transact(outcome)
-            except KafkaException as failure:
-                self._judge(failure.args[0])
-                why = failure.args[0].str()
+            # Poll and flush raise a fatal error as it is, and it is no Exception.
+            except (KafkaException, KafkaError) as failure:  # type: ignore[misc]
+                error = failure if isinstance(failure, KafkaError) else failure.args[0]
+                self._judge(error)
+                why = error.str()
             except _Aborted as failure:
                 why = str(failure)
             again = f"attempt {attempt} of {ATTEMPTS}"

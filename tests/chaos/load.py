@@ -150,7 +150,8 @@ class Shop:
     def _sale(self, pool: str) -> Record:
         kind = self._random.choice(("sale", "sale", "return"))
         fields = {"kind": kind, "location_id": self._place(pool), "sku": self._random.choice(SKUS)}
-        return self._event("sales.v1", pool, **fields, quantity=self._random.randint(1, 3))
+        described = {"unit_price": 12.5} if self._random.random() < 0.1 else {}
+        return self._event("sales.v1", pool, **fields, **described, quantity=self._random.randint(1, 3))
 
     def _wishes(self) -> dict[str, Any]:
         chance = self._random

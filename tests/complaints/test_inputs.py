@@ -9,7 +9,8 @@ from collections import Counter
 import orjson
 import pytest
 
-from tests.complaints.story import START_MS, STEP_MS, Story, in_batches, refuses
+from tests.complaints.story import POOL, START_MS, STEP_MS, Story, in_batches, refuses
+from tests.inventory_log import published
 
 HOUR_MS = 3_600_000
 SKEW_MS = 300_000
@@ -220,11 +221,16 @@ def test_a_field_that_only_describes_costs_no_fact_and_is_told(size):
     assert left_out == {("stock.v1", name): 1 for name in ("lot_id", "expires_at")} | {
         ("sales.v1", name): 1 for name in ("customer_id", "unit_price", "channel", "currency")
     } | {("orders.v1", "unit_price"): 2, ("orders.v1", "campaign_id"): 1}  # fmt: skip
+    told = published(ending.outcomes, "alerts.v1")
+    assert sorted((alert["source"]["topic"], alert["field"]) for alert in told) == sorted(left_out)
+    assert told[0]["alert_id"] == f"field_left_out/{POOL}/{told[0]['source']['topic']}/{told[0]['field']}"
+    assert {alert["kind"] for alert in told} == {"field_left_out"}
 
 
 def test_what_a_refused_event_only_describes_is_not_told():
     ending = Story("A").stock("sale", "A", "s", 0, customer_id="").run(1)
     assert ending.reasons() == ["out_of_range"] and not any(outcome.left_out for outcome in ending.outcomes)
+    assert not published(ending.outcomes, "alerts.v1")
 
 
 # T15: a number with a point.

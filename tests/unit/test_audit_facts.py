@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests import hand_log
-from tests.hand_log import LIMITS, PLACES, T0, Hand, answer, cancel, line, order, says, ship, stock, tells
+from tests.hand_log import LIMITS, PLACES, T0, Hand, answer, cancel, left_out, line, order, says, ship, stock, tells
 
 LEEDS = PLACES["LEEDS"]
 
@@ -247,6 +247,18 @@ def _a_movement_is_older_than_the_count():
     hand.batch(DC_A=(4, 3))
     sent = answer("f1", "shipped", "O1", shipment, "DC")
     moved(hand, "fulfilments.v1", sent, alerts=[tells("late_movement", "DC", "A", -3)], DC_A=(4, 0))
+    return hand
+
+
+@log
+def _a_field_that_only_describes_is_wrong():
+    hand = shop(DC_A=5)
+    sale = stock("x1", "sale", "DC", "A", 1, unit_price=12.99, currency="")
+    told = [left_out("unit_price"), left_out("currency")]
+    moved(hand, "sales.v1", sale, alerts=told, DC_A=(4,))
+    hand.event("sales.v1", sale, alerts=told)  # again: it changes nothing, and its sender is told all the same
+    hand.event("sales.v1", sale | {"event_id": "x2", "quantity": 0}, dead="out_of_range")
+    hand.batch()
     return hand
 
 
@@ -542,6 +554,11 @@ def _the_newer_order_is_decided_first(hand):
 @spoil(_a_movement_is_older_than_the_count, "alert", "late_movement")
 def _a_late_movement_is_not_told(hand):
     hand.drop("alerts.v1", alert_of(hand, "late_movement"))
+
+
+@spoil(_a_field_that_only_describes_is_wrong, "alert", "field=currency")
+def _a_field_left_out_is_not_told(hand):
+    hand.drop("alerts.v1", 1)
 
 
 @spoil(_a_till_and_the_collection_tell_of_the_same_goods, "cell", "LEEDS/A")

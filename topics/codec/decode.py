@@ -65,15 +65,15 @@ class Batch:
         Where the texts are.
     details : dict of int to str
         For each UNDECODED row a sentence: where, expected, found.
-    left_out : Counter of (str, str)
-        (Topic, field) → how often a good event lacks it here, since it only describes the event and was wrong.
+    left_out : dict of int to list of str
+        Row of a good event → the fields that it lacks here, since they only describe the event and were wrong.
     """
 
     events: np.ndarray
     lines: np.ndarray
     buffer: np.ndarray
     details: dict[int, str]
-    left_out: Counter[tuple[str, str]]
+    left_out: dict[int, list[str]]
 
 
 @dataclass(slots=True)
@@ -83,7 +83,7 @@ class ClickBatch:
     clicks: np.ndarray
     buffer: np.ndarray
     details: dict[int, str]
-    left_out: Counter[tuple[str, str]]
+    left_out: dict[int, list[str]]
 
     def text(self, row: int, column: str) -> str:
         """Read a text of a row."""
@@ -125,6 +125,17 @@ class _Tail:
         grown = np.concatenate([buffer, np.frombuffer(b"".join([*self.texts, bytes(PADDING)]), np.uint8)])
         grown.flags.writeable = False
         return grown
+
+
+def by_field(left_out: dict[int, list[str]], topics: Sequence[str]) -> Counter[tuple[str, str]]:
+    """Count the fields left out of good events by (topic, field); `topics` are the rows'.
+
+    Examples
+    --------
+    >>> by_field({0: ["currency"], 2: ["currency", "channel"]}, ["sales.v1"] * 3)
+    Counter({('sales.v1', 'currency'): 2, ('sales.v1', 'channel'): 1})
+    """
+    return Counter((topics[row], name) for row, names in left_out.items() for name in names)
 
 
 def decode(records: Joined, topics: np.ndarray | Sequence[int]) -> Batch:
@@ -196,9 +207,9 @@ def records_of(
 
 def _judge_rows(
     table_inout: np.ndarray, topics: Sequence[str], values: Joined, tail: _Tail, fill: Callable
-) -> tuple[dict[int, str], Counter[tuple[str, str]]]:
+) -> tuple[dict[int, str], dict[int, list[str]]]:
     """Let the models decide on each record that the scanner left: fill its row, or note why not; and what they left out."""
-    details, left_out = {}, Counter[tuple[str, str]]()
+    details, left_out = dict[int, str](), dict[int, list[str]]()
     for number in np.flatnonzero(table_inout["kind"] == Kind.UNDECODED).tolist():
         topic, wrong = topics[table_inout["topic"][number]], list[str]()
         judged = judge(topic, values[number], wrong)
@@ -206,7 +217,8 @@ def _judge_rows(
             table_inout["reason"][number] = judged.reason
             details[number] = judged.detail
             continue
-        left_out.update((topic, name) for name in wrong)
+        if wrong:
+            left_out[number] = wrong
         # By way of a dict, since each assignment to a field of an array's row costs as much as five.
         row = dict(zip(table_inout.dtype.names or (), table_inout[number].item(), strict=True))
         fill(row, judged, tail)
