@@ -65,7 +65,8 @@ def place_order(t, event, event_row, lines, buffer, work):
                     return reason, NO_ORDER, 0
             if same or picks_up:
                 if held:
-                    _hold_until(t, former, event.time)
+                    if order.expires_at != event.time:
+                        _hold_until(t, former, event.time)
                     return 0, former, Status.HELD if same else 0
                 order.state = OPEN
                 t.pool[0].held_orders -= 1
@@ -103,10 +104,9 @@ def place_order(t, event, event_row, lines, buffer, work):
 def _hold_until(t, order_row, time):
     """Let a hold expire at a time (epoch ms)."""
     order = t.orders[order_row]
-    if order.expires_at != time:
-        order.expires_at = time
-        mark(t.journal, t.counters, ORDERS, order, order_row)
-        push_hold(t, order_row)
+    order.expires_at = time
+    mark(t.journal, t.counters, ORDERS, order, order_row)
+    push_hold(t, order_row)
 
 
 @inner_kernel

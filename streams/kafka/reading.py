@@ -22,6 +22,9 @@ POLL_S = 0.2
 # A client made anew answers at once; one that has not by then is better replaced than waited for.
 ANSWER_S = 5.0
 SILENCE_S = 30
+AGAIN_S = 0.1
+MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+"""What a broker answers of a partition whose leader changes, or that was made a moment ago."""
 Partition = tuple[str, int]
 """Topic and partition."""
 
@@ -135,9 +138,16 @@ class LogReader:
         return found
 
     def range(self, topic: str, partition: int, timeout_s: float | None = None) -> tuple[int, int]:
-        """Give the first offset of a partition and its last stable one, now."""
+        """Give the first offset of a partition and its last stable one, now; a partition without a leader is asked again."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
+            except KafkaException as failure:
+                if failure.args[0].code() not in MOVING or time.monotonic() > deadline:
+                    raise
+                time.sleep(AGAIN_S)
 
     def since(self, topic: str, partition: int, time_ms: int) -> int:
         """Give the offset of a partition's first record of a time or later, `OFFSET_END` if there is none."""

@@ -233,6 +233,14 @@ def test_a_hold_held_again_expires_later(size):
 
 
 @in_batches
+@pytest.mark.parametrize("until", [0, START_MS - 1])
+def test_a_hold_until_a_time_that_is_past_ends_with_the_next_event(size, until):
+    story = Story("W1").stock("receipt", "W1", "s", 1).order("o", ("s", 1), kind="held", expires_at=until)
+    ending = story.order("p", ("s", 1)).run(size)
+    assert statuses(ending) == [("o", "held"), ("o", "expired"), ("p", "allocated")]
+
+
+@in_batches
 def test_an_expired_order_can_be_placed_again_and_so_can_a_rejected_one(size):
     story = Story("W1").stock("receipt", "W1", "s", 1).order("o", ("s", 1), kind="held", expires_at=START_MS + 2_500)
     story.order("p", ("s", 1), mode="pickup", pickup_location_id="nowhere")

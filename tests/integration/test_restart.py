@@ -170,7 +170,7 @@ def test_a_standby_takes_over_with_what_it_has(make_settings, tmp_path):
         drain(settings, workers)
         workers.stop()
         log = workers.log_path.read_text()[marker:]
-    taken = re.findall(r"-inventory-\d restored in [\d.]+ s from standby and (\d+) batches", log)
+    taken = re.findall(r"inventory-changelog\.v1-\d restored in [\d.]+ s from standby and (\d+) batches", log)
     assert taken, log
     assert audit(settings, complete=True).clean
 

@@ -77,7 +77,8 @@ def test_the_latest_record_of_an_alert_says_whether_it_stands(run):
 def test_faults_of_the_audit_are_listed_with_the_others_newest_first(run):
     rows = listed(run([ALERT, OTHER | {"since": 5}, FAULT], "--json"))
     assert [row["kind"] for row in rows] == ["audit", "shortfall", "late_movement"]
-    assert rows[1] == {name: found for name, found in ALERT.items() if name != "source"} | ALERT["source"] | {"fault": None, "field": None}
+    own = {name: found for name, found in ALERT.items() if name != "source"}
+    assert rows[1] == own | ALERT["source"] | {"fault": None, "field": None}
     assert (rows[0]["fault"], rows[0]["found"], rows[0]["expected"]) == ("cell", "on hand 4", "on hand 3")
     assert (rows[0]["topic"], rows[0]["partition"], rows[0]["offset"]) == ("inventory.v1", 2, 9)
 
