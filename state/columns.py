@@ -53,6 +53,7 @@ LOCATIONS = Table(
     ("z", "f8"),
     ("latitude", "f8"),  # degrees
     ("longitude", "f8"),
+    ("limit_chord2", "f8"),  # squared straight line through the unit sphere to the farthest it serves, 0 = no limit
     ("id_at", "i8", TEXT),
     ("id_size", "i4"),
     ("rank", "i4"),  # place among the pool's location ids in code-point order: the last tie-break

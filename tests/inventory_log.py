@@ -65,6 +65,7 @@ def network(rng: random.Random, per_pool: int = 5) -> list[LocationChange]:
                     latitude=round(rng.uniform(50, 58), 3),
                     longitude=round(rng.uniform(-5, 1), 3),
                     priority=rng.choice([1, 100]),
+                    max_distance_km=200 if i == 2 else None,
                 )
             )
     return changes

@@ -122,6 +122,8 @@ Change = Annotated[Whole, Field(ge=-MAX_QUANTITY, le=MAX_QUANTITY), AfterValidat
 Money = Annotated[Whole, Field(ge=-MAX_MONEY, le=MAX_MONEY)]
 Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+Reach = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""How far, km."""
 Described = WrapValidator(_left_out_if_wrong)
 """Of an optional field that changes nothing but what is told of the event: a wrong one never costs the event."""
 Label = Annotated[Id | None, Described]
@@ -415,7 +417,8 @@ class LocationRecord(Record):
     """`locations.v1`, key: location id; also an entry of the network file. A place of a pool as it is now.
 
     `capabilities` default by kind (`CAPABILITIES`); of equally near locations the lower `priority` (0 to 10⁹) is
-    preferred; `daily_capacity` is shipments a day (0 to 10⁹), null = no limit.
+    preferred; `daily_capacity` is shipments a day (0 to 10⁹), null = no limit. A destination, or a pickup location that gets a
+    transfer, may be no farther than `max_distance_km`; null = no limit.
     """
 
     kind: Literal["warehouse", "regional_warehouse", "front_warehouse", "store", "pickup_point"]
@@ -427,6 +430,7 @@ class LocationRecord(Record):
     enabled: Annotated[bool, _null_means(True)] = True
     priority: Annotated[UnitsOrNone, _null_means(100)] = 100
     daily_capacity: UnitsOrNone | None = None
+    max_distance_km: Reach | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -467,7 +471,16 @@ _REASONS = {
     "both": DeadLetter.WRONG_FIELD,
     "union_tag_not_found": DeadLetter.MISSING_FIELD,
 } | dict.fromkeys(
-    ("greater_than_equal", "less_than_equal", "finite_number", "zero", "too_short", "too_long", "int_parsing_size"),
+    (
+        "greater_than",
+        "greater_than_equal",
+        "less_than_equal",
+        "finite_number",
+        "zero",
+        "too_short",
+        "too_long",
+        "int_parsing_size",
+    ),
     DeadLetter.OUT_OF_RANGE,
 )
 

@@ -95,7 +95,7 @@ class Unallocated(Wire):
     NO_STOCK = 1, "No eligible location has enough available for the line."
     NO_SINGLE_LOCATION = 2, "The order allows no split, and no location has the whole of it."
     ALL_OR_NOTHING = 3, "The order allows no partial promise; this line could be met, another could not."
-    TOO_FAR = 4, "The locations with stock are too far away."
+    TOO_FAR = 4, "Each location that has the stock and may ship it is farther away than its max_distance_km."
     NOT_ELIGIBLE = 5, "Stock is only at locations that may not ship the line or have refused it."
     UNKNOWN_LOCATION = 6, "The pickup location is not known in the pool."
     NO_PICKUP = 7, "The pickup location does no pickup."
@@ -123,6 +123,7 @@ class Lost(Wire):
     FEWER_UNITS = 4, "It could take only a part of the order."
     PRIORITY = 5, "It is as near as the chosen location, and its priority number is higher."
     LOCATION_ID = 6, "Its distance and priority are those of the chosen location, and its id is larger."
+    TOO_FAR = 7, "It is farther away than its max_distance_km."
 
 
 class DeadLetter(Wire):

@@ -9,7 +9,7 @@ tests).
 
 from collections import defaultdict
 from collections.abc import Iterator
-from math import asin, cos, radians, sin, sqrt
+from math import asin, cos, inf, radians, sin, sqrt
 from typing import NamedTuple
 
 from streams.audit.ledger import Pool
@@ -137,14 +137,36 @@ def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRec
     if needed not in (location.capabilities or ()):
         yield Problem("promise", f"a location that can {needed}", f"{name}, which can {location.capabilities}")
     yield from _distance(pool, order, shipment)
+    if kind != "pickup" and _beyond(pool, order, location) > DISTANCE_TOLERANCE_KM:
+        yield Problem(
+            "promise", f"a location within its {location.max_distance_km:g} km", f"{name} over {shipment.distance_km} km"
+        )
 
 
 def _distance(pool: Pool, order: Order, shipment: Shipment) -> Iterator[Problem]:
     location = pool.network[shipment.location_id]
-    target = (pool.network.get(order.pickup) if order.pickup else order.request.destination) or location
-    distance = great_circle_km(location.latitude, location.longitude, target.latitude, target.longitude)
+    distance = _distance_km(pool, order, location)
     if abs((shipment.distance_km or 0.0) - distance) > DISTANCE_TOLERANCE_KM:
         yield Problem("decision", f"distance_km {distance:.3f} from {location.id}", str(shipment.distance_km))
+
+
+def _distance_km(pool: Pool, order: Order, location: LocationRecord) -> float:
+    """Measure how far an order's destination, or its pickup location, is from a location."""
+    target = (pool.network.get(order.pickup) if order.pickup else order.request.destination) or location
+    return great_circle_km(location.latitude, location.longitude, target.latitude, target.longitude)
+
+
+def _beyond(pool: Pool, order: Order, location: LocationRecord) -> float:
+    """Say by how many km the destination is beyond a location's limit; below 0: within."""
+    limit = location.max_distance_km
+    return -inf if limit is None else _distance_km(pool, order, location) - limit
+
+
+def _too_far(pool: Pool, order: Order, sku: str) -> bool:
+    """Tell whether a location that has cells of a SKU could ship to an order, were it not too far away."""
+    places = [pool.network.get(name) for name in pool.stock.stocked.get(sku, ()) if kind_of(order, name) != "pickup"]
+    able = [place for place in places if place and place.enabled and "ship" in (place.capabilities or ())]
+    return any(_beyond(pool, order, place) > -DISTANCE_TOLERANCE_KM for place in able)
 
 
 def kind_of(order: Order, location_id: str) -> str:
@@ -171,8 +193,8 @@ def _rest(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterat
     unallocated = sorted(_lines(decision.unallocated))
     if waiting != unallocated:
         yield Problem("decision", f"unallocated {waiting}", str(unallocated))
-    possible = _possible_reasons(pool, order, status)
     for line in decision.unallocated:
+        possible = _possible_reasons(pool, order, status, line.sku)
         if line.reason not in possible:
             yield Problem("decision", f"a reason that can be: {' or '.join(possible)}", line.reason)
     if status == "rejected" and decision.shipments:
@@ -182,8 +204,8 @@ def _rest(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterat
         yield Problem("decision", f"status {expected}", decision.status)
 
 
-def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
-    """List what an order's lines can be without a promise for."""
+def _possible_reasons(pool: Pool, order: Order, status: str, sku: str) -> list[str]:
+    """List what an order's line of a SKU can be without a promise for."""
     request = order.request
     if status == "rejected":
         location = pool.network.get(order.pickup)
@@ -191,7 +213,7 @@ def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
     reasons = {
         "no_stock": True,
         "not_eligible": True,
-        "too_far": True,
+        "too_far": _too_far(pool, order, sku),
         "no_single_location": not request.allow_split,
         "all_or_nothing": not request.allow_partial,
         "location_disabled": bool(order.pickup),
@@ -279,11 +301,12 @@ def _place_for(pool: Pool, order: Order, parts: list[Part]) -> str | None:
 
 def _eligible(pool: Pool, order: Order, location_id: str, parts: list[Part]) -> bool:
     location = pool.network.get(location_id)
-    needed = "pickup" if kind_of(order, location_id) == "pickup" else "ship"
+    own = kind_of(order, location_id) == "pickup"
     return (
         location is not None
         and location.pool == pool.id
         and location.enabled
-        and needed in (location.capabilities or ())
+        and ("pickup" if own else "ship") in (location.capabilities or ())
+        and (own or _beyond(pool, order, location) < -DISTANCE_TOLERANCE_KM)
         and not any((part.root, location_id) in order.refusals for part in parts)
     )

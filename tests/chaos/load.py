@@ -39,6 +39,7 @@ def network() -> list[dict[str, Any]]:
             "latitude": 51.0 + index,
             "longitude": -1.0 + number / 10,
             "priority": 100,
+            "max_distance_km": 50.0 if number == 1 else None,
         }
         for index, pool in enumerate(POOLS)
         for number, kind in enumerate(KINDS)

@@ -52,6 +52,20 @@ class Guard:
 
 
 GUARDS = {
+    "limit of distance": Guard(
+        "a location serves nobody beyond its limit of distance",
+        "streams/routing/fences.py",
+        "    if place.limit_chord2 > 0.0 and",
+        "    if place.limit_chord2 > 9.0 and",
+        "tests/unit/test_routing_rules.py",
+    ),
+    "limit of distance, of its pool": Guard(
+        "a location has its pool's limit of distance",
+        "config/network.py",
+        "_within_its_pool(place, pools[place.pool]) for",
+        "place for",
+        "tests/unit/test_network.py",
+    ),
     "fencing": Guard(
         "a new owner's producer ends what a former one may still do",
         "streams/worker/transactions.py",

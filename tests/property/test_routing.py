@@ -15,6 +15,9 @@ KINDS = {
     "multi-line": {"lines": (2, 8), "share": 0.2},
     "split": {"lines": (3, 6), "share": 0.5, "most_stock": 5},
     "pickup": {"lines": (1, 6), "pickup": True, "share": 0.2},
+    "single within a limit": {"lines": (1, 1), "limits": 0.7},
+    "lines within limits": {"lines": (2, 6), "share": 0.2, "limits": 0.6},
+    "pickup within limits": {"lines": (1, 5), "pickup": True, "limits": 0.6},
 }
 CASES = 2_000
 
@@ -52,7 +55,8 @@ def test_the_fast_path_of_nearest_decides_as_the_general_way_at_the_same_prices(
 @pytest.mark.parametrize("lines", [(9, 20), (20, 60)])
 def test_a_large_order_is_never_promised_more_than_there_is(lines):
     for seed in range(300):
-        view, order = random_case(np.random.default_rng([seed, lines[0]]), lines, share=0.2, locations=(1, 30))
+        limits = 0.5 * (seed % 3 == 0)
+        view, order = random_case(np.random.default_rng([seed, lines[0]]), lines, share=0.2, locations=(1, 30), limits=limits)
         decision, cell = route_by_kernel(view, order)
         found = faults(view, order, decision, cell)
         assert not found, f"seed {seed}: {found}"

@@ -50,16 +50,17 @@ class Shop:
                 latitude=round(self.rng.uniform(50, 58), 3),
                 longitude=round(self.rng.uniform(-5, 1), 3),
                 priority=self.rng.choice([1, 100]),
+                max_distance_km=250.0 if number % 3 == 1 else None,
             )
             for pool in self.pools
             for number in range(self.places)
         ]
 
     def change(self, location: LocationRecord) -> tuple[bytes, bytes | None]:
-        """A change of the network: switched off or on, moved, deleted, nonsense."""
-        changed = location.model_copy(
-            update={"enabled": self.rng.random() < 0.6, "latitude": round(self.rng.uniform(50, 58), 3)}
-        )
+        """A change of the network: switched off or on, moved, limited, deleted, nonsense."""
+        enabled, latitude = self.rng.random() < 0.6, round(self.rng.uniform(50, 58), 3)
+        limit = 300.0 if latitude > 54 else None
+        changed = location.model_copy(update={"enabled": enabled, "latitude": latitude, "max_distance_km": limit})
         value = self.rng.choices([changed.model_dump_json().encode(), None, b'{"id": 7}'], [8, 1, 1])[0]
         return location.id.encode(), value
 

@@ -124,6 +124,12 @@ def _a_location_promises_what_it_cannot(hand):
     rewrite(hand, 1, lambda manifest: manifest["locations"][1]["value"].update(capabilities=["pickup"]))
 
 
+@spoil("promise", "allocations.v1", "a location within its 100 km; found ship by DC over")
+def _a_location_promises_farther_than_it_may(hand):
+    hand.records["locations.v1"].clear()
+    rewrite(hand, 1, lambda manifest: manifest["locations"][0]["value"].update(max_distance_km=100))
+
+
 @spoil("promise", "allocations.v1", "elsewhere than where it was refused; found DC")
 def _a_line_goes_where_it_was_refused(hand):
     offset = decision_of(hand, "O1", "allocated") + 2
@@ -187,10 +193,16 @@ def _a_waiting_line_is_not_named(hand):
     hand.edit("allocations.v1", decision_of(hand, "O2", "backordered"), lambda d: d.update(unallocated=[]))
 
 
-@spoil("decision", "allocations.v1", "a reason that can be: no_stock or not_eligible or too_far; found no_pickup")
+@spoil("decision", "allocations.v1", "a reason that can be: no_stock or not_eligible; found no_pickup")
 def _a_reason_that_cannot_be(hand):
     offset = decision_of(hand, "O2", "backordered")
     hand.edit("allocations.v1", offset, lambda d: d["unallocated"][0].update(reason="no_pickup"))
+
+
+@spoil("decision", "allocations.v1", "a reason that can be: no_stock or not_eligible; found too_far")
+def _a_location_without_a_limit_is_too_far(hand):
+    offset = decision_of(hand, "O2", "backordered")
+    hand.edit("allocations.v1", offset, lambda d: d["unallocated"][0].update(reason="too_far"))
 
 
 @spoil("decision", "allocations.v1", "distance_km")
