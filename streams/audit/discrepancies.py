@@ -28,6 +28,7 @@ class Due(NamedTuple):
     sku: str
     found: int
     expected: int
+    transfer_id: str | None = None
 
 
 class Discrepancies:
@@ -71,19 +72,20 @@ class Discrepancies:
 def alert_of(due: Due, pool_id: str, now: int, place: Place, timestamp: int, order_id: str | None) -> Alert:
     """Make the record that must be published: by the input at `place`, logged at `timestamp`, which may name an order.
 
-    An alert's id is the same for the same thing; late movements are gathered by the minute.
+    An alert's id is the same for the same thing; late movements are gathered by the minute. One of a transfer names no order.
     """
     last = str(timestamp // MINUTE_MS) if due.kind is AlertKind.LATE_MOVEMENT else due.sku
     topic, partition, offset = place
     return Alert(
-        alert_id="/".join(_escaped((due.kind.wire, pool_id, due.location_id, last))),
+        alert_id="/".join(_escaped((due.kind.wire, pool_id, due.transfer_id or due.location_id, last))),
         kind=due.kind.wire,
         severity="critical" if due.kind in CRITICAL else "warning",
         status=due.status.wire,
         pool_id=pool_id,
         location_id=due.location_id,
         sku=due.sku,
-        order_id=order_id,
+        order_id=None if due.transfer_id else order_id,
+        transfer_id=due.transfer_id,
         found=due.found,
         expected=due.expected,
         since=now,

@@ -52,6 +52,7 @@ class Row:
     offset: int | None
     remedy: str
     fault: str | None = None
+    transfer_id: str | None = None
 
     @property
     def open(self) -> bool:
@@ -191,7 +192,7 @@ def _print_table(rows: list[Row]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    narrow = ("since", "status", "severity", "kind", "place", "SKU", "order")
+    narrow = ("since", "status", "severity", "kind", "place", "SKU", "order or transfer")
     table = Table(*(Column(name, no_wrap=True) for name in narrow), "found", "expected", "remedy", box=None)
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
@@ -201,7 +202,7 @@ def _print_table(rows: list[Row]) -> None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     kind = f"{row.kind}: {row.fault}" if row.fault else row.kind
-    things = (row.sku or "-", row.order_id or "-", str(row.found), str(row.expected))
+    things = (row.sku or "-", row.order_id or row.transfer_id or "-", str(row.found), str(row.expected))
     return (tail.iso(row.since), row.status, row.severity, kind, row.place, *things, row.remedy)
 
 

@@ -1,12 +1,16 @@
-"""The outputs of one inventory batch: decisions, cells and dead letters. Not here: their bytes (topics/codec/encode.py)."""
+"""The outputs of one inventory batch: decisions, cells, supplies, alerts, dead letters.
+
+Not here: their bytes (topics/codec/encode.py).
+"""
 
 from typing import Any
 
 import numpy as np
 import orjson
 
+from state.columns import GONE_SUPPLY, GONE_TRANSIT, IN_TRANSIT
 from state.pool import PoolState
-from state.tables import ALERT_COUNT
+from state.tables import ALERT_COUNT, TRANSFER_MS
 from streams.batch.letters import letter
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange
@@ -14,9 +18,9 @@ from streams.inventory.decide import N_DECISIONS
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.refusals import sentence
 from streams.routing.policy import POLICIES
-from topics.catalogue import ALERTS
+from topics.catalogue import ALERTS, SUPPLIES, TRANSFERS
 from topics.codec.decode import text_of
-from topics.codec.encode import encode_allocations, encode_inventory
+from topics.codec.encode import encode_allocations, encode_inventory, encode_supplies, encode_transfers
 from topics.codec.messages import Messages
 from topics.keys import compound_key
 from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind, Outcome
@@ -80,12 +84,27 @@ class InventoryOutputs(Outputs):
         out.counts[:] = 0
 
     def add_state(self, state: PoolState) -> None:
-        """Encode what is published of a pool: the cells that changed, as they are now, and what was told of discrepancies."""
+        """Encode what is published of a pool: cells and supplies that changed, as they are now, and the alerts."""
         rows, causes = state.changed_cells()
         t = state.t
         messages = encode_inventory(t.cells, rows, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)
         self.add("inventory.v1", messages, causes)
+        self._add_supplies(state)
         self._add_alerts(state)
+
+    def _add_supplies(self, state: PoolState) -> None:
+        rows, causes = state.changed_supplies()
+        t = state.t
+        kinds = t.supplies["kind"][rows]
+        gone = kinds >= GONE_SUPPLY
+        shared = {"skus": t.skus, "locations": t.locations, "heap": t.heap, "pool_id": state.pool_id}
+        of = np.isin(kinds, (IN_TRANSIT, GONE_TRANSIT))
+        transfer_ms = int(t.limits[TRANSFER_MS])
+        if of.any():
+            messages = encode_transfers(t.supplies, rows[of], gone[of], transfer_ms=transfer_ms, **shared)
+            self.add(TRANSFERS, messages, causes[of])
+        if not of.all():
+            self.add(SUPPLIES, encode_supplies(t.supplies, rows[~of], gone[~of], **shared), causes[~of])
 
     def _add_alerts(self, state: PoolState) -> None:
         counters = state.t.counters
@@ -97,9 +116,10 @@ class InventoryOutputs(Outputs):
     def _alert(self, alert: Any, state: PoolState) -> dict[str, Any]:
         event, kind = self.events[alert["event"]], AlertKind(int(alert["kind"]))
         pool, (location, sku) = state.pool_id.decode(), state.names_of(int(alert["location"]), int(alert["sku"]))
+        transfer = state.reference_of(int(alert["supply"]))
         last = str(int(event["timestamp"]) // MINUTE_MS) if kind is AlertKind.LATE_MOVEMENT else sku
-        alert_id = compound_key(kind.wire, pool, location, last)
-        of_order = event["kind"] in (Kind.SALE, *ORDER_KINDS) and event["reference_size"] > 0
+        alert_id = compound_key(kind.wire, pool, transfer or location, last)
+        of_order = transfer is None and event["kind"] in (Kind.SALE, *ORDER_KINDS) and event["reference_size"] > 0
         value = {
             "alert_id": alert_id,
             "kind": kind.wire,
@@ -109,6 +129,7 @@ class InventoryOutputs(Outputs):
             "location_id": location,
             "sku": sku,
             "order_id": text_of(event, "reference", self._decoded.batch.buffer) if of_order else None,
+            "transfer_id": transfer,
             "found": int(alert["found"]),
             "expected": int(alert["expected"]),
             "since": int(alert["time"]),

@@ -12,6 +12,8 @@ from tests import reality
 from topics.events import LocationRecord
 
 POOLS = ("uk", "fr", "es")
+TRANSFER_MS = 86_400_000
+"""How long a transfer may take (run.py)."""
 KINDS = ("warehouse", "store", "front_warehouse", "store", "pickup_point", "regional_warehouse")
 
 
@@ -114,6 +116,14 @@ class Shop:
             body = body | {self.rng.choice(["channel", "customer_id", "unit_price", "reason", "lot_id"]): 2.5}
         return orjson.dumps({"event_id": f"e{number}", "event_time": time} | body)
 
+    def _transfer(self, pool: str, now: int) -> dict:
+        """Of few transfers; half of them left so long ago that they are overdue, or soon will be."""
+        rng = self.rng
+        body = {"transfer_id": f"t{rng.choice(['/', '%', ''])}{rng.randrange(3)}", "to_location_id": self._place(pool)}
+        if rng.random() < 0.5:
+            body["event_time"] = now - TRANSFER_MS + rng.choice([-60_000, 0, 500, 3_000])
+        return body
+
     def _place(self, pool: str) -> str:
         return f"{pool}-{self.rng.randrange(self.places)}"
 
@@ -130,7 +140,7 @@ class Shop:
             if rng.random() < 0.7:
                 body["counted_at"] = now - rng.choice([0, 200, 2_000, 120_000])
         elif kind.startswith("transfer"):
-            body |= {"transfer_id": f"t{rng.randrange(6)}", "to_location_id": self._place(pool)}
+            body |= self._transfer(pool, now)
         elif kind == "expected":
             body |= {"supply_id": f"p{rng.randrange(4)}", "expected_at": now + 1_000, "quantity": rng.randint(0, 9)}
         elif kind == "safety_stock":

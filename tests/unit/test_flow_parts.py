@@ -296,6 +296,7 @@ def test_messages_with_headers_keep_their_place_among_those_without():
         {"key": b"a", "value": b"1"},
         {"key": None, "value": b"2", "headers": [("h", b"x")]},
         {"key": b"", "value": b"3"},
+        {"key": b"gone", "value": None},
     ]
     producer(sent)._send("out", Messages.of(messages))
     assert [message for _, _, message in sent.messages] == messages
