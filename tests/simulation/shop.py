@@ -119,7 +119,8 @@ class Shop:
     def _transfer(self, pool: str, now: int) -> dict:
         """Of few transfers; half of them left so long ago that they are overdue, or soon will be."""
         rng = self.rng
-        body = {"transfer_id": f"t{rng.choice(['/', '%', ''])}{rng.randrange(3)}", "to_location_id": self._place(pool)}
+        body = {"transfer_id": f"t{rng.choice(['/', '%', ''])}", "to_location_id": self._place(pool)}
+        body |= {"sku": rng.choice(self.skus[:2]), "quantity": rng.randint(1, 3)}
         if rng.random() < 0.5:
             body["event_time"] = now - TRANSFER_MS + rng.choice([-60_000, 0, 500, 3_000])
         return body
@@ -129,7 +130,7 @@ class Shop:
 
     def _stock(self, pool: str, now: int, _: Any) -> tuple[str, dict]:
         rng = self.rng
-        kinds = ["receipt"] * 5 + ["count", "count", "adjustment", "transfer_out", "transfer_in", "expected"]
+        kinds = ["receipt"] * 5 + ["count", "count", "adjustment", *["transfer_out", "transfer_in"] * 3, "expected", "expected"]
         kind = rng.choice([*kinds, "safety_stock", "quarantine", "release"])
         body = {"kind": kind, "location_id": self._place(pool), "sku": rng.choice(self.skus)}
         body["quantity"] = rng.randint(1, self.tight)
@@ -142,7 +143,7 @@ class Shop:
         elif kind.startswith("transfer"):
             body |= self._transfer(pool, now)
         elif kind == "expected":
-            body |= {"supply_id": f"p{rng.randrange(4)}", "expected_at": now + 1_000, "quantity": rng.randint(0, 9)}
+            body |= {"supply_id": f"p{rng.randrange(3)}", "expected_at": now + 1_000, "quantity": rng.choice([0, 0, 1, 9])}
         elif kind == "safety_stock":
             body["quantity"] = rng.randint(0, 2)
         return "stock.v1", body
