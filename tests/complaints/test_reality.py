@@ -318,6 +318,7 @@ def ticked(story: Story, days: float) -> Story:
         ([sends(10), receives(4, 6)], (10, 10, 0), "received"),
         ([receives(4), sends(10), receives(6)], (10, 10, 0), "received"),
         ([sends(6, 4), receives(10)], (10, 10, 0), "received"),
+        ([sends(3), receives(4), sends(1)], (4, 4, 0), "received"),
         ([sends(10), receives(12)], (10, 12, 0), "excess"),
         ([sends(10), receives(10, 2)], (10, 12, 0), "excess"),
         ([receives(12), sends(10)], (10, 12, 0), "excess"),
@@ -382,6 +383,18 @@ def test_a_transfer_is_not_overdue_a_millisecond_before_its_time(size):
     story.time += 1
     ending = go_on(ending, story.send("ticks.v1", TICK), size)
     assert raised(ending) == ["transfer_overdue"]
+
+
+@in_batches
+def test_a_thousand_transfers_that_are_due_at_once_are_all_told(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 1_000)
+    for number in range(1_000):
+        sends(1, transfer=f"t{number}")(story)
+    ending = ticked(story, 14).run(size)
+    assert sorted(alert["transfer_id"] for alert in published(ending.outcomes, "alerts.v1")) == sorted(
+        f"t{number}" for number in range(1_000)
+    )
+    assert {each["status"] for each in latest(ending.outcomes, "transfers.v1").values()} == {"overdue"}
 
 
 @in_batches
