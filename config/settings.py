@@ -162,6 +162,12 @@ class Settings(BaseSettings):
     max_supplies: int = Field(
         2_000_000, ge=1, le=1 << 30, description="Expected supplies and transfers under way of a pool, at most"
     )
+    transfer_days: int = Field(
+        14,
+        ge=1,
+        le=3_650,
+        description="How long a transfer may take before it is overdue, and a settled one is remembered, days",
+    )
     on_shortfall: Literal["reroute", "keep"] = Field(
         "reroute", description="What becomes of the newest promises that a cell can't cover: reroute, or keep"
     )

@@ -1,7 +1,8 @@
 """Discrepancies of a pool: what a batch tells of them, and which of them stand at a cell.
 
-A kind of alert stands at a cell at most once: its bit in the cell's `alerts`. The batch's alerts are encoded when its events
-are applied. Not here: when something is a discrepancy (stock.py, streams/inventory), the record (topics/outputs.py).
+A kind of alert stands at a cell, or of a transfer, at most once: its bit in the row's `alerts`. The batch's alerts are encoded
+when its events are applied. Not here: when something is a discrepancy (stock.py, supply.py, streams/inventory), the record
+(topics/outputs.py).
 """
 
 from state.tables import ALERT_COUNT, CELLS, mark
@@ -24,6 +25,16 @@ def tell(t, kind, status, event_row, location, sku, found, expected):
     alert.time = t.pool[0].now
     alert.found = found
     alert.expected = expected
+    alert.supply = -1
+
+
+@inner_kernel
+def tell_supply(t, kind, status, event_row, row):
+    """Note an alert of a transfer: what arrived of it, and what was sent."""
+    supply = t.supplies[row]
+    at = t.counters[ALERT_COUNT]
+    tell(t, kind, status, event_row, supply.location, supply.sku, supply.received, supply.received + supply.quantity)
+    t.alerts[at].supply = row
 
 
 @inner_kernel

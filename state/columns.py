@@ -31,6 +31,7 @@ POOL_ROW = Table(
     ("free_line", "i4", NO_ROW),
     ("free_refusal", "i4", NO_ROW),
     ("free_supply", "i4", NO_ROW),
+    ("gone_supply", "i4", NO_ROW),  # head of the chain of supplies that were dropped since the last batch
     ("heap_size", "i8", INTERNAL),  # bytes in use or free
     ("movement_head", "i8", INTERNAL),  # oldest movement kept; positions count from the pool's first ever
     ("movement_tail", "i8"),  # one past the newest
@@ -41,7 +42,8 @@ POOL_ROW = Table(
     ("held_orders", "i8"),
     ("open_lines", "i8"),  # lines of all orders not closed: what one event can decide on at most
     ("kept_lines", "i8", INTERNAL),  # lines of all orders kept
-    ("kept_supplies", "i8"),
+    ("kept_supplies", "i8"),  # supplies, and transfers that are not settled
+    ("settled_supplies", "i8"),  # transfers that are settled, and remembered until they would be due
     ("free_text", "(24,)i8", NO_ROW),  # heads of the free blocks of 16 << k bytes
 )
 
@@ -184,19 +186,28 @@ REFUSALS = Table(
     ("dirty", "u1", INTERNAL),
 )
 
-# Stock that is not there yet: expected supply and units in transit between locations.
+# Stock that is not there yet: expected supply, and transfers between locations.
 SUPPLIES = Table(
     "supplies",
-    *HASH,
+    *HASH,  # of the reference, with the kind and the SKU
+    ("id_at", "i8", TEXT),  # the reference: supply_id or transfer_id
+    ("id_size", "i4"),  # 0 = not known: layout 1 kept its hash alone
     ("sku", "i4", row_of("skus")),
-    ("location", "i4", row_of("locations")),  # where it will be, -1 = not known yet
-    ("quantity", "i4"),
-    ("kind", "u1"),  # EXPECTED_SUPPLY | IN_TRANSIT; 0 = free
-    ("expected_at", "i8"),
+    ("location", "i4", row_of("locations")),  # where it will be, -1 = not known
+    ("origin", "i4", row_of("locations")),  # of a transfer: where it left, -1 = not known
+    ("quantity", "i8"),  # to come; of a transfer: sent less received, so that below 0 more arrived
+    ("received", "i8"),  # of a transfer
+    ("sent_at", "i8", NEVER),  # of a transfer: the earliest event_time of its departures, epoch ms
+    ("expected_at", "i8"),  # of a supply, epoch ms
+    ("updated_at", "i8"),  # epoch ms
+    ("alerts", "u4"),  # of a transfer: bit 1 << reasons.AlertKind: one of this kind stands
+    ("kind", "u1"),  # EXPECTED_SUPPLY | IN_TRANSIT; GONE_SUPPLY | GONE_TRANSIT = dropped since the last batch; 0 = free
     ("next", "i4", NO_ROW),
     ("dirty", "u1", INTERNAL),
 )
-EXPECTED_SUPPLY, IN_TRANSIT = 1, 2
+EXPECTED_SUPPLY, IN_TRANSIT, GONE_SUPPLY, GONE_TRANSIT = range(1, 5)
+# Derived: what the batch in hand does to a supply.
+SUPPLY_LINK = np.dtype([("event", "i4")], align=True)  # 1 + the event (row of the batch) that changed it last; 0 = none yet
 
 # Rings, appended to: positions count from the pool's first ever.
 MOVEMENTS = Table(
@@ -216,7 +227,8 @@ SEEN_IDS = Table(
 )
 SEEN = SEEN_IDS.dtype
 
-# Derived: the holds by time (a binary heap) and the closed orders by time (a ring), both checked against the order's age.
+# Derived: the holds by time (a binary heap) and the closed orders by time (a ring), both checked against the order's age; the
+# transfers by the time they are due (a binary heap), checked against that time: `order` is the supply's row then, `age` 0.
 TIMED = np.dtype([("time", "i8"), ("age", "i8"), ("order", "i4")], align=True)
 
 SCHEMA = Schema(POOL_ROW, (LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES), (MOVEMENTS, SEEN_IDS))

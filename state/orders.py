@@ -39,6 +39,7 @@ from state.tables import (
     take_row,
 )
 from state.text import allocate_text, copy_text, free_text_block, name_row, touch_text
+from state.timed import pop_timed, push_timed
 from topics.compiled.kernels import kernel
 
 _FEWEST_HOLDS = 64
@@ -499,28 +500,10 @@ def forget_orders(t):
 
 
 @kernel
-def _earlier(a, b):
-    return a.time < b.time or (a.time == b.time and a.age < b.age)
-
-
-@kernel
-def _swap(holds, i, j):
-    time, age, order = holds[i].time, holds[i].age, holds[i].order
-    holds[i].time, holds[i].age, holds[i].order = holds[j].time, holds[j].age, holds[j].order
-    holds[j].time, holds[j].age, holds[j].order = time, age, order
-
-
-@kernel
 def push_hold(t, row):
     """Put a held order among those that expire."""
-    i = t.counters[HOLD_COUNT]
-    t.counters[HOLD_COUNT] += 1
-    t.holds[i].time = t.orders[row].expires_at
-    t.holds[i].age = t.orders[row].age
-    t.holds[i].order = row
-    while i > 0 and _earlier(t.holds[i], t.holds[(i - 1) // 2]):
-        _swap(t.holds, i, (i - 1) // 2)
-        i = (i - 1) // 2
+    order = t.orders[row]
+    push_timed(t.holds, t.counters, HOLD_COUNT, order.expires_at, order.age, row)
 
 
 @kernel
@@ -549,19 +532,7 @@ def pop_due_hold(t):
     """Take the next hold that has expired by the pool's now; -1 = none is due."""
     while t.counters[HOLD_COUNT] > 0 and t.holds[0].time <= t.pool[0].now:
         row, due = t.holds[0].order, _still_held(t, t.holds[0])
-        t.counters[HOLD_COUNT] -= 1
-        last = t.counters[HOLD_COUNT]
-        _swap(t.holds, 0, last)
-        i = 0
-        while True:
-            least = i
-            for child in (2 * i + 1, 2 * i + 2):
-                if child < last and _earlier(t.holds[child], t.holds[least]):
-                    least = child
-            if least == i:
-                break
-            _swap(t.holds, i, least)
-            i = least
+        pop_timed(t.holds, t.counters, HOLD_COUNT)
         if due:
             return row
     return np.int32(-1)

@@ -16,6 +16,7 @@ from state.orders import link_promises, link_timed, link_waiting
 from state.rows import moved
 from state.seen import remembered
 from state.stock import FIRST_BLOCK, link_cells
+from state.supply import link_due
 from state.tables import (
     ALERT_COUNT,
     BLOCKS_TAIL,
@@ -23,9 +24,11 @@ from state.tables import (
     CLOSED_HEAD,
     CLOSED_MS,
     CLOSED_TAIL,
+    DUE_COUNT,
     HOLD_COUNT,
     HORIZON_MS,
     LONGEST_ORDER,
+    SUPPLIES,
     Tables,
     View,
 )
@@ -48,6 +51,7 @@ class Limits:
     reroutes: int = 1
     """1: a shortfall's promises are routed again; 0: they stay."""
     clock_skew_ms: int = 300_000
+    transfer_ms: int = 14 * 24 * 3_600_000
 
 
 class PoolState(TableSet):
@@ -66,6 +70,7 @@ class PoolState(TableSet):
         "skus": ("sku_links", columns.SKU_LINK),
         "lines": ("line_links", columns.LINE_LINK),
         "cells": ("cell_links", columns.CELL_LINK),
+        "supplies": ("supply_links", columns.SUPPLY_LINK),
     }
 
     def __init__(self, pool_id: bytes, limits: Limits = Limits()):
@@ -77,6 +82,7 @@ class PoolState(TableSet):
             sku_cells=np.zeros(0, columns.SKU_CELL),
             holds=np.zeros(0, columns.TIMED),
             closed=np.zeros(0, columns.TIMED),
+            due=np.zeros(0, columns.TIMED),
             freed=np.zeros(256, np.int32),
             watched=np.zeros(0, np.int32),
             alerts=np.zeros(0, ALERT),
@@ -92,11 +98,19 @@ class PoolState(TableSet):
         place, article = (self.text(int(row["id_at"]), int(row["id_size"])).decode() for row in rows)
         return place, article
 
-    def ensure(self, *, sku_cells: int = 0, holds: int = 0, alerts: int = 0, **needed: int) -> None:
+    def reference_of(self, supply: int) -> str | None:
+        """Give the supply_id or transfer_id of a supply's row; None if there is none (-1)."""
+        if supply < 0:
+            return None
+        row = self.table("supplies")[supply]
+        return self.text(int(row["id_at"]), int(row["id_size"])).decode()
+
+    def ensure(self, *, sku_cells: int = 0, holds: int = 0, due: int = 0, alerts: int = 0, **needed: int) -> None:
         """Make room for so many more rows (of a table or ring by name), bytes (`heap`) or slots (the others)."""
         counters = self._arrays["counters"]
         self._grow("sku_cells", int(counters[BLOCKS_TAIL]) + sku_cells)
         self._grow("holds", int(counters[HOLD_COUNT]) + holds)
+        self._grow("due", int(counters[DUE_COUNT]) + due)
         self._grow("alerts", int(counters[ALERT_COUNT]) + alerts)
         super().ensure(**needed)
 
@@ -114,7 +128,9 @@ class PoolState(TableSet):
         """Give the rows (int64[]) of a table that its index has."""
         if name == "orders":
             return np.flatnonzero(np.isin(self.rows(name)["state"], (columns.FREE, columns.GONE), invert=True))
-        return np.flatnonzero(self.rows(name)["kind"]) if name == "supplies" else super().indexed(name)
+        if name == "supplies":
+            return np.flatnonzero(np.isin(self.rows(name)["kind"], (columns.EXPECTED_SUPPLY, columns.IN_TRANSIT)))
+        return super().indexed(name)
 
     def _fill(self, name: str, slots: np.ndarray) -> None:
         if name == "cells":
@@ -128,9 +144,23 @@ class PoolState(TableSet):
         events = self.table("cell_links")["event"][rows]
         return rows[events > 0], events[events > 0] - 1
 
+    def changed_supplies(self) -> tuple[np.ndarray, np.ndarray]:
+        """Give the supplies and transfers that events changed since the last `take_delta`, and the events; dropped first."""
+        rows = self.journal(SUPPLIES).astype(np.int32)
+        events = self.table("supply_links")["event"][rows]
+        rows, events = rows[events > 0], events[events > 0] - 1
+        # One that is dropped may have come to stand again, in another row.
+        order = np.argsort(self.table("supplies")["kind"][rows] < columns.GONE_SUPPLY, kind="stable")
+        return rows[order], events[order]
+
+    def next_due(self) -> int | None:
+        """Say when, by the log's clock, the next transfer is due, epoch ms."""
+        return int(self.table("due")["time"][0]) if self._arrays["counters"][DUE_COUNT] else None
+
     def take_delta(self) -> Delta:
         """Give what changed since the last call, and call it clean."""
         self.table("cell_links")["event"][self.journal(CELLS)] = 0
+        self.table("supply_links")["event"][self.journal(SUPPLIES)] = 0
         return super().take_delta()
 
     def seal(self) -> None:
@@ -140,6 +170,7 @@ class PoolState(TableSet):
         counters[LONGEST_ORDER] = self.rows("orders")["line_count"].max(initial=0)
         self._grow("sku_cells", 2 * self.count("cells") + FIRST_BLOCK * self.count("skus"))
         self._grow("holds", int(self.row["held_orders"][0]) + 1)
+        self._grow("due", self.count("supplies") + 1)
         super().seal()
         # In the order of their blocks: entered by row, each would push half of its block along.
         _, heights = np.unique(self.rows("locations")["z"], return_inverse=True)
@@ -156,6 +187,7 @@ class PoolState(TableSet):
         closed = np.flatnonzero(np.isin(orders["state"], (columns.CLOSED, columns.EXPIRED, columns.GONE)))
         held = np.flatnonzero(orders["state"] == columns.HELD)
         link_timed(self.t, held, closed[np.argsort(orders["closed_at"][closed], kind="stable")])
+        link_due(self.t)
 
     def counting(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
         """Say what counts for the digest: no free rows, no orders, movements and event ids that count as forgotten."""

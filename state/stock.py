@@ -1,16 +1,15 @@
-"""Cells, SKUs, movements and supply: the only code that changes them.
+"""Cells, SKUs and movements: the only code that changes them.
 
 Every change of a cell raises its version by one. Whatever raises a cell's available is noted in `freed`, for the waiting
 orders to be tried before the next event. `reserved` never falls below zero.
-Not here: who decides on a reservation (streams/inventory), orders and their lines (orders.py).
+Not here: who decides on a reservation (streams/inventory), orders and their lines (orders.py), supply (supply.py).
 """
 
 import numpy as np
 
 from state.alerts import SHORTFALL_BIT, tell
-from state.columns import IN_TRANSIT
 from state.hashing import hash_text
-from state.index import cell_home, find_cell, find_hash, find_text, insert, remove
+from state.index import cell_home, find_cell, find_text, insert
 from state.tables import (
     BLOCKS_TAIL,
     CELLS,
@@ -18,10 +17,8 @@ from state.tables import (
     HORIZON_MS,
     MAX_UNITS,
     SKUS,
-    SUPPLIES,
     WATCHED_COUNT,
     mark,
-    take_row,
 )
 from state.text import name_row
 from topics.compiled.kernels import kernel
@@ -273,60 +270,3 @@ def forget_movements(t):
             cell.forgotten = movement.event_time
             mark(t.journal, t.counters, CELLS, cell, movement.cell)
         pool.movement_head += 1
-
-
-@kernel
-def _supply_row(t, low, high, sku, location, kind):
-    row = find_hash(t.supply_index, t.supplies, low, high)
-    if row >= 0:
-        return row
-    pool = t.pool[0]
-    pool.kept_supplies += 1
-    row, pool.free_supply, pool.supply_count = take_row(t.supplies, pool.free_supply, pool.supply_count)
-    supply = t.supplies[row]
-    supply.hash_low = low
-    supply.hash_high = high
-    supply.sku = sku
-    supply.location = location
-    supply.quantity = 0
-    supply.kind = kind
-    supply.expected_at = 0
-    supply.dirty = 0
-    insert(t.supply_index, low, row)
-    return row
-
-
-@kernel
-def has_supply(t, kind, text, at, size, sku):
-    """Tell whether a supply is kept; its key as in `change_supply`."""
-    if sku < 0:
-        return False
-    low, high = hash_text(text, at, size)
-    return find_hash(t.supply_index, t.supplies, low ^ cell_home(sku, kind), high) >= 0
-
-
-@kernel
-def change_supply(t, kind, text, at, size, sku, location, units, expected_at):
-    """Set expected supply, or change units in transit by signed units; a supply of zero is dropped.
-
-    Its key is its reference (`supply_id` or `transfer_id`) with its kind and SKU.
-    """
-    low, high = hash_text(text, at, size)
-    low ^= cell_home(sku, kind)
-    row = _supply_row(t, low, high, sku, location, kind)
-    supply = t.supplies[row]
-    if kind == IN_TRANSIT:
-        supply.quantity += units
-    else:
-        supply.quantity = units
-        supply.location = location
-    if location >= 0 and units > 0:
-        supply.location = location
-    supply.expected_at = expected_at
-    mark(t.journal, t.counters, SUPPLIES, supply, row)
-    if supply.quantity == 0:
-        remove(t.supply_index, t.supplies, row)
-        supply.kind = 0
-        supply.next = t.pool[0].free_supply
-        t.pool[0].free_supply = row
-        t.pool[0].kept_supplies -= 1

@@ -1,6 +1,6 @@
 """All arrays of one pool as one bundle, which the kernels take, and the marking of changed rows.
 
-Persistent rows are changed only by the functions of stock.py, orders.py, seen.py and text.py, each of which marks what it
+Persistent rows are changed only by the functions of stock.py, supply.py, orders.py, seen.py and text.py. Each marks what it
 changes: the journal of marks becomes the batch's delta (pool.py).
 """
 
@@ -25,9 +25,11 @@ class Tables(Bundle):
         "heap",  # uint8[]: text
         # derived
         *("location_index", "sku_index", "cell_index", "order_index", "supply_index", "seen_index", "sku_links", "line_links"),
+        "supply_links",  # SUPPLY_LINK[]
         "sku_cells",  # SKU_CELL[]: the SKUs' blocks of cells
         "holds",  # TIMED[], binary heap by (time, age)
         "closed",  # TIMED[], ring by time
+        "due",  # TIMED[], binary heap by time: transfers
         # of the batch in hand
         "cell_links",  # CELL_LINK[]
         "page_dirty",  # uint8[]: of each page of the heap
@@ -51,9 +53,10 @@ PAGE_BYTES = 64
 JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT, LONGEST_ORDER = range(7)
 WATCHED_COUNT, ALERT_COUNT = 7, 8
 MOST_PROMISED = 9  # promises that any cell has had at once
+DUE_COUNT = 10
 # limits, from the settings
 DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS, CLOSED_MS, MAX_SKUS, MAX_CELLS, MAX_LINES, MAX_SUPPLIES = range(8)
-REROUTES, CLOCK_SKEW_MS = 8, 9
+REROUTES, CLOCK_SKEW_MS, TRANSFER_MS = 8, 9, 10
 
 MAX_UNITS = 1_000_000_000
 

@@ -22,7 +22,10 @@ from topics.reasons import AlertKind
 HOUR_MS = 3_600_000
 T0 = 1_700_000_000_000
 TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
-OUTPUTS = ("allocations.v1", "alerts.v1", "inventory.v1", "dead-letter.v1", "inventory-changelog.v1", "locations.v1")
+OUTPUTS = (
+    *("allocations.v1", "alerts.v1", "inventory.v1", "transfers.v1", "supplies.v1"),
+    *("dead-letter.v1", "inventory-changelog.v1", "locations.v1"),
+)
 LIMITS = Limits(dedupe_events=1000, dedupe_ms=24 * HOUR_MS, horizon_ms=48 * HOUR_MS, closed_ms=720 * HOUR_MS)
 POOL_DTYPE = np.dtype([("sequence", "<i8"), ("now", "<i8")], align=True)
 NAME_DTYPE = np.dtype([("id_size", "<i4"), ("id_at", "<i8")], align=True)

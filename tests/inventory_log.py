@@ -93,6 +93,12 @@ def published(outcomes: list[Outcome], topic: str) -> list[dict]:
     return [orjson.loads(message["value"]) for outcome in outcomes for message in outcome.outputs.get(topic, [])]
 
 
+def latest(outcomes: list[Outcome], topic: str) -> dict[bytes, dict]:
+    """The last value of each key of a compacted topic, of those that have one."""
+    last = {message["key"]: message["value"] for outcome in outcomes for message in outcome.outputs.get(topic, [])}
+    return {key: orjson.loads(value) for key, value in last.items() if value is not None}
+
+
 class _Shop:
     """Makes up events, knowing what was promised so far."""
 

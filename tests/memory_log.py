@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 
 from streams.audit.log import Record
+from topics.catalogue import CATALOGUE, Keep
 
 
 class MemoryLog:
@@ -59,5 +60,5 @@ class _Reader:
         log, place, position = state
         self.__init__(log, place, position)  # type: ignore[misc]
         first = self._records[0].offset if self._records else 0
-        if position < first and place[0] not in ("inventory.v1", "locations.v1"):
+        if position < first and CATALOGUE[place[0]].keep is not Keep.LATEST:
             log.short.add(f"{place[0]}[{place[1]}]@{position}")

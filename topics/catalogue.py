@@ -26,6 +26,7 @@ KEPT_REMOVALS = {"delete.retention.ms": str(100 * 365 * 24 * HOUR_MS)}
 # The topics that code speaks of one by one.
 CLICKS, TICKS, LOCATIONS = "clicks.v1", "ticks.v1", "locations.v1"
 INVENTORY, ALLOCATIONS, DEMAND = "inventory.v1", "allocations.v1", "demand.v1"
+TRANSFERS, SUPPLIES = "transfers.v1", "supplies.v1"
 DEAD_LETTERS, REPLAYS = "dead-letter.v1", "dead-letter-replays.v1"
 ALERTS, ACKNOWLEDGEMENTS = "alerts.v1", "acknowledgements.v1"
 
@@ -162,6 +163,8 @@ _CATALOGUE = (
         INPUT | KEPT_REMOVALS,
     ),
     _output(INVENTORY, "inventory", "location_id/sku", outputs.Inventory, _INVENTORY, Keep.LATEST),
+    _output(TRANSFERS, "inventory", "pool_id/transfer_id/sku", outputs.Transfer, _INVENTORY, Keep.LATEST),
+    _output(SUPPLIES, "inventory", "pool_id/supply_id/sku", outputs.Supply, _INVENTORY, Keep.LATEST),
     _output(ALLOCATIONS, "inventory", "order_id", outputs.Allocation, _INVENTORY, _OUTPUT, **LARGE_RECORD),
     _output(DEMAND, "clicks", "pool_id/sku/partition", outputs.Demand, _CLICKS, _OUTPUT),
     _output(DEAD_LETTERS, "inventory clicks", "key", outputs.DeadLetterRecord, Partitions.LARGER, _OUTPUT, **LARGE_RECORD),

@@ -127,6 +127,7 @@ ALERT = np.dtype(
         ("event", "i4"),  # row in the batch's events
         ("location", "i4"),  # row in the pool's locations
         ("sku", "i4"),  # row in the pool's SKUs, -1 = none
+        ("supply", "i4"),  # row in the pool's supplies: the transfer, -1 = none
         ("time", "i8"),  # epoch ms, the pool's now
         ("found", "i8"),  # units
         ("expected", "i8"),  # units

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from topics.events import Id, Record, Time, Units, UnitsOrNone
-from topics.reasons import AlertKind, AlertStatus, DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Lost, ShipmentKind, Status, TransferStatus, Unallocated, Won
 
 
 class Inventory(Record):
@@ -25,6 +25,46 @@ class Inventory(Record):
     safety_stock: UnitsOrNone
     available: Annotated[int, Field(ge=0)]
     version: Annotated[int, Field(ge=1)]
+    updated_at: Time
+
+
+class Transfer(Record):
+    """`transfers.v1`, key: `{pool_id}/{transfer_id}/{sku}` (keys.py). A SKU of a transfer after a change.
+
+    A key's last record is the newest. `sent` and `received` are sums of all `transfer_out` and all `transfer_in`, in whatever
+    order they came; `open` units are under way. `from` and `to` are what the last `transfer_out` said. Until one is known,
+    `from` is null and `to` is where units arrived. `sent_at` is the earliest `event_time` of a `transfer_out`, `expected_at` is
+    `transfer_days` later; both are null until a `transfer_out` is known. `updated_at` is the pool's clock at the change.
+    An empty record: the transfer is forgotten. One that is settled is forgotten at `expected_at`, or at once if that is past;
+    what arrives later is `excess`, in sums that begin anew.
+    """
+
+    pool_id: Id
+    transfer_id: Id
+    from_: Annotated[Id | None, Field(alias="from")]
+    to: Id
+    sku: Id
+    sent: Annotated[int, Field(ge=0)]
+    received: Annotated[int, Field(ge=0)]
+    open: Annotated[int, Field(ge=0)]
+    sent_at: Time | None
+    expected_at: Time | None
+    status: Literal[*(status.wire for status in TransferStatus)]
+    updated_at: Time
+
+
+class Supply(Record):
+    """`supplies.v1`, key: `{pool_id}/{supply_id}/{sku}` (keys.py). Units that are to come, as the last `expected` says.
+
+    `updated_at` is the pool's clock at the change. An empty record: nothing is to come any more.
+    """
+
+    pool_id: Id
+    supply_id: Id
+    location_id: Id
+    sku: Id
+    quantity: Units
+    expected_at: Time
     updated_at: Time
 
 
@@ -155,8 +195,10 @@ class Alert(Record):
     """`alerts.v1`, key: `alert_id`. What is told differs from what was promised; a cleared alert has the same id.
 
     `alert_id` is `{kind}/{pool_id}/{location_id}/{sku}`, of a late movement `{kind}/{pool_id}/{location_id}/{minute}`, of a
-    field left out `{kind}/{pool_id}/{topic}/{field}`; such an alert has a `field`, and no location or SKU.
-    `found` and `expected` are units: of a shortfall on hand and reserved, else the units in question and 0.
+    field left out `{kind}/{pool_id}/{topic}/{field}`; such an alert has a `field`, and no location or SKU. Of a
+    transfer it is `{kind}/{pool_id}/{transfer_id}/{sku}`; `location_id` is then where it leads.
+    `found` and `expected` are units: of a shortfall on hand and reserved, of a transfer received and sent, else the units in
+    question and 0.
     `since` is when the alert came to stand, or was cleared, by the pool's clock.
     """
 
@@ -169,6 +211,7 @@ class Alert(Record):
     sku: Id | None = None
     order_id: Id | None = None
     field: str | None = None
+    transfer_id: Id | None = None
     found: int
     expected: int
     since: Time

@@ -170,7 +170,12 @@ class AlertKind(Wire):
     SHIPPED_UNKNOWN = 6, "Find the order that these goods were sent for; nobody knows it or its line."
     OVER_RETURNED = 7, "Compare what came back with what was sent; more came back than was shipped."
     LATE_MOVEMENT = 8, "Count the cell: a movement came after a count that may or may not have seen it."
-    FIELD_LEFT_OUT = 9, "Mend the sender: a field that only describes its event is wrong, and was left out."
+    TRANSFER_EXCESS = 9, "Ask the source what it sent: more arrived than `transfer_out` names, or that event is missing."
+    TRANSFER_OVERDUE = (
+        10,
+        "Look for the goods on their way: publish what arrived as `transfer_in`, also if it came back.",
+    )
+    FIELD_LEFT_OUT = 11, "Mend the sender: a field that only describes its event is wrong, and was left out."
 
 
 class AlertStatus(Wire):
@@ -178,6 +183,15 @@ class AlertStatus(Wire):
 
     RAISED = 1, "It stands."
     CLEARED = 2, "It is settled."
+
+
+class TransferStatus(Wire):
+    """How a transfer of a SKU stands."""
+
+    OPEN = 1, "Units are under way."
+    RECEIVED = 2, "All that was sent has arrived."
+    EXCESS = 3, "More arrived than was sent; so it also is while news of the departure is still to come."
+    OVERDUE = 4, "Units are under way for longer than a transfer may take."
 
 
 class Outcome(Wire):

@@ -88,6 +88,7 @@ def limits_of(settings: Settings) -> Limits:
         max_demand_rows=settings.max_demand_rows,
         on_shortfall=settings.on_shortfall,
         clock_skew_ms=settings.clock_skew_ms,
+        transfer_ms=settings.transfer_days * 24 * HOUR_MS,
         demand_window_ms=settings.demand_window_ms,
         demand_step_ms=settings.demand_window_ms // settings.demand_buckets,
     )

@@ -29,6 +29,7 @@ class Due(NamedTuple):
     found: int
     expected: int
     field: str | None = None
+    transfer_id: str | None = None
 
 
 class Discrepancies:
@@ -77,11 +78,11 @@ class Discrepancies:
 def alert_of(due: Due, pool_id: str, now: int, place: Place, timestamp: int, order_id: str | None) -> Alert:
     """Make the record that must be published: by the input at `place`, logged at `timestamp`, which may name an order.
 
-    An alert's id is the same for the same thing; late movements are gathered by the minute. A field is left out whatever the
-    pool's state, so such an alert has its record's time.
+    An alert's id is the same for the same thing; late movements are gathered by the minute. One of a transfer names no order. A
+    field is left out whatever the pool's state, so such an alert has its record's time.
     """
     topic, partition, offset = place
-    thing = (topic, due.field) if due.field else (due.location_id, due.sku)
+    thing = (topic, due.field) if due.field else (due.transfer_id or due.location_id, due.sku)
     if due.kind is AlertKind.LATE_MOVEMENT:
         thing = due.location_id, str(timestamp // MINUTE_MS)
     return Alert(
@@ -92,8 +93,9 @@ def alert_of(due: Due, pool_id: str, now: int, place: Place, timestamp: int, ord
         pool_id=pool_id,
         location_id=due.location_id,
         sku=due.sku,
-        order_id=order_id,
+        order_id=None if due.transfer_id else order_id,
         field=due.field,
+        transfer_id=due.transfer_id,
         found=due.found,
         expected=due.expected,
         since=timestamp if due.field else now,

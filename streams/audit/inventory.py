@@ -2,7 +2,8 @@
 
 For each event of a batch, in the order applied, it checks: the event is refused if it must be; the holds that are due expire;
 the event has the one decision that it needs; the decisions keep the rules; no order waits that could be served; what
-differs from a promise is told. After the batch, the cells are those of the changelog and of `inventory.v1`. What every
+differs from a promise is told. After the batch, the cells are those of the changelog and of `inventory.v1`, and what is to come
+is as `transfers.v1` and `supplies.v1` say. What every
 group's audit checks is in batches.py.
 Memory follows what the pools hold, not the length of the log.
 Owner: the audit. Not here: what a decision may say (decisions.py), what an event adds up to (ledger.py).
@@ -18,6 +19,7 @@ from streams.audit.batches import BatchReplay, refusal_of
 from streams.audit.chain import Batch, Change
 from streams.audit.decisions import follow, is_served, servable
 from streams.audit.discrepancies import alert_of
+from streams.audit.latest import Latest
 from streams.audit.ledger import Pool
 from streams.audit.log import Log, Record
 from streams.audit.memory import Limits, RefusedEvent, check_times
@@ -27,7 +29,19 @@ from streams.audit.report import Report
 from streams.audit.rows import Names, PoolRows, cells_of
 from streams.audit.sequences import Sequences
 from streams.audit.stock import Cell, CellRow
-from topics.catalogue import ALERTS, ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
+from topics.catalogue import (
+    ALERTS,
+    ALLOCATIONS,
+    CATALOGUE,
+    INVENTORY,
+    INVENTORY_TOPICS,
+    LOCATIONS,
+    SUPPLIES,
+    TRANSFERS,
+    Role,
+    changelog_of,
+    topics_of,
+)
 from topics.events import (
     CAPABILITIES,
     Answered,
@@ -44,10 +58,11 @@ from topics.events import (
     judge,
 )
 from topics.keys import partition_of
-from topics.outputs import Alert, Allocation
+from topics.outputs import Alert, Allocation, Supply, Transfer
 from topics.reasons import DeadLetter, Outcome
 
 CHANGELOG = changelog_of("inventory")
+TRANSFER_KEY, SUPPLY_KEY = CATALOGUE[TRANSFERS].key_fields, CATALOGUE[SUPPLIES].key_fields
 Turn = deque[tuple[int, Allocation]]
 """The decisions that one record caused, not yet judged; each with its offset."""
 LOCATIONS_KEPT = 100_000
@@ -92,6 +107,8 @@ class InventoryReplay(BatchReplay):
         self.decisions = Decisions(log.read(ALLOCATIONS, partition), self._fault)
         self.alerts = Alerts(log.read(ALERTS, partition), self._fault)
         self.cells = Cells(log.read(INVENTORY, partition), self._fault)
+        self.transfers = Latest(log.read(TRANSFERS, partition), TRANSFERS, Transfer, TRANSFER_KEY, self._fault)
+        self.supplies = Latest(log.read(SUPPLIES, partition), SUPPLIES, Supply, SUPPLY_KEY, self._fault)
         self.sequences = Sequences(log.read(ALLOCATIONS, partition), self._fault) if self.blind else None
         self.counted: dict[str, int] = {}
         """Blind: pool → decisions so far."""
@@ -106,10 +123,12 @@ class InventoryReplay(BatchReplay):
         self.decisions.open(self._reached, {pool: rows.sequence for pool, rows in left.items() if rows.sequence is not None})
         for pool in self.pools.values():
             pool.stock.changed.clear()
+            for changed in pool.stock.supplies.changed:
+                changed.clear()
         for change in batch.locations:
             self._location(change)
         for pool in self.pools.values():
-            pool.seen.by_id = batch.layout < 2
+            pool.seen.by_id = pool.stock.supplies.plain = batch.layout < 2
         tapes = {topic: iter(taken) for topic, taken in records.items()}
         for topic in self._order(batch, records):
             self._event(topic, next(tapes[topic]))
@@ -118,6 +137,9 @@ class InventoryReplay(BatchReplay):
         self.cells.settle()
         for pool in self.pools.values():
             self._unnamed(batch, pool)
+            self._expect_supplies(batch, pool)
+        self.transfers.settle()
+        self.supplies.settle()
         for offset, source in self.decisions.left(self._reached):
             self._unclaimed(offset, source)
         for offset, source in self.alerts.left(self._reached):
@@ -422,6 +444,13 @@ class InventoryReplay(BatchReplay):
             expected = f"{pool.id}/{location_id}/{sku} among the cells of batch {batch.number}, which changes it"
             self._fault("cell", CHANGELOG, batch.offset, expected, "not there")
 
+    def _expect_supplies(self, batch: Batch, pool: Pool) -> None:
+        supplies = pool.stock.supplies
+        for name in supplies.changed[0]:
+            self.transfers.expect((pool.id, *name), batch.number, supplies.published(name, pool.id))
+        for name in supplies.changed[1]:
+            self.supplies.expect((pool.id, *name), batch.number, supplies.expected.get(name))
+
     # 7. Whenever all is in sight
 
     def settle_outputs(self, due: batches.Due, moving: bool) -> None:
@@ -432,6 +461,10 @@ class InventoryReplay(BatchReplay):
             if not (moving and self._beyond(source)):
                 self._unclaimed_alert(offset, source)
         self._settle_cells(due, moving)
+        for topic, latest in ((TRANSFERS, self.transfers), (SUPPLIES, self.supplies)):
+            latest.drain()
+            if not moving:
+                latest.rest(due(topic) or 0)
 
     def _settle_cells(self, due: batches.Due, moving: bool) -> None:
         self.cells.drain()

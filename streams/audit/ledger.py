@@ -31,7 +31,7 @@ from topics.events import (
     StockEvent,
     TransferOut,
 )
-from topics.reasons import AlertKind, DeadLetter
+from topics.reasons import AlertKind, AlertStatus, DeadLetter
 
 MAX_UNITS = 1 << 62
 
@@ -44,7 +44,7 @@ class Pool:
         self.limits = limits
         self.network = network
         self.clock = Clock()
-        self.stock = Stock(limits, self.clock)
+        self.stock = Stock(pool_id, limits, self.clock)
         self.sequence = 0
         self.orders: dict[str, Order] = {}
         self.waiting: dict[str, dict[str, Order]] = defaultdict(dict)
@@ -76,6 +76,7 @@ class Pool:
         if timestamp > self.now:
             self.clock.now = timestamp
             self._forget_orders()
+            self.stock.supplies.pass_due(timestamp)
 
     def due_holds(self) -> Iterator[Order]:
         """Give the holds whose time has come, in the order in which they expire."""
@@ -402,6 +403,11 @@ class Pool:
         for cell, units in self.stock.late:
             self.discrepancies.tell(AlertKind.LATE_MOVEMENT, cell, units)
         self.stock.late.clear()
+        for told in self.stock.supplies.told:
+            status = AlertStatus.RAISED if told.stands else AlertStatus.CLEARED
+            due = Due(told.kind, status, told.to, told.name[1], told.received, told.sent, told.name[0])
+            self.discrepancies.due.append(due)
+        self.stock.supplies.told.clear()
         taken, self.discrepancies.due = self.discrepancies.due, []
         return taken
 

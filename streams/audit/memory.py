@@ -39,6 +39,7 @@ class Limits:
     demand_window_ms: int = 3_600_000
     demand_step_ms: int = 60_000
     clock_skew_ms: int = 300_000
+    transfer_ms: int = 14 * 24 * 3_600_000
 
 
 def check_times(event: Any, timestamp: int, limits: Limits) -> None:

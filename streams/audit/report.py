@@ -65,9 +65,9 @@ class NotJudged:
     def __str__(self) -> str:
         begin = ", ".join(f"{topic} from {offset:,}" for topic, offset in sorted(self.inputs_from.items()))
         return (
-            f"orders, decisions, alerts and what events add up to in batches 1 to {self.batches:,}, since the first records of "
-            f"{', '.join(self.deleted)} are deleted (retention). Judged: the chain of batches, offsets, cells against "
-            f"inventory.v1, the numbers of decisions, and each record of {begin or 'no input'}"
+            f"orders, decisions, alerts, transfers, supplies and what events add up to in batches 1 to {self.batches:,}, since "
+            f"the first records of {', '.join(self.deleted)} are deleted (retention). Judged: the chain of batches, offsets, "
+            f"cells against inventory.v1, the numbers of decisions, and each record of {begin or 'no input'}"
         )
 
 
@@ -87,6 +87,7 @@ FAULTS = {
     "clock": "a pool's now is the largest timestamp seen",
     "cell": "the changelog's cells are what the inputs and decisions add up to",
     "inventory": "inventory.v1 holds each cell's value",
+    "supply": "transfers.v1 and supplies.v1 hold what each transfer and expected supply has come to",
     "demand": "demand.v1 holds the clicks on each SKU within the window",
 }
 

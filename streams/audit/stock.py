@@ -1,7 +1,8 @@
-"""A pool's stock as the audit keeps it: cells and supplies in plain dicts, changed by one event at a time.
+"""A pool's stock as the audit keeps it: cells in plain dicts, changed by one event at a time.
 
 Owner: the pool's ledger (ledger.py). It shares no code with the state or the engine, on purpose.
-Not here: orders and their promises (orders.py, ledger.py), whether a location is the pool's (ledger.py).
+Not here: what is to come (supplies.py), orders and their promises (orders.py, ledger.py), whether a location is the pool's
+(ledger.py).
 """
 
 from collections import defaultdict, deque
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from streams.audit.memory import Limits, RefusedEvent
+from streams.audit.supplies import Supplies
 from topics.events import (
     MAX_QUANTITY,
     Adjustment,
@@ -84,7 +86,8 @@ class Clock:
 class Stock:
     """One pool's cells, and what is to come."""
 
-    def __init__(self, limits: Limits, clock: Clock):
+    def __init__(self, pool_id: str, limits: Limits, clock: Clock):
+        self.pool_id = pool_id
         self.limits = limits
         self.clock = clock
         self.cells: dict[tuple[str, str], Cell] = {}
@@ -100,8 +103,7 @@ class Stock:
         """(Cell, signed units) of the event in hand that moved nothing, since the cell's last count has seen them."""
         self.skus: set[str] = set()
         """Ever heard of."""
-        self.supplies: dict[tuple[str, str, str], int] = {}
-        """("expected" or "in transit", its reference, SKU) → units that are to come; never 0."""
+        self.supplies = Supplies(limits)
 
     def cell(self, location_id: str, sku: str) -> Cell:
         """Find a cell, or make it."""
@@ -162,26 +164,25 @@ class Stock:
             self._check_room(key)
             self.write(key, safety_stock=event.quantity - self.cell(*key).safety_stock)
         elif isinstance(event, Expected):
-            expected = "expected", event.supply_id, event.sku
-            self._check_room(key, expected, makes_cell=False)
-            self._supply(expected, event.quantity)
+            self._check_room(key, event, makes_cell=False)
+            self.supplies.expect(event, self.pool_id, self.clock.now)
         else:
             assert isinstance(event, Movement), event
             units = SIGNS[event.kind] * event.quantity
-            supply = ("in transit", event.transfer_id, event.sku) if isinstance(event, TransferOut | TransferIn) else None
+            transfer = event if isinstance(event, TransferOut | TransferIn) else None
             counted = self.is_counted(key, event.event_time)
-            if counted and not supply:
+            if counted and not transfer:
                 self.late.append((key, units))
                 return False
             if not counted:
                 self.check_bounds(key, units)
-            self._check_room(key, supply)
+            self._check_room(key, transfer)
             if counted:
                 self.late.append((key, units))
             else:
                 self.move(key, units, event.event_time)
-            if supply:
-                self._supply(supply, self.supplies.get(supply, 0) - units)
+            if transfer:
+                self.supplies.move(transfer, self.clock.now)
         self.skus.add(event.sku)
         return True
 
@@ -192,20 +193,16 @@ class Stock:
             self.check_bounds(key, -event.quantity)
         self._check_room(key)
 
-    def _check_room(self, key: tuple[str, str], supply: tuple[str, str, str] | None = None, makes_cell: bool = True) -> None:
-        """Check that the pool may keep what an event about a cell, and a supply, would add."""
+    def _check_room(
+        self, key: tuple[str, str], event: Expected | TransferOut | TransferIn | None = None, makes_cell: bool = True
+    ) -> None:
+        """Check that the pool may keep what an event about a cell, and maybe a supply or transfer, would add."""
         if key[1] not in self.skus and len(self.skus) >= self.limits.max_skus:
             raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
         if makes_cell and key not in self.cells and len(self.cells) >= self.limits.max_cells:
             raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
-        if supply and supply not in self.supplies and len(self.supplies) >= self.limits.max_supplies:
+        if event and not self.supplies.has_room(event):
             raise RefusedEvent(DeadLetter.TOO_MANY_SUPPLIES)
-
-    def _supply(self, supply: tuple[str, str, str], units: int) -> None:
-        if units:
-            self.supplies[supply] = units
-        else:
-            self.supplies.pop(supply, None)
 
     def _count(self, key: tuple[str, str], event: Count) -> bool:
         counted_at = event.event_time if event.counted_at is None else event.counted_at

@@ -123,6 +123,9 @@ class GroupPipeline(ABC, Generic[S]):
         """Give each pool's state as one number (state/digest.py)."""
         return {pool_id.decode(): digest(state) for pool_id, state in self.pools.items()}
 
-    def needs_ticks(self) -> list[bytes]:
-        """Give the ids of the pools in which something waits on time: none, unless a group says otherwise."""
+    def needs_ticks(self, now_ms: float) -> list[bytes]:
+        """Give the ids of the pools in which something waits on time, at `now_ms` by the owner's clock, epoch ms.
+
+        None, unless a group says otherwise. The owner's clock says whether to append a tick; the log's says what the tick does.
+        """
         return []

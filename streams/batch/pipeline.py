@@ -115,8 +115,8 @@ class Pipeline(Protocol[D]):
     def process(self, decoded: D, changes: list[LocationChange]) -> Outcome:
         """Apply a batch: location changes first, then its records."""
 
-    def needs_ticks(self) -> list[bytes]:
-        """Give the ids of the pools in which something waits on time."""
+    def needs_ticks(self, now_ms: float) -> list[bytes]:
+        """Give the ids of the pools in which something waits on time, at `now_ms` by the owner's clock, epoch ms."""
 
     def load(self, cursor: Cursor, pools: dict[str, Delta]) -> None:
         """Take over a snapshot: all rows of all pools, as one delta each. The pipeline is empty before."""

@@ -53,6 +53,7 @@ class Row:
     remedy: str
     fault: str | None = None
     field: str | None = None
+    transfer_id: str | None = None
 
     @property
     def open(self) -> bool:
@@ -192,7 +193,7 @@ def _print_table(rows: list[Row]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
-    narrow = ("since", "status", "severity", "kind", "place", "SKU", "order")
+    narrow = ("since", "status", "severity", "kind", "place", "SKU", "order or transfer")
     table = Table(*(Column(name, no_wrap=True) for name in narrow), "found", "expected", "remedy", box=None)
     for row in rows:
         table.add_row(*map(Text, _cells(row)))
@@ -202,7 +203,7 @@ def _print_table(rows: list[Row]) -> None:
 
 def _cells(row: Row) -> tuple[str, ...]:
     kind = f"{row.kind}: {row.fault or row.field}" if row.fault or row.field else row.kind
-    things = (row.sku or "-", row.order_id or "-", str(row.found), str(row.expected))
+    things = (row.sku or "-", row.order_id or row.transfer_id or "-", str(row.found), str(row.expected))
     return (tail.iso(row.since), row.status, row.severity, kind, row.place, *things, row.remedy)
 
 

@@ -1,6 +1,7 @@
 """Applying a pool's events one after another, as the log has them.
 
-Each event is done with before the next begins. The clock moves to the record's timestamp, and due holds expire. An event whose
+Each event is done with before the next begins. The clock moves to the record's timestamp, due holds expire, and transfers
+that are due become overdue. An event whose
 own time is not plausible is refused. One that was seen before changes nothing; another one under its id is refused. The event
 is applied or refused. The orders that wait for what it freed are served. So the same events cut into other batches give the
 same decisions.
@@ -13,7 +14,8 @@ from state.columns import EXPIRED
 from state.orders import forget_holds, forget_orders, pop_due_hold
 from state.seen import SEEN, UNSEEN, forget_seen, key_of, remember, was_seen
 from state.stock import find_location, forget_movements
-from state.tables import ALERT_COUNT, BLOCKS_TAIL, CLOCK_SKEW_MS, HOLD_COUNT, LONGEST_ORDER, MOST_PROMISED
+from state.supply import forget_supplies, pass_due
+from state.tables import ALERT_COUNT, BLOCKS_TAIL, CLOCK_SKEW_MS, DUE_COUNT, HOLD_COUNT, LONGEST_ORDER, MOST_PROMISED
 from streams.batch.times import is_plausible
 from streams.inventory.decide import N_DECISIONS, N_LINES
 from streams.inventory.fulfilments import apply_fact, reject, ring_up
@@ -60,6 +62,7 @@ def _has_room(t, out, work, line_count):
         and pool.heap_size + (2 * n + 2) * _TEXT_BYTES <= t.heap.size
         and t.counters[BLOCKS_TAIL] + n * 2 * (pool.location_count + 4) <= t.sku_cells.size
         and t.counters[HOLD_COUNT] + 1 <= t.holds.size
+        and t.counters[DUE_COUNT] + 1 <= t.due.size
         and t.counters[ALERT_COUNT] + ALERTS_ROOM * n <= t.alerts.size
         and LINES_ROOM * n <= work.rows.size
         and t.orders.size <= work.stamps.size
@@ -77,6 +80,16 @@ def _expire_due(t, out, event_row, work):
         lost = release_short(t, work, event_row)
         serve(t, out, order_row, Status.EXPIRED, lost, event_row, work, False)
         order_row = pop_due_hold(t)
+
+
+@kernel
+def _pass_due(t, event_row, line_count):
+    """Tell of the transfers that are due; false = there is no room for all that is to be told, and this goes on later."""
+    room = t.alerts.size - ALERTS_ROOM * lines_at_most(t, line_count)
+    while t.counters[ALERT_COUNT] < room:
+        if not pass_due(t, event_row):
+            return True
+    return False
 
 
 @kernel
@@ -146,6 +159,8 @@ def apply_events(t, out, work, events, lines, buffer, rows, start, tag):
         if event.timestamp > t.pool[0].now:
             t.pool[0].now = event.timestamp
         _expire_due(t, out, event_row, work)
+        if not _pass_due(t, event_row, event.line_count):
+            return k
         if event.kind == Kind.UNDECODED:
             event.outcome = Outcome.DEAD_LETTER
             continue
@@ -196,3 +211,4 @@ def forget_old(t):
     forget_movements(t)
     forget_orders(t)
     forget_holds(t)
+    forget_supplies(t)

@@ -1,12 +1,16 @@
-"""The outputs of one inventory batch: decisions, cells and dead letters. Not here: their bytes (topics/codec/encode.py)."""
+"""The outputs of one inventory batch: decisions, cells, supplies, alerts, dead letters.
+
+Not here: their bytes (topics/codec/encode.py).
+"""
 
 from typing import Any
 
 import numpy as np
 import orjson
 
+from state.columns import GONE_SUPPLY, GONE_TRANSIT, IN_TRANSIT
 from state.pool import PoolState
-from state.tables import ALERT_COUNT
+from state.tables import ALERT_COUNT, TRANSFER_MS
 from streams.batch.letters import letter
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange
@@ -14,9 +18,9 @@ from streams.inventory.decide import N_DECISIONS
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.refusals import sentence
 from streams.routing.policy import POLICIES
-from topics.catalogue import ALERTS
+from topics.catalogue import ALERTS, SUPPLIES, TRANSFERS
 from topics.codec.decode import text_of
-from topics.codec.encode import encode_allocations, encode_inventory
+from topics.codec.encode import encode_allocations, encode_inventory, encode_supplies, encode_transfers
 from topics.codec.messages import Messages
 from topics.keys import compound_key
 from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind, Outcome
@@ -80,13 +84,28 @@ class InventoryOutputs(Outputs):
         out.counts[:] = 0
 
     def add_state(self, state: PoolState, rows: np.ndarray) -> None:
-        """Encode what is published of a pool: the cells that changed, as they are now, and alerts; `rows` are its events."""
+        """Encode what a pool publishes: cells and supplies that changed, as they are now, and alerts of its events (`rows`)."""
         changed, causes = state.changed_cells()
         t = state.t
         messages = encode_inventory(t.cells, changed, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)
         self.add("inventory.v1", messages, causes)
+        self._add_supplies(state)
         self._add_alerts(state)
         self._add_left_out(state, rows)
+
+    def _add_supplies(self, state: PoolState) -> None:
+        rows, causes = state.changed_supplies()
+        t = state.t
+        kinds = t.supplies["kind"][rows]
+        gone = kinds >= GONE_SUPPLY
+        shared = {"skus": t.skus, "locations": t.locations, "heap": t.heap, "pool_id": state.pool_id}
+        of = np.isin(kinds, (IN_TRANSIT, GONE_TRANSIT))
+        transfer_ms = int(t.limits[TRANSFER_MS])
+        if of.any():
+            messages = encode_transfers(t.supplies, rows[of], gone[of], transfer_ms=transfer_ms, **shared)
+            self.add(TRANSFERS, messages, causes[of])
+        if not of.all():
+            self.add(SUPPLIES, encode_supplies(t.supplies, rows[~of], gone[~of], **shared), causes[~of])
 
     def _add_alerts(self, state: PoolState) -> None:
         counters = state.t.counters
@@ -98,15 +117,17 @@ class InventoryOutputs(Outputs):
     def _alert(self, alert: Any, state: PoolState) -> dict[str, Any]:
         row, kind = int(alert["event"]), AlertKind(int(alert["kind"]))
         location, sku = state.names_of(int(alert["location"]), int(alert["sku"]))
+        transfer = state.reference_of(int(alert["supply"]))
         last = str(int(self.events["timestamp"][row]) // MINUTE_MS) if kind is AlertKind.LATE_MOVEMENT else sku
         return self._told(
             state,
             row,
             kind,
-            (location, last),
+            (transfer or location, last),
             status=AlertStatus(int(alert["status"])),
             location_id=location,
             sku=sku,
+            transfer_id=transfer,
             found=int(alert["found"]),
             expected=int(alert["expected"]),
             since=int(alert["time"]),
@@ -133,6 +154,7 @@ class InventoryOutputs(Outputs):
         event, pool = self.events[row], state.pool_id.decode()
         alert_id = compound_key(kind.wire, pool, *thing)
         of_order = event["kind"] in (Kind.SALE, *ORDER_KINDS) and event["reference_size"] > 0
+        of_order = of_order and values.get("transfer_id") is None
         value = {
             "alert_id": alert_id,
             "kind": kind.wire,
@@ -143,6 +165,7 @@ class InventoryOutputs(Outputs):
             "sku": None,
             "order_id": text_of(event, "reference", self._decoded.batch.buffer) if of_order else None,
             "field": None,
+            "transfer_id": None,
             "found": 1,
             "expected": 0,
         } | values

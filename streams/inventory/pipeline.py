@@ -50,6 +50,7 @@ class Settings(Protocol):
     max_cells: int
     max_order_lines: int
     max_supplies: int
+    transfer_days: int
     on_shortfall: Literal["reroute", "keep"]
     clock_skew_ms: int
 
@@ -74,6 +75,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             max_supplies=settings.max_supplies,
             reroutes=settings.on_shortfall == "reroute",
             clock_skew_ms=settings.clock_skew_ms,
+            transfer_ms=settings.transfer_days * 86_400_000,
         )
         self.network = network.Network(partition, partitions, self.location_offsets)
         self._work = make_work(2 * _FEWEST_LINES, 256, 256)
@@ -196,7 +198,8 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             heap=(n + 1) * _ROOM_PER_LINE,
             sku_cells=n * 2 * (state.count("locations") + 4),
             holds=1,
-            alerts=ALERTS_ROOM * n,
+            due=1,
+            alerts=2 * ALERTS_ROOM * n,
         )
         t, pool = state.t, state.row[0]
         too_small = self._work.route.candidates.size < t.locations.size
@@ -215,9 +218,14 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             for row in state.rows("locations"):
                 self.network.pools[state.text(int(row["id_at"]), int(row["id_size"]))] = key
 
-    def needs_ticks(self) -> list[bytes]:
-        """Give the ids of the pools in which a hold waits to expire."""
-        return [key for key, state in self.pools.items() if state.row["held_orders"][0] > 0]
+    def needs_ticks(self, now_ms: float) -> list[bytes]:
+        """Give the ids of the pools in which a hold waits to expire, or a transfer is due by now."""
+        return [key for key, state in self.pools.items() if _waits(state, now_ms)]
+
+
+def _waits(state: PoolState, now_ms: float) -> bool:
+    due = state.next_due()
+    return state.row["held_orders"][0] > 0 or (due is not None and due <= now_ms)
 
 
 def _counts(events: np.ndarray) -> dict[tuple[str, str], int]:

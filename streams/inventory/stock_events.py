@@ -13,16 +13,15 @@ from state.index import find_cell
 from state.stock import (
     cell_row,
     change_cell,
-    change_supply,
     find_location,
     find_sku,
-    has_supply,
     is_counted,
     move_stock,
     moved_after,
     sku_row,
     within_bounds,
 )
+from state.supply import change_transfer, expect_supply, has_supply
 from state.tables import MAX_CELLS, MAX_SKUS, MAX_SUPPLIES
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind
@@ -64,7 +63,7 @@ def apply_stock(t, event, event_row, buffer):
     sku = sku_row(t, buffer, event.sku_at, event.sku_size)
     at, size = event.reference_at, event.reference_size
     if event.kind == Kind.EXPECTED:
-        change_supply(t, EXPECTED_SUPPLY, buffer, at, size, sku, location, event.quantity, event.time)
+        expect_supply(t, buffer, at, size, sku, location, event.quantity, event.time, event_row)
         return 0
     if event.kind == Kind.SAFETY_STOCK:
         row = cell_row(t, sku, location)
@@ -75,9 +74,8 @@ def apply_stock(t, event, event_row, buffer):
     elif moves:
         move_stock(t, cell_row(t, sku, location), units, 0, event.event_time, event_row)
     if event.kind in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
-        if event.kind == Kind.TRANSFER_OUT:
-            location = target
-        change_supply(t, IN_TRANSIT, buffer, at, size, sku, location, -units, event.event_time)
+        leads = target if event.kind == Kind.TRANSFER_OUT else location
+        change_transfer(t, buffer, at, size, sku, location, leads, -units, event.event_time, event_row)
     return 0
 
 

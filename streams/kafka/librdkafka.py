@@ -94,7 +94,7 @@ def produce_spans(handle: int, topic: str, partition: int, buffer: np.ndarray, s
     buffer : uint8[]
         The messages' bytes.
     spans : int64[n, 3]
-        Where in it each message's key begins (-1: no key), its value begins, and it ends.
+        Where in it each message's key begins (-1: no key), its value begins (-1: no value), and it ends.
 
     Raises
     ------
@@ -105,8 +105,9 @@ def produce_spans(handle: int, topic: str, partition: int, buffer: np.ndarray, s
     messages = np.zeros(len(spans), _MESSAGE)
     key, value, end = spans.T
     at = buffer.ctypes.data
-    messages["value"], messages["value_size"] = at + value, end - value
-    messages["key"], messages["key_size"] = np.where(key < 0, 0, at + key), np.where(key < 0, 0, value - key)
+    key_end = np.where(value < 0, end, value)
+    messages["value"], messages["value_size"] = np.where(value < 0, 0, at + value), end - key_end
+    messages["key"], messages["key_size"] = np.where(key < 0, 0, at + key), np.where(key < 0, 0, key_end - key)
     reference = library.rd_kafka_topic_new(handle, topic.encode(), None)
     if not reference:
         raise KafkaException(KafkaError(KafkaError._FAIL, f"librdkafka has no topic {topic}"))

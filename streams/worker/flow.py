@@ -373,7 +373,7 @@ class PartitionFlow:
         now = time.monotonic()
         if now >= self._tick_at:
             self._tick_at = now + self._settings.tick_ms / 1000
-            pools = self._pipeline.needs_ticks()
+            pools = self._pipeline.needs_ticks(time.time() * 1000)
             if pools:
                 self._shared.ticks.write(pools, self.partition)
                 self._shared.metrics.ticks.inc(len(pools))

@@ -24,6 +24,8 @@ KINDS = ("warehouse", "store", "front_warehouse", "store", "pickup_point")
 SKUS = tuple(f"SKU-{number}" for number in range(8))
 ORDERS_ONLY = tuple(f"ORDERS-ONLY-{number}" for number in range(4))
 STEP_S = 0.02
+TRANSFER_MS = 14 * 86_400_000
+"""How long a transfer may take: the default of `transfer_days`."""
 LATEST = 400
 """Decisions and records kept to be answered, cancelled or repeated."""
 NONSENSE = (b"", b"{", b"null", b'1},{"kind":"sale"', b'{"kind":"whim"}', b"[" * 300)
@@ -141,7 +143,8 @@ class Shop:
         elif kind == "count":
             fields |= {"quantity": chance.randint(0, 20), "counted_at": now - chance.choice((0, 100, 5_000, 60_000))}
         elif kind.startswith("transfer"):
-            fields |= {"transfer_id": f"t{chance.randrange(50)}", "to_location_id": self._place(pool)}
+            ago = chance.choice((0, 0, TRANSFER_MS - 5_000, TRANSFER_MS))  # it is, or soon will be, overdue
+            fields |= {"transfer_id": f"t{chance.randrange(50)}", "to_location_id": self._place(pool), "event_time": now - ago}
         elif kind == "expected":
             fields |= {"supply_id": f"p{chance.randrange(20)}", "expected_at": now + 1_000}
         elif kind == "safety_stock":

@@ -16,7 +16,7 @@ from streams.audit import audit
 from tests.chaos import digests
 from tests.chaos.faults import INSIDE
 from tests.chaos.load import PARTITIONS
-from tests.chaos.watch import CELLS, DECISIONS
+from tests.chaos.watch import CELLS, DECISIONS, TRANSFERS
 from topics.catalogue import CATALOGUE, INVENTORY_TOPICS
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def check(round_: "Round") -> None:
             round_.violate(f"a transaction hangs: {place} is stable up to {stable[place]}, and ends at {ends[place]}")
     if offsets(round_) is None:
         round_.violate(f"the group's offsets are not the inputs' ends: {lag(round_)}")
-    watched = {place: end for place, end in stable.items() if place[0] in (DECISIONS, CELLS)}
+    watched = {place: end for place, end in stable.items() if place[0] in (DECISIONS, CELLS, TRANSFERS)}
     if not round_.reader.at(watched, READ_S):
         round_.violate(f"the reader did not come to the end within {READ_S:g} s: {round_.reader.failure}")
     for partition in range(PARTITIONS):

@@ -105,6 +105,25 @@ def test_a_cell_that_cannot_be_is_a_violation(watch, changed, said):
     assert said in watch.violations[0]
 
 
+TRANSFER = {"sent": 3, "received": 1, "open": 2, "status": "open"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"open": 1}, "1 open of 3 sent, 1 received"),
+        ({"received": 4, "open": 0}, "open with 3 sent, 4 received"),
+        ({"status": "received"}, "received with 3 sent, 1 received"),
+    ],
+)
+def test_a_transfer_that_contradicts_itself_is_a_violation(watch, changed, said):
+    watch.transfer(0, 0, b"uk/t/s", orjson.dumps(TRANSFER))
+    watch.transfer(0, 1, b"uk/t/s", None)
+    assert watch.violations == []
+    watch.transfer(0, 2, b"uk/t/s", orjson.dumps(TRANSFER | changed))
+    assert said in watch.violations[0]
+
+
 def test_a_parcel_that_left_against_its_order_may_take_on_hand_below_zero_where_nothing_is_reserved(watch):
     watch.cell(0, 0, *cell(on_hand=-1, reserved=0, available=0))
     assert watch.violations == []

@@ -23,7 +23,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from tests.chaos.load import ORDERS_ONLY
 
-DECISIONS, CELLS = "allocations.v1", "inventory.v1"
+DECISIONS, CELLS, TRANSFERS = "allocations.v1", "inventory.v1", "transfers.v1"
 
 
 @dataclass(slots=True)
@@ -141,6 +141,17 @@ class Watch:
             self._blame(f"{place}: oversold: {reserved} reserved of {on_hand} on hand")
         self.cells += 1
 
+    def transfer(self, partition: int, offset: int, key: bytes, value: bytes | None) -> None:
+        """Take one record of transfers.v1."""
+        if value is None:
+            return
+        found = orjson.loads(value)
+        sent, received, place = found["sent"], found["received"], f"{TRANSFERS}[{partition}]@{offset} ({key.decode()})"
+        if found["open"] != max(0, sent - received):
+            self._blame(f"{place}: {found['open']} open of {sent} sent, {received} received")
+        if (found["status"] == "received") != (sent == received) or (found["status"] == "excess") != (received > sent):
+            self._blame(f"{place}: {found['status']} with {sent} sent, {received} received")
+
     def reread(self, partition: int, messages: Iterable[Any]) -> None:
         """Compare what was read with the log as it is now."""
         now = [(message.offset(), zlib.crc32(message.value())) for message in messages]
@@ -179,7 +190,7 @@ class Reader(threading.Thread):
             }
         )
         self._consumer.assign(
-            [TopicPartition(topic, partition, 0) for topic in (DECISIONS, CELLS) for partition in range(partitions)]
+            [TopicPartition(topic, partition, 0) for topic in (DECISIONS, CELLS, TRANSFERS) for partition in range(partitions)]
         )
 
     def run(self) -> None:
@@ -198,6 +209,8 @@ class Reader(threading.Thread):
     def _take(self, message: Any) -> None:
         if message.topic() == DECISIONS:
             self.watch.decision(message.partition(), message.offset(), message.value(), time.time() * 1000)
+        elif message.topic() == TRANSFERS:
+            self.watch.transfer(message.partition(), message.offset(), message.key(), message.value())
         else:
             self.watch.cell(message.partition(), message.offset(), message.key(), message.value())
 

@@ -7,8 +7,8 @@ import itertools
 
 import pytest
 
-from tests.complaints.story import POOL, START_MS, Ending, Story, in_batches, shipment
-from tests.inventory_log import published
+from tests.complaints.story import POOL, START_MS, TICK, Ending, Story, go_on, in_batches, shipment
+from tests.inventory_log import latest, published
 
 
 def alerts(ending: Ending) -> list[tuple[str, str, str | None]]:
@@ -283,6 +283,208 @@ def test_a_transfer_to_nowhere_moves_nothing(size):
     story = Story("W1").stock("receipt", "W1", "s", 10)
     ending = story.stock("transfer_out", "W1", "s", 10, transfer_id="t", to_location_id="NOWHERE").run(size)
     assert ending.cell("W1", "s") == (10, 0, 10) and ending.reasons() == ["unknown_location"]
+
+
+DAY_MS = 86_400_000
+
+
+def sends(*units: int, place: str = "W1", transfer: str = "t", to: str = "W2", **more):
+    """A function that tells of departures."""
+
+    def tell(story: Story) -> None:
+        for each in units:
+            story.stock("transfer_out", place, "s", each, transfer_id=transfer, to_location_id=to, **more)
+
+    return tell
+
+
+def receives(*units: int, place: str = "W2", transfer: str = "t", **more):
+    """A function that tells of arrivals."""
+
+    def tell(story: Story) -> None:
+        for each in units:
+            story.stock("transfer_in", place, "s", each, transfer_id=transfer, **more)
+
+    return tell
+
+
+def moved(ending: Ending, transfer: str = "t") -> dict:
+    return latest(ending.outcomes, "transfers.v1")[f"{POOL}/{transfer}/s".encode()]
+
+
+def ticked(story: Story, days: float) -> Story:
+    story.time += int(days * DAY_MS)
+    return story.send("ticks.v1", TICK)
+
+
+@in_batches
+@pytest.mark.parametrize(
+    ("told", "left", "status"),
+    [
+        ([sends(10)], (10, 0, 10), "open"),
+        ([sends(10), receives(4)], (10, 4, 6), "open"),
+        ([sends(10), receives(4, 6)], (10, 10, 0), "received"),
+        ([receives(4), sends(10), receives(6)], (10, 10, 0), "received"),
+        ([sends(6, 4), receives(10)], (10, 10, 0), "received"),
+        ([sends(3), receives(4), sends(1)], (4, 4, 0), "received"),
+        ([sends(10), receives(12)], (10, 12, 0), "excess"),
+        ([sends(10), receives(10, 2)], (10, 12, 0), "excess"),
+        ([receives(12), sends(10)], (10, 12, 0), "excess"),
+        ([receives(4)], (0, 4, 0), "excess"),
+    ],
+    ids=str,
+)
+def test_a_transfer_shows_what_left_what_came_and_what_is_under_way(size, told, left, status):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
+    for tell in told:
+        tell(story)
+    ending = story.run(size)
+    found = moved(ending)
+    assert (found["sent"], found["received"], found["open"]) == left and found["status"] == status
+    assert (found["pool_id"], found["transfer_id"], found["sku"], found["to"]) == (POOL, "t", "s", "W2")
+    if left[0]:
+        assert found["from"] == "W1" and found["expected_at"] == found["sent_at"] + 14 * DAY_MS
+    else:
+        assert (found["from"], found["sent_at"], found["expected_at"]) == (None, None, None)
+    assert ending.cell("W1", "s")[0] == 50 - left[0]
+    standing = [alert for alert in published(ending.outcomes, "alerts.v1") if alert["kind"] == "transfer_excess"][-1:]
+    assert [(each["found"], each["expected"]) for each in standing if each["status"] == "raised"] == (
+        [(left[1], left[0])] if status == "excess" else []
+    )
+
+
+@in_batches
+def test_more_that_arrives_than_left_is_told_until_the_rest_is_known_to_have_left(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
+    for tell in (receives(4), sends(3), sends(1)):
+        tell(story)
+    ending = story.run(size)
+    assert alerts(ending) == [("transfer_excess", "raised", None)] * 2 + [("transfer_excess", "cleared", None)]
+    told = published(ending.outcomes, "alerts.v1")
+    assert {each["alert_id"] for each in told} == {f"transfer_excess/{POOL}/t/s"}
+    assert [(each["found"], each["expected"]) for each in told] == [(4, 0), (4, 3), (4, 4)]
+    assert {(each["location_id"], each["transfer_id"], each["severity"]) for each in told} == {("W2", "t", "warning")}
+
+
+@in_batches
+def test_a_transfer_that_does_not_arrive_is_overdue_until_it_does(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
+    sends(10)(story)
+    receives(4)(story)
+    ending = ticked(story, 14).run(size)
+    assert moved(ending)["status"] == "overdue" and moved(ending)["open"] == 6
+    assert [alert["found"] for alert in published(ending.outcomes, "alerts.v1")] == [4]
+    receives(6)(story)
+    ending = go_on(ending, story, size)
+    assert [each[:2] for each in alerts(ending)] == [("transfer_overdue", "raised"), ("transfer_overdue", "cleared")]
+    assert published(ending.outcomes, "alerts.v1")[-1]["found"] == 10
+    assert latest(ending.outcomes, "transfers.v1") == {}, "settled and past its time: forgotten"
+
+
+@in_batches
+def test_a_transfer_is_not_overdue_a_millisecond_before_its_time(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
+    sends(10)(story)
+    story.time += 14 * DAY_MS - 1
+    ending = story.send("ticks.v1", TICK).run(size)
+    assert alerts(ending) == [] and moved(ending)["status"] == "open"
+    story.time += 1
+    ending = go_on(ending, story.send("ticks.v1", TICK), size)
+    assert raised(ending) == ["transfer_overdue"]
+
+
+@in_batches
+def test_a_thousand_transfers_that_are_due_at_once_are_all_told(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 1_000)
+    for number in range(1_000):
+        sends(1, transfer=f"t{number}")(story)
+    ending = ticked(story, 14).run(size)
+    assert sorted(alert["transfer_id"] for alert in published(ending.outcomes, "alerts.v1")) == sorted(
+        f"t{number}" for number in range(1_000)
+    )
+    assert {each["status"] for each in latest(ending.outcomes, "transfers.v1").values()} == {"overdue"}
+
+
+@in_batches
+def test_a_departure_told_late_is_overdue_at_once_and_the_earliest_departure_counts(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
+    sends(1, time=-15 * DAY_MS)(story)
+    sends(1, transfer="u")(story)
+    sends(1, transfer="u", time=-14 * DAY_MS + 60_000)(story)
+    ending = story.run(size)
+    assert [alert["transfer_id"] for alert in published(ending.outcomes, "alerts.v1")] == ["t"]
+    assert moved(ending, "u")["sent_at"] == START_MS - 14 * DAY_MS + 60_000
+    ending = go_on(ending, ticked(story, 1), size)
+    assert [alert["transfer_id"] for alert in published(ending.outcomes, "alerts.v1")] == ["t", "u"]
+
+
+@in_batches
+def test_a_settled_transfer_is_remembered_until_it_would_be_due_and_what_comes_later_is_too_much(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
+    sends(10)(story)
+    receives(10)(story)
+    ending = ticked(story, 13).run(size)
+    assert moved(ending)["status"] == "received"
+    ending = go_on(ending, ticked(story, 1), size)
+    last = list(ending.outcomes[-1].outputs["transfers.v1"])[-1]
+    assert last == {"key": f"{POOL}/t/s".encode(), "value": None}
+    assert ending.state.row[["kept_supplies", "settled_supplies"]].tolist() == [(0, 0)]
+    receives(2)(story)
+    ending = go_on(ending, story, size)
+    assert (moved(ending)["sent"], moved(ending)["received"], moved(ending)["status"]) == (0, 2, "excess")
+    assert raised(ending) == ["transfer_excess"]
+
+
+@in_batches
+def test_a_pool_asks_for_a_tick_only_when_a_transfer_is_due(size):
+    story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
+    sends(10)(story)
+    ending = story.run(size)
+    due = moved(ending)["expected_at"]
+    assert ending.pipeline.needs_ticks(due - 1) == []
+    assert ending.pipeline.needs_ticks(due) == [POOL.encode()]
+    ending = go_on(ending, ticked(story, 14), size)
+    assert ending.pipeline.needs_ticks(due + DAY_MS) == []
+
+
+@in_batches
+def test_expected_supply_is_what_was_said_last_and_is_taken_out_when_none_is_to_come(size):
+    story = Story("W1", "W2")
+    story.stock("expected", "W1", "s", 7, supply_id="p/1", expected_at=START_MS + 5)
+    story.stock("expected", "W2", "s", 9, supply_id="p/1", expected_at=START_MS + 6)
+    ending = story.stock("expected", "W2", "u", 1, supply_id="p/1", expected_at=START_MS + 6).run(size)
+    found = latest(ending.outcomes, "supplies.v1")
+    assert found.keys() == {b"uk/p%2F1/s", b"uk/p%2F1/u"}
+    assert found[b"uk/p%2F1/s"] == {
+        "pool_id": POOL,
+        "supply_id": "p/1",
+        "location_id": "W2",
+        "sku": "s",
+        "quantity": 9,
+        "expected_at": START_MS + 6,
+        "updated_at": START_MS + 2_000,
+    }
+    story.stock("expected", "W2", "s", 0, supply_id="p/1", expected_at=START_MS + 6)
+    ending = go_on(ending, story, size)
+    assert list(ending.outcomes[-1].outputs["supplies.v1"]) == [{"key": b"uk/p%2F1/s", "value": None}]
+    assert latest(ending.outcomes, "supplies.v1").keys() == {b"uk/p%2F1/u"}
+    story.stock("expected", "W2", "s", 3, supply_id="p/1", expected_at=START_MS + 7)
+    assert latest(go_on(ending, story, size).outcomes, "supplies.v1")[b"uk/p%2F1/s"]["quantity"] == 3
+
+
+def test_a_supply_that_goes_and_comes_again_in_one_batch_stands():
+    story = Story("W1")
+    for units in (7, 0, 3, 0, 2):
+        story.stock("expected", "W1", "s", units, supply_id="p", expected_at=START_MS)
+        story.stock("expected", "W1", "t", 9 - units, supply_id=f"q{units}", expected_at=START_MS)
+    one, other = story.run(1), story.run(10_000)
+    # Rows that were freed are used again.
+    assert (
+        latest(one.outcomes, "supplies.v1") != {}
+        and latest(one.outcomes, "supplies.v1").keys() == latest(other.outcomes, "supplies.v1").keys()
+    )
+    assert latest(other.outcomes, "supplies.v1")[b"uk/p/s"]["quantity"] == 2
+    assert one.pipeline.digests() == other.pipeline.digests()
 
 
 @in_batches

@@ -251,7 +251,7 @@ def _compare(played: Played, make: Callable, batches: Batches, places: Places, b
         return
     if played[1].digests() != other[1].digests():
         found.lost.append("the state is another with garbage between the good events")
-    for topic in ("allocations.v1", "inventory.v1", "demand.v1", "dead-letter.v1"):
+    for topic in ("allocations.v1", "inventory.v1", "transfers.v1", "supplies.v1", "demand.v1", "dead-letter.v1"):
         one, two = Counter(_published(played[0], topic, {}, bad)), Counter(_published(other[0], topic, places, bad))
         if one != two:
             found.lost.append(f"{topic}: {list((one - two).items())!r:.500} became {list((two - one).items())!r:.500}")
@@ -262,7 +262,7 @@ def _published(outcomes: list[Outcome], topic: str, places: Places, bad: set) ->
     found = []
     for outcome in outcomes:
         for message in outcome.outputs.get(topic, []):
-            value = orjson.loads(message["value"])
+            value = orjson.loads(message["value"] or b"{}")
             cause = value.get("source", value)
             if "topic" in cause:
                 place = cause["topic"], cause["offset"]

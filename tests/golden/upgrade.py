@@ -189,7 +189,7 @@ def _answers(batch: dict[str, Any]) -> dict[str, list]:
             for key, value in messages
         ]
         for topic, messages in batch["outputs"].items()
-        if topic != "alerts.v1"  # 0.1.0 told of nothing
+        if topic not in ("alerts.v1", "transfers.v1", "supplies.v1")  # 0.1.0 told of nothing
     }
 
 

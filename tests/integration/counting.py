@@ -114,7 +114,7 @@ class CountingPipeline:
     def lacks_locations(self, decoded: list[Segment]) -> bool:
         return any(record.value == b"where" for segment in decoded for record in segment)
 
-    def needs_ticks(self) -> list[bytes]:
+    def needs_ticks(self, now_ms: float) -> list[bytes]:
         return sorted(self.pools)
 
     def restore(self, record: bytes, link: bytes) -> None:

@@ -9,7 +9,7 @@ import pytest
 from state.digest import digest
 from streams.batch.pipeline import LocationChange, Outcome
 from streams.inventory.pipeline import InventoryPipeline
-from tests.inventory_log import POOLS, make_log, play, published, segments, settings
+from tests.inventory_log import POOLS, latest, make_log, play, published, segments, settings
 
 SMALL_WINDOWS = {"dedupe_events": 50, "dedupe_hours": 0, "count_horizon_hours": 1, "closed_order_days": 1}
 
@@ -43,15 +43,15 @@ def test_a_batchs_cut_never_shows_in_a_result(seed, step_ms, changed):
         pipeline = _pipeline(**changed)
         outcomes = play(pipeline, log, size)
         last = {(cell["location_id"], cell["sku"]): cell for cell in published(outcomes, "inventory.v1")}
-        results.append(
-            (_by_pool(published(outcomes, "allocations.v1")), published(outcomes, "dead-letter.v1"), last, _digests(pipeline))
-        )
-    assert results[0][0] and results[0][1] and results[0][2]
+        to_come = [latest(outcomes, topic) for topic in ("transfers.v1", "supplies.v1")]
+        found = [_by_pool(published(outcomes, "allocations.v1")), published(outcomes, "dead-letter.v1"), last]
+        results.append((*found, _digests(pipeline), to_come))
+    assert results[0][0] and results[0][1] and results[0][2] and all(results[0][4])
     for other in results[1:]:
         assert other[0] == results[0][0]
         assert sorted(other[1], key=repr) == sorted(results[0][1], key=repr)
         assert other[2] == results[0][2]
-        assert other[3] == results[0][3]
+        assert other[3:] == results[0][3:]
 
 
 @pytest.mark.parametrize("seed", range(100, 112))
@@ -72,6 +72,10 @@ def test_a_pipeline_restored_in_mid_stream_decides_as_if_it_had_never_stopped(se
     again = play(restored, rest, 11)
     for topic in ("allocations.v1", "inventory.v1", "dead-letter.v1"):
         assert published(again, topic) == published(whole[30:], topic)
+    for topic in ("transfers.v1", "supplies.v1", "alerts.v1"):
+        assert [outcome.outputs.get(topic) and list(outcome.outputs[topic]) for outcome in again] == [
+            outcome.outputs.get(topic) and list(outcome.outputs[topic]) for outcome in whole[30:]
+        ], topic
     assert [outcome.sequence for outcome in again] == [outcome.sequence for outcome in whole[30:]]
 
 

@@ -48,6 +48,7 @@ class Follower:
         for topic, see in (
             ("allocations.v1", self._decision),
             ("inventory.v1", self._cell),
+            ("transfers.v1", self._transfer),
             ("inventory-changelog.v1", self._batch),
         ):
             for number in range(self.cluster.partition_counts[topic]):
@@ -79,6 +80,11 @@ class Follower:
         self._versions[entry.key] = cell["version"]
         if cell["available"] != max(0, cell["on_hand"] - cell["reserved"] - cell["safety_stock"]) or cell["reserved"] < 0:
             self.problems.append(f"reader: {shown} contradicts itself: {cell}")
+
+    def _transfer(self, entry: Any) -> None:
+        transfer = orjson.loads(entry.value or b"null")
+        if transfer and transfer["open"] != max(0, transfer["sent"] - transfer["received"]):
+            self.problems.append(f"reader: {entry.key} contradicts itself: {transfer}")
 
 
 def visible(partition: Partition) -> list[Any]:

@@ -55,7 +55,10 @@ KINDS: dict[str, tuple[float, ...]] = {
 }
 """Kind of fault → the rates at which it strikes where it can. Besides: kill and pause anywhere, outage, stop, more workers."""
 DISK = (*TROUBLES, "disk_full", "kill:before_snapshot", "kill:after_snapshot")
-OUTPUTS = {"inventory": ("allocations.v1", "alerts.v1", "inventory.v1"), "clicks": ("demand.v1",)}
+OUTPUTS = {
+    "inventory": ("allocations.v1", "alerts.v1", "inventory.v1", "transfers.v1", "supplies.v1"),
+    "clicks": ("demand.v1",),
+}
 MAY_STOP = (NoneType, BrokerUnreachable, KafkaException, TimeoutError)
 """What keeps a worker from starting when the broker does not answer."""
 REFUSALS = ("ChangelogGap", "Inconsistent", "OtherOwner")
@@ -157,6 +160,7 @@ class Simulation:
                 "dedupe_events": rng.choice([8, 4_000_000]),
                 "dedupe_hours": rng.choice([0, 24]),
                 "on_shortfall": rng.choice(["reroute", "reroute", "keep"]),
+                "transfer_days": 1,
             }
         )
 
@@ -475,7 +479,7 @@ def _busy(flow: PartitionFlow) -> bool:
         or flow._commit is not None
         or flow._inbox
         or flow._backlog
-        or flow._pipeline.needs_ticks()
+        or flow._pipeline.needs_ticks(simulated.TIME.time() * 1000)
     )
 
 

@@ -12,6 +12,8 @@ from tests import reality
 from topics.events import LocationRecord
 
 POOLS = ("uk", "fr", "es")
+TRANSFER_MS = 86_400_000
+"""How long a transfer may take (run.py)."""
 KINDS = ("warehouse", "store", "front_warehouse", "store", "pickup_point", "regional_warehouse")
 
 
@@ -115,12 +117,21 @@ class Shop:
             body = body | {self.rng.choice(["channel", "customer_id", "unit_price", "reason", "lot_id"]): 2.5}
         return orjson.dumps({"event_id": f"e{number}", "event_time": time} | body)
 
+    def _transfer(self, pool: str, now: int) -> dict:
+        """Of few transfers; half of them left so long ago that they are overdue, or soon will be."""
+        rng = self.rng
+        body = {"transfer_id": f"t{rng.choice(['/', '%', ''])}", "to_location_id": self._place(pool)}
+        body |= {"sku": rng.choice(self.skus[:2]), "quantity": rng.randint(1, 3)}
+        if rng.random() < 0.5:
+            body["event_time"] = now - TRANSFER_MS + rng.choice([-60_000, 0, 500, 3_000])
+        return body
+
     def _place(self, pool: str) -> str:
         return f"{pool}-{self.rng.randrange(self.places)}"
 
     def _stock(self, pool: str, now: int, _: Any) -> tuple[str, dict]:
         rng = self.rng
-        kinds = ["receipt"] * 5 + ["count", "count", "adjustment", "transfer_out", "transfer_in", "expected"]
+        kinds = ["receipt"] * 5 + ["count", "count", "adjustment", *["transfer_out", "transfer_in"] * 3, "expected", "expected"]
         kind = rng.choice([*kinds, "safety_stock", "quarantine", "release"])
         body = {"kind": kind, "location_id": self._place(pool), "sku": rng.choice(self.skus)}
         body["quantity"] = rng.randint(1, self.tight)
@@ -131,9 +142,9 @@ class Shop:
             if rng.random() < 0.7:
                 body["counted_at"] = now - rng.choice([0, 200, 2_000, 120_000])
         elif kind.startswith("transfer"):
-            body |= {"transfer_id": f"t{rng.randrange(6)}", "to_location_id": self._place(pool)}
+            body |= self._transfer(pool, now)
         elif kind == "expected":
-            body |= {"supply_id": f"p{rng.randrange(4)}", "expected_at": now + 1_000, "quantity": rng.randint(0, 9)}
+            body |= {"supply_id": f"p{rng.randrange(3)}", "expected_at": now + 1_000, "quantity": rng.choice([0, 0, 1, 9])}
         elif kind == "safety_stock":
             body["quantity"] = rng.randint(0, 2)
         return "stock.v1", body

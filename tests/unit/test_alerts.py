@@ -78,7 +78,7 @@ def test_faults_of_the_audit_are_listed_with_the_others_newest_first(run):
     rows = listed(run([ALERT, OTHER | {"since": 5}, FAULT], "--json"))
     assert [row["kind"] for row in rows] == ["audit", "shortfall", "late_movement"]
     own = {name: found for name, found in ALERT.items() if name != "source"}
-    assert rows[1] == own | ALERT["source"] | {"fault": None, "field": None}
+    assert rows[1] == own | ALERT["source"] | {"fault": None, "field": None, "transfer_id": None}
     assert (rows[0]["fault"], rows[0]["found"], rows[0]["expected"]) == ("cell", "on hand 4", "on hand 3")
     assert (rows[0]["topic"], rows[0]["partition"], rows[0]["offset"]) == ("inventory.v1", 2, 9)
 
@@ -107,6 +107,12 @@ def test_the_table_shows_what_where_how_much_since_when_and_the_remedy(run):
     for word in ("audit: cell", "inventory.v1/2@9", "on hand 4", "on hand 3", "nearshelf audit"):
         assert word in done.stdout
     assert "2 open" in done.stderr
+
+
+def test_an_alert_of_a_transfer_names_it(run):
+    overdue = ALERT | {"alert_id": "transfer_overdue/uk/T-7/s", "kind": "transfer_overdue", "transfer_id": "T-7"}
+    assert "T-7" in run([overdue], "--kind", "transfer_overdue").stdout
+    assert listed(run([overdue], "--json"))[0]["transfer_id"] == "T-7"
 
 
 def test_check_is_no_if_one_is_open(run):

@@ -11,7 +11,7 @@ from tests.memory_log import MemoryLog
 from topics.outputs import Acknowledgement
 
 CHANGELOG = "inventory-changelog.v1"
-KEPT = (CHANGELOG, "inventory.v1", "locations.v1")
+KEPT = (CHANGELOG, "inventory.v1", "transfers.v1", "supplies.v1", "locations.v1")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from topics.keys import partition_of
 T0 = 1_700_000_000_000
 TOWNS = [(51.5, -0.1), (52.5, -1.9), (53.5, -2.2), (53.8, -1.5), (55.9, -3.2), (50.7, -3.5), (51.5, -3.2), (54.6, -5.9)]
 KINDS = ["warehouse", "regional_warehouse", "front_warehouse", "store", "pickup_point"]
-OUTPUTS = ("allocations.v1", "inventory.v1", "dead-letter.v1", "inventory-changelog.v1")
+OUTPUTS = ("allocations.v1", "inventory.v1", "transfers.v1", "supplies.v1", "dead-letter.v1", "inventory-changelog.v1")
 
 
 class Topics:
@@ -291,7 +291,7 @@ def test_what_the_pipeline_makes_of_events_is_clean(seed):
         ("too_many_skus", {"max_skus": 3}),
         ("too_many_cells", {"max_cells": 12}),
         ("too_many_lines", {"max_order_lines": 40, "closed_order_days": 1}),
-        ("too_many_supplies", {"max_supplies": 2}),
+        ("too_many_supplies", {"max_supplies": 2, "transfer_days": 1}),
     ],
 )
 @pytest.mark.parametrize("seed", range(3))
@@ -316,3 +316,10 @@ def test_one_partition_of_several_is_clean():
 def test_a_pipeline_restored_from_its_changelog_goes_on_clean():
     report = run(seed=4, events=600, most=20, restarts=0.3)
     assert not report.faults
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_transfers_that_take_too_long_are_told_whoever_restarts_meanwhile(seed):
+    report = run(seed, events=800, most=[1, 20, 60][seed], restarts=0.1, pace=3_000, transfer_days=1)
+    assert not report.faults
+    assert report.alerts["transfer_overdue"] > 3 and report.alerts["transfer_excess"] > 3

@@ -25,6 +25,8 @@ SETTINGS = load_settings(partitions=3, click_partitions=5)
 INVENTORY = {
     *INVENTORY_TOPICS,
     "inventory.v1",
+    "transfers.v1",
+    "supplies.v1",
     "allocations.v1",
     "inventory-changelog.v1",
 }
@@ -49,7 +51,7 @@ def test_no_sender_sets_the_time_of_an_input(name):
     assert CATALOGUE[name].config(SETTINGS)["message.timestamp.type"] == "LogAppendTime"
 
 
-@pytest.mark.parametrize("name", ["inventory.v1", "locations.v1", "acknowledgements.v1"])
+@pytest.mark.parametrize("name", ["inventory.v1", "transfers.v1", "supplies.v1", "locations.v1", "acknowledgements.v1"])
 def test_state_by_key_is_compacted_and_never_expires(name):
     config = CATALOGUE[name].config(SETTINGS)
     assert config["cleanup.policy"] == "compact"
@@ -92,7 +94,8 @@ def test_the_codes_of_topics_in_changelogs_written_so_far_stay():
 
 def test_each_group_has_its_own_topics_and_they_are_all_there_are():
     assert topics_of("inventory", Role.STATE) == ("locations.v1",)
-    assert set(outputs_of("inventory")) == {"inventory.v1", "allocations.v1", "dead-letter.v1", "alerts.v1"}
+    published = {"inventory.v1", "transfers.v1", "supplies.v1", "allocations.v1"}
+    assert set(outputs_of("inventory")) == published | {"dead-letter.v1", "alerts.v1"}
     assert set(outputs_of("clicks")) == {"demand.v1", "dead-letter.v1"}
     assert (changelog_of("inventory"), changelog_of("clicks")) == ("inventory-changelog.v1", "clicks-changelog.v1")
     groups = {group for topic in CATALOGUE.values() for group in topic.groups}
@@ -116,7 +119,7 @@ def test_people_publish_all_inputs_but_ticks():
 
 def test_every_word_of_a_closed_list_has_a_sentence_of_its_own():
     lists = Wire.__subclasses__()
-    assert len(lists) == 10
+    assert len(lists) == 11
     for each in lists:
         sentences = [member.sentence for member in each]
         assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences), each

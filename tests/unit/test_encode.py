@@ -6,13 +6,19 @@ import numpy as np
 import orjson
 import pytest
 
-from state.columns import CELL, LOCATION, SKU
-from topics.codec.encode import encode_allocations, encode_dead_letter, encode_inventory
+from state.columns import CELL, EXPECTED_SUPPLY, IN_TRANSIT, LOCATION, SKU, SUPPLIES
+from topics.codec.encode import (
+    encode_allocations,
+    encode_dead_letter,
+    encode_inventory,
+    encode_supplies,
+    encode_transfers,
+)
 from topics.columns import DECISION, DECISION_LINE, DECISION_SHIPMENT, EVENT, LOSER
 from topics.events import MAX_ID
 from topics.keys import compound_key
-from topics.outputs import Allocation, DeadLetterRecord, Inventory
-from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+from topics.outputs import Allocation, DeadLetterRecord, Inventory, Supply, Transfer
+from topics.reasons import AlertKind, DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 TOPICS = ["sales.v1", "orders.v1", "locations.v1"]
 POLICIES = [("nearest", 1), ('"a" policy', 12)]
@@ -239,6 +245,89 @@ def test_inventory_is_byte_for_byte_the_plain_reference_and_reads_back():
         }
         assert message == {"key": compound_key(location_id, sku).encode(), "value": orjson.dumps(expected)}
         assert Inventory.model_validate_json(message["value"]).model_dump() == expected
+
+
+class Supplies:
+    """Random rows of the table of supplies, beside the pool they belong to."""
+
+    def __init__(self, seed: int):
+        random, texts = np.random.default_rng(seed), Texts()
+        self.sku_ids, self.location_ids, self.references = [*ODD_TEXTS, "SKU-1"], [*ODD_TEXTS[::-1], "STORE-1"], ODD_TEXTS
+        self.skus, self.locations = named(SKU, self.sku_ids, texts), named(LOCATION, self.location_ids, texts)
+        ids = [texts.add(text) for text in self.references]
+        self.rows = np.zeros(300, SUPPLIES.dtype)
+        self.of = random.integers(0, len(self.references), 300)
+        self.rows["id_at"], self.rows["id_size"] = np.array(ids)[self.of].T
+        for name, low, high in (
+            ("sku", 0, len(self.sku_ids)),
+            ("location", 0, len(self.location_ids)),
+            ("origin", -1, len(self.location_ids)),
+            ("quantity", 0, 1 << 40),
+            ("received", 0, 1 << 40),
+            ("sent_at", 0, 253_402_300_000_000),
+            ("expected_at", 0, 253_402_300_800_000),
+            ("updated_at", 0, 253_402_300_800_000),
+        ):
+            self.rows[name] = random.integers(low, high, 300)
+        self.rows["quantity"][:100] %= 3
+        self.rows["sent_at"][50:150] = -1
+        self.gone = random.random(300) < 0.2
+        self.order = random.permutation(300).astype(np.int32)
+        self.heap = texts.array()
+
+    def encoded(self, encode, **more):
+        shared = {"skus": self.skus, "locations": self.locations, "heap": self.heap, "pool_id": b'u"/k'}
+        return encode(self.rows, self.order, self.gone[self.order], **shared, **more)
+
+    def expected(self, describe):
+        """(Key, value or None) of each message."""
+        for row in self.order.tolist():
+            supply = {name: int(self.rows[name][row]) for name in SUPPLIES.dtype.names}
+            reference, sku = self.references[self.of[row]], self.sku_ids[supply["sku"]]
+            key = compound_key('u"/k', reference, sku).encode()
+            yield key, None if self.gone[row] else describe(supply, reference, sku)
+
+
+@pytest.mark.parametrize("kind, seed", [(IN_TRANSIT, 6), (EXPECTED_SUPPLY, 7)])
+def test_what_is_to_come_is_written_with_every_key_and_value_and_what_is_gone_without(kind, seed):
+    supplies = Supplies(seed)
+    rows = supplies.rows
+    if kind == IN_TRANSIT:
+        rows["quantity"][200:] -= rows["received"][200:] // 2  # never below what was received
+        rows["alerts"][::2] = 1 << AlertKind.TRANSFER_OVERDUE
+
+    def transfer(supply, reference, sku):
+        units, sent_at = supply["quantity"], supply["sent_at"]
+        late = "overdue" if supply["alerts"] else "open"
+        return {
+            "pool_id": 'u"/k',
+            "transfer_id": reference,
+            "from": None if supply["origin"] < 0 else supplies.location_ids[supply["origin"]],
+            "to": supplies.location_ids[supply["location"]],
+            "sku": sku,
+            "sent": units + supply["received"],
+            "received": supply["received"],
+            "open": max(0, units),
+            "sent_at": None if sent_at < 0 else sent_at,
+            "expected_at": None if sent_at < 0 else sent_at + 5,
+            "status": late if units > 0 else "excess" if units < 0 else "received",
+            "updated_at": supply["updated_at"],
+        }
+
+    def supply(row, reference, sku):
+        named = {"pool_id": 'u"/k', "supply_id": reference, "location_id": supplies.location_ids[row["location"]], "sku": sku}
+        return named | {"quantity": row["quantity"], "expected_at": row["expected_at"], "updated_at": row["updated_at"]}
+
+    if kind == IN_TRANSIT:
+        messages, model, wanted = supplies.encoded(encode_transfers, transfer_ms=5), Transfer, supplies.expected(transfer)
+    else:
+        rows["quantity"] %= 1_000_000_000
+        rows["quantity"] += 1
+        messages, model, wanted = supplies.encoded(encode_supplies), Supply, supplies.expected(supply)
+    for message, (key, value) in zip(messages, wanted, strict=True):
+        assert message == {"key": key, "value": None if value is None else orjson.dumps(value)}
+        if value is not None:
+            assert model.model_validate_json(message["value"]).model_dump(by_alias=True) == value
 
 
 @pytest.mark.parametrize("key, value", [(b"uk", b"\xff\x00"), (None, None), (b"", b"")])

@@ -98,7 +98,7 @@ class Counting:
     def lacks_locations(self, decoded):
         return self.wants_locations
 
-    def needs_ticks(self):
+    def needs_ticks(self, now_ms):
         return self.pools
 
 

@@ -13,13 +13,14 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
 from aiokafka.structs import TopicPartition
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer
+from confluent_kafka import TopicPartition as Place
 from faust.types import TP
 from prometheus_client import CollectorRegistry, generate_latest
 
 from state.changelog import FIRST_LINK, next_link
 from streams.batch.pipeline import ChangelogGap, Outcome
-from streams.kafka.librdkafka import handle_of
+from streams.kafka.librdkafka import handle_of, produce_spans
 from streams.kafka.scheduler import BatchScheduler
 from streams.kafka.transport import Fetched, KeptRecords, read
 from streams.worker import transactions
@@ -296,6 +297,7 @@ def test_messages_with_headers_keep_their_place_among_those_without():
         {"key": b"a", "value": b"1"},
         {"key": None, "value": b"2", "headers": [("h", b"x")]},
         {"key": b"", "value": b"3"},
+        {"key": b"gone", "value": None},
     ]
     producer(sent)._send("out", Messages.of(messages))
     assert [message for _, _, message in sent.messages] == messages
@@ -308,6 +310,20 @@ def test_messages_that_librdkafka_does_not_take_are_not_left_out():
     with pytest.raises(transactions.Refused, match="a message to out was not accepted: Local: Queue full"):
         made._send("out", Messages.of([{"value": b"1"}] * 3))
     real.purge()
+
+
+def test_librdkafka_sends_keys_and_values_that_are_missing_as_missing():
+    """By the stand-in for a cluster that librdkafka itself has."""
+    real = Producer({"bootstrap.servers": "none:1", "test.mock.num.brokers": 1, "client.id": "me", "log_level": 0})
+    broker = next(iter(real.list_topics("out", timeout=30).brokers.values()))
+    reader = Consumer({"bootstrap.servers": f"{broker.host}:{broker.port}", "group.id": "g", "log_level": 0})
+    reader.assign([Place("out", 0, 0)])
+    sent = [(b"a", b"1"), (b"gone", None), (None, b"2"), (b"empty", b"")]
+    for buffer, spans in Messages.of([{"key": key, "value": value} for key, value in sent]).blocks:
+        produce_spans(handle_of(real, "me"), "out", 0, buffer, spans)
+    assert real.flush(30) == 0
+    assert [(message.key(), message.value()) for message in reader.consume(len(sent), 30)] == sent
+    reader.close()
 
 
 def test_a_handle_is_proven_to_be_one():

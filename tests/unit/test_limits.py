@@ -8,7 +8,7 @@ from streams.batch.pipeline import LocationChange, Segment
 from streams.demand.pipeline import ClicksPipeline
 from streams.inventory.pipeline import InventoryPipeline
 from tests.complaints.story import START_MS, Story, change_places, go_on, in_batches, refuses, shipment
-from tests.inventory_log import LogRecord, make_log, play, published, settings
+from tests.inventory_log import LogRecord, latest, make_log, play, published, settings
 from topics.events import MAX_LINES, MAX_VALUE_BYTES
 
 DAY_MS = 86_400_000
@@ -173,6 +173,23 @@ def test_supplies_too_many_are_refused_until_one_is_there(size, kind):
     assert ending.count("duplicate") == 0
 
 
+@in_batches
+def test_settled_transfers_are_remembered_only_as_many_as_those_that_are_not(size):
+    story = Story("A", "B", max_supplies=2).stock("receipt", "A", "s", 50)
+    for number in range(4):
+        story.stock("transfer_out", "A", "s", 1, transfer_id=f"t{number}", to_location_id="B")
+        story.stock("transfer_in", "B", "s", 1, transfer_id=f"t{number}")
+    story.stock("transfer_in", "B", "s", 1, transfer_id="t0").stock("transfer_in", "B", "s", 1, transfer_id="t3")
+    ending = story.run(size)
+    assert {key: (each["sent"], each["received"]) for key, each in latest(ending.outcomes, "transfers.v1").items()} == {
+        b"uk/t0/s": (1, 2),
+        b"uk/t1/s": (1, 1),
+        b"uk/t3/s": (0, 1),
+    }
+    ending = refuses(story.stock("transfer_in", "B", "s", 1, transfer_id="t1"), size, "too_many_supplies")
+    assert ending.state.row[["kept_supplies", "settled_supplies"]].tolist() == [(2, 1)]
+
+
 # Clicks.
 
 
@@ -277,6 +294,8 @@ def test_a_hostile_sender_of_new_skus_orders_and_supplies_makes_no_array_grow():
         for i in range(100 * part, 100 * (part + 1)):
             story.stock("count", "A", f"sku-{i}", 1)
             story.stock("expected", "B", f"sku-{i % 100}", 1, supply_id=f"p{i}", expected_at=START_MS)
+            story.stock("transfer_out", "A", "sku-1", 1, transfer_id=f"t{i}", to_location_id="B")
+            story.stock("transfer_in", "B", "sku-1", 1, transfer_id=f"t{i}")
             story.order(f"o{i}", (f"other-{i}", 1), ("sku-1", 1))
             story.order(f"p{i}", ("sku-1", 1), ("sku-2", 1))
         log = story.log if part == 0 else type(story.log)([], story.log.records)

@@ -18,7 +18,7 @@ import pytest
 from state.schema import LAYOUT, NEARSHELF, NewerLayout
 from state.store import Store
 from tests.golden.upgrade import PIPELINES, check, empty, from_changelog, place_of, read_group, unpack_snapshot
-from tests.inventory_log import segments
+from tests.inventory_log import LogRecord, segments
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -107,3 +107,42 @@ def test_what_a_newer_version_wrote_is_refused_with_both_versions_and_what_to_do
         directory, place = unpack_snapshot(tmp_path / "newer", group, tmp_path / group), place_of(group)
         with pytest.raises(NewerLayout, match=f"^the snapshot in {directory} {sentence}$"):
             Store(directory, place.identity, place.schema)
+
+
+@pytest.mark.parametrize("version", ["v0.1.0"])
+def test_a_transfer_under_way_at_the_upgrade_is_published_with_its_next_event(version):
+    """0.1.0 kept how much is under way and where to, under the hash of its id."""
+    told = read_group(FIXTURES / version, "inventory")
+    pipeline = from_changelog("inventory", told, told["kept"])
+    state = pipeline.pools[b"uk"]
+    under_way = {
+        (low, high): units for low, high, units in state.rows("supplies")[["hash_low", "hash_high", "quantity"]].tolist()
+    }
+    assert under_way and not (state.rows("supplies")["id_size"] > 0).any()
+    sent = [json.loads(record.value) for record in told["records"] if record.topic == "stock.v1" and record.key == b"uk"]
+    last = max(record.offset for record in told["records"] if record.topic == "stock.v1")
+    names = sorted(
+        {(each["transfer_id"], each["sku"]) for each in sent if str(each.get("kind")).startswith("transfer_")}, key=str
+    )
+    place, time = next(each for each in sent if each.get("kind") == "transfer_out"), told["records"][-1].timestamp
+    seen = set()
+    for number, (transfer_id, sku) in enumerate(names, 1):
+        event = {"event_id": f"new{number}", "event_time": time, "kind": "transfer_in", "quantity": 1}
+        event |= {"location_id": place["to_location_id"], "sku": sku, "transfer_id": transfer_id}
+        record = LogRecord("stock.v1", last + number, time, b"uk", json.dumps(event).encode())
+        outcome = pipeline.process(pipeline.decode(segments([record])), [])
+        (message,) = outcome.outputs["transfers.v1"]
+        rows = state.rows("supplies")
+        row = next((row for row in rows if row["id_size"] and state.text(row["id_at"], row["id_size"]) == transfer_id.encode()
+                    and row["kind"] == 2 and state.names_of(0, row["sku"])[1] == sku), None)  # fmt: skip
+        if row is None:  # settled: what was under way has arrived
+            assert message["value"] is None
+            continue
+        before = under_way.get((int(row["hash_low"]), int(row["hash_high"])), 0)
+        value = json.loads(message["value"])
+        assert (value["sent"], value["received"]) == (max(before, 0), max(-before, 0) + 1)
+        assert (value["from"], value["sent_at"], value["expected_at"]) == (None, None, None)
+        seen.add((before > 0) - (before < 0))
+    assert seen == {1, 0, -1}
+    pipeline.seal()
+    assert all(state.text(row["id_at"], row["id_size"]) for row in state.rows("supplies") if row["id_size"])

@@ -1,4 +1,4 @@
-"""Columns to records: decisions, cells and dead letters as the JSON of the contract.
+"""Columns to records: decisions, cells, supplies and dead letters as the JSON of the contract.
 
 Owner: the pipelines. The kernels write keys and values one after the other into one buffer, without the GIL; `Messages` says
 where each is, and librdkafka takes them from there (streams/kafka/librdkafka.py).
@@ -18,13 +18,16 @@ from topics.codec.messages import Messages
 from topics.codec.put import put, put_km, put_number, put_part, put_raw, put_text, put_word, words_of
 from topics.compiled.kernels import kernel
 from topics.events import MAX_ID
-from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+from topics.keys import compound_key
+from topics.reasons import AlertKind, DeadLetter, Lost, ShipmentKind, Status, TransferStatus, Unallocated, Won
 
 _STATUS, _STATUS_SIZE = words_of(Status)
 _SHIPMENT, _SHIPMENT_SIZE = words_of(ShipmentKind)
 _UNALLOCATED, _UNALLOCATED_SIZE = words_of(Unallocated)
 _WON, _WON_SIZE = words_of(Won)
 _LOST, _LOST_SIZE = words_of(Lost)
+_TRANSFER, _TRANSFER_SIZE = words_of(TransferStatus)
+_OVERDUE_BIT = 1 << AlertKind.TRANSFER_OVERDUE.value
 
 _USUAL_DECISION = 768  # bytes, key and value
 _USUAL_CELL = 256
@@ -35,6 +38,7 @@ _SHIPMENT_ROOM = 256 + _TEXT_ROOM
 _LINE_ROOM = 128 + 2 * _TEXT_ROOM
 _LOSER_ROOM = 128 + _TEXT_ROOM
 _CELL_ROOM = 512 + 4 * _TEXT_ROOM
+_SUPPLY_ROOM = 512 + 7 * _TEXT_ROOM
 
 
 @kernel
@@ -178,6 +182,90 @@ def _inventory_kernel(first, at, out, spans_out, cells, rows, skus, locations, h
     return len(rows), at
 
 
+@kernel
+def _put_supply_key(out, at, supply, skus, heap, pool_part):
+    at = put_part(out, put(out, at, pool_part), heap, supply.id_at, supply.id_size)
+    sku = skus[supply.sku]
+    return put_part(out, put(out, at, b"/"), heap, sku.id_at, sku.id_size)
+
+
+@kernel
+def _put_location(out, at, name, row, locations, heap):
+    """Write what stands before a location's id, and the id; -1 = null."""
+    at = put(out, at, name)
+    if row < 0:
+        return put(out, at, b"null")
+    location = locations[row]
+    at = put_text(out, at, b'"', heap, location.id_at, location.id_size)
+    return put(out, at, b'"')
+
+
+@kernel
+def _put_time(out, at, name, time):
+    """Write what stands before a time, and the time; -1 = null."""
+    return put(out, put(out, at, name), b"null") if time < 0 else put_number(out, at, name, time)
+
+
+@kernel
+def _transfer_status(supply):
+    if supply.quantity == 0:
+        return TransferStatus.RECEIVED.value
+    if supply.quantity < 0:
+        return TransferStatus.EXCESS.value
+    return TransferStatus.OVERDUE.value if supply.alerts & _OVERDUE_BIT else TransferStatus.OPEN.value
+
+
+@kernel
+def _transfers_kernel(first, at, out, spans_out, supplies, rows, gone, skus, locations, heap, pool_part, pool, transfer_ms):
+    """Write keys and values; as `_allocations_kernel`."""
+    for number in range(first, len(rows)):
+        if at + _SUPPLY_ROOM + len(pool_part) + len(pool) > len(out):
+            return number, at
+        supply = supplies[rows[number]]
+        sku = skus[supply.sku]
+        spans_out[number, 0] = at
+        at = _put_supply_key(out, at, supply, skus, heap, pool_part)
+        spans_out[number, 1] = -1
+        if not gone[number]:
+            spans_out[number, 1] = at
+            at = put_text(out, at, pool, heap, supply.id_at, supply.id_size)
+            at = _put_location(out, at, b'","from":', supply.origin, locations, heap)
+            at = _put_location(out, at, b',"to":', supply.location, locations, heap)
+            at = put_text(out, at, b',"sku":"', heap, sku.id_at, sku.id_size)
+            at = put_number(out, at, b'","sent":', supply.received + supply.quantity)
+            at = put_number(out, at, b',"received":', supply.received)
+            at = put_number(out, at, b',"open":', max(0, supply.quantity))
+            at = _put_time(out, at, b',"sent_at":', supply.sent_at)
+            at = _put_time(out, at, b',"expected_at":', supply.sent_at if supply.sent_at < 0 else supply.sent_at + transfer_ms)
+            at = put_word(out, put(out, at, b',"status":'), _TRANSFER, _TRANSFER_SIZE, _transfer_status(supply))
+            at = put(out, put_number(out, at, b',"updated_at":', supply.updated_at), b"}")
+        spans_out[number, 2] = at
+    return len(rows), at
+
+
+@kernel
+def _supplies_kernel(first, at, out, spans_out, supplies, rows, gone, skus, locations, heap, pool_part, pool):
+    """Write keys and values; as `_allocations_kernel`."""
+    for number in range(first, len(rows)):
+        if at + _SUPPLY_ROOM + len(pool_part) + len(pool) > len(out):
+            return number, at
+        supply = supplies[rows[number]]
+        sku = skus[supply.sku]
+        spans_out[number, 0] = at
+        at = _put_supply_key(out, at, supply, skus, heap, pool_part)
+        spans_out[number, 1] = -1
+        if not gone[number]:
+            spans_out[number, 1] = at
+            at = put_text(out, at, pool, heap, supply.id_at, supply.id_size)
+            at = _put_location(out, at, b'","location_id":', supply.location, locations, heap)
+            at = put_text(out, at, b',"sku":"', heap, sku.id_at, sku.id_size)
+            at = put_number(out, at, b'","quantity":', supply.quantity)
+            at = put_number(out, at, b',"expected_at":', supply.expected_at)
+            at = put(out, put_number(out, at, b',"updated_at":', supply.updated_at), b"}")
+        spans_out[number, 2] = at
+    return len(rows), at
+
+
 def _messages(write: Callable, count: int, usual_bytes: int, *columns: Any) -> Messages:
     """Have a kernel write `count` records; while they do not all fit, the buffer is made larger."""
     out = np.empty(usual_bytes * (count + 1), np.uint8)
@@ -281,6 +369,65 @@ def encode_inventory(
     """
     pool = np.frombuffer(b'{"pool_id":' + orjson.dumps(pool_id.decode()) + b',"location_id":"', np.uint8)
     return _messages(_inventory_kernel, len(rows), _USUAL_CELL, cells, rows, skus, locations, heap, pool)
+
+
+def encode_transfers(
+    supplies: np.ndarray,
+    rows: np.ndarray,
+    gone: np.ndarray,
+    *,
+    skus: np.ndarray,
+    locations: np.ndarray,
+    heap: np.ndarray,
+    pool_id: bytes,
+    transfer_ms: int,
+) -> Messages:
+    """Write transfers as records of `transfers.v1`.
+
+    Parameters
+    ----------
+    supplies, skus, locations : SUPPLY[], SKU[], LOCATION[]
+        The pool's tables (state/columns.py).
+    rows : int32[n]
+        The transfers to write.
+    gone : bool[n]
+        Those that are dropped: their records have no value.
+    heap : uint8[]
+        The pool's texts.
+    pool_id : bytes
+        The pool's id.
+    transfer_ms : int
+        How long a transfer may take, ms.
+
+    Returns
+    -------
+    Messages
+        For each row, in order; key: pool_id/transfer_id/sku (keys.compound_key).
+    """
+    columns = (supplies, rows, gone, skus, locations, heap, *_named(pool_id, "transfer_id"), np.int64(transfer_ms))
+    return _messages(_transfers_kernel, len(rows), _USUAL_CELL, *columns)
+
+
+def encode_supplies(
+    supplies: np.ndarray,
+    rows: np.ndarray,
+    gone: np.ndarray,
+    *,
+    skus: np.ndarray,
+    locations: np.ndarray,
+    heap: np.ndarray,
+    pool_id: bytes,
+) -> Messages:
+    """Write expected supplies as records of `supplies.v1`; parameters and result as of `encode_transfers`."""
+    columns = (supplies, rows, gone, skus, locations, heap, *_named(pool_id, "supply_id"))
+    return _messages(_supplies_kernel, len(rows), _USUAL_CELL, *columns)
+
+
+def _named(pool_id: bytes, reference: str) -> tuple[np.ndarray, np.ndarray]:
+    """Write what the keys of a pool's supplies begin with, and what their values begin with."""
+    part = f"{compound_key(pool_id.decode())}/".encode()
+    value = b'{"pool_id":' + orjson.dumps(pool_id.decode()) + b',"%s":"' % reference.encode()
+    return np.frombuffer(part, np.uint8), np.frombuffer(value, np.uint8)
 
 
 def encode_dead_letter(

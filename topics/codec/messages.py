@@ -16,7 +16,7 @@ class Messages:
     Attributes
     ----------
     blocks : list of (uint8[], int64[n, 3])
-        Buffers, and where in them each message's key begins (-1: it has none), its value begins, and it ends.
+        Buffers, and where in them each message's key begins (-1: it has none), its value begins (-1: it has none), and it ends.
     headers : dict of int to list
         Number of a message → its headers, of those that have some.
     """
@@ -30,14 +30,15 @@ class Messages:
 
     @classmethod
     def of(cls, messages: Sequence[dict]) -> "Messages":
-        """Make them of dicts with `key` (or None), `value` and, maybe, `headers`."""
+        """Make them of dicts with `key` (or None), `value` (or None) and, maybe, `headers`."""
         made, parts, spans, at = cls(), [], [], 0
         for number, message in enumerate(messages):
             key, value = message.get("key"), message["value"]
             value_at = at + len(key or b"")
-            spans.append((-1 if key is None else at, value_at, value_at + len(value)))
-            parts += [key or b"", value]
-            at = spans[-1][2]
+            end = value_at + len(value or b"")
+            spans.append((-1 if key is None else at, -1 if value is None else value_at, end))
+            parts += [key or b"", value or b""]
+            at = end
             if message.get("headers"):
                 made.headers[number] = message["headers"]
         made.add(np.frombuffer(b"".join(parts), np.uint8), np.array(spans, np.int64).reshape(len(spans), 3))
@@ -64,7 +65,8 @@ class Messages:
         for buffer, spans in self.blocks:
             content = buffer.tobytes()
             for key, value, end in spans.tolist():
-                message: dict[str, Any] = {"key": None if key < 0 else content[key:value], "value": content[value:end]}
+                message: dict[str, Any] = {"key": None if key < 0 else content[key : end if value < 0 else value]}
+                message["value"] = None if value < 0 else content[value:end]
                 if number in self.headers:
                     message["headers"] = self.headers[number]
                 yield message
