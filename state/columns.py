@@ -27,10 +27,14 @@ POOL_ROW = Table(
     ("line_count", "i4", INTERNAL),
     ("refusal_count", "i4", INTERNAL),
     ("supply_count", "i4", INTERNAL),
+    ("kit_count", "i4", INTERNAL),
+    ("kit_part_count", "i4", INTERNAL),
     ("free_order", "i4", NO_ROW),  # heads of the free lists
     ("free_line", "i4", NO_ROW),
     ("free_refusal", "i4", NO_ROW),
     ("free_supply", "i4", NO_ROW),
+    ("free_kit", "i4", NO_ROW),
+    ("free_kit_part", "i4", NO_ROW),
     ("heap_size", "i8", INTERNAL),  # bytes in use or free
     ("movement_head", "i8", INTERNAL),  # oldest movement kept; positions count from the pool's first ever
     ("movement_tail", "i8"),  # one past the newest
@@ -198,6 +202,28 @@ SUPPLIES = Table(
 )
 EXPECTED_SUPPLY, IN_TRANSIT = 1, 2
 
+# A SKU that is promised as others, by products.v1. SKUs by their text: no event need have named them.
+KITS = Table(
+    "kits",
+    *HASH,
+    ("id_at", "i8", TEXT),
+    ("id_size", "i4"),
+    ("part_count", "i4"),  # 0 = free
+    ("first_part", "i4", NO_ROW),
+    ("next", "i4", NO_ROW),
+    ("dirty", "u1", INTERNAL),
+)
+KIT_PARTS = Table(
+    "kit_parts",
+    *HASH,
+    ("id_at", "i8", TEXT),
+    ("id_size", "i4"),
+    ("kit", "i4", row_of("kits")),
+    ("quantity", "i4"),  # units of one kit
+    ("next", "i4", NO_ROW),
+    ("dirty", "u1", INTERNAL),
+)
+
 # Rings, appended to: positions count from the pool's first ever.
 MOVEMENTS = Table(
     "movements",
@@ -219,4 +245,4 @@ SEEN = SEEN_IDS.dtype
 # Derived: the holds by time (a binary heap) and the closed orders by time (a ring), both checked against the order's age.
 TIMED = np.dtype([("time", "i8"), ("age", "i8"), ("order", "i4")], align=True)
 
-SCHEMA = Schema(POOL_ROW, (LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES), (MOVEMENTS, SEEN_IDS))
+SCHEMA = Schema(POOL_ROW, (LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES, KITS, KIT_PARTS), (MOVEMENTS, SEEN_IDS))

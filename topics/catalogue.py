@@ -24,7 +24,7 @@ LARGE_RECORD = {"max.message.bytes": str(8 << 20)}
 KEPT_REMOVALS = {"delete.retention.ms": str(100 * 365 * 24 * HOUR_MS)}
 
 # The topics that code speaks of one by one.
-CLICKS, TICKS, LOCATIONS = "clicks.v1", "ticks.v1", "locations.v1"
+CLICKS, TICKS, LOCATIONS, PRODUCTS = "clicks.v1", "ticks.v1", "locations.v1", "products.v1"
 INVENTORY, ALLOCATIONS, DEMAND = "inventory.v1", "allocations.v1", "demand.v1"
 DEAD_LETTERS, REPLAYS = "dead-letter.v1", "dead-letter-replays.v1"
 ALERTS, ACKNOWLEDGEMENTS = "alerts.v1", "acknowledgements.v1"
@@ -161,6 +161,7 @@ _CATALOGUE = (
         Keep.LATEST,
         INPUT | KEPT_REMOVALS,
     ),
+    Topic(PRODUCTS, ("inventory",), Role.STATE, ("sku",), events.MODELS[PRODUCTS], Partitions.ANY, Keep.LATEST, INPUT),
     _output(INVENTORY, "inventory", "location_id/sku", outputs.Inventory, _INVENTORY, Keep.LATEST),
     _output(ALLOCATIONS, "inventory", "order_id", outputs.Allocation, _INVENTORY, _OUTPUT, **LARGE_RECORD),
     _output(DEMAND, "clicks", "pool_id/sku/partition", outputs.Demand, _CLICKS, _OUTPUT),
@@ -211,7 +212,7 @@ def topics_of(group: str, *roles: Role) -> tuple[str, ...]:
     Examples
     --------
     >>> topics_of("inventory", Role.INPUT, Role.STATE)
-    ('sales.v1', 'stock.v1', 'orders.v1', 'fulfilments.v1', 'ticks.v1', 'locations.v1')
+    ('sales.v1', 'stock.v1', 'orders.v1', 'fulfilments.v1', 'ticks.v1', 'locations.v1', 'products.v1')
     >>> inputs_of("clicks"), outputs_of("clicks"), changelog_of("clicks")
     (('clicks.v1',), ('demand.v1', 'dead-letter.v1'), 'clicks-changelog.v1')
     """
