@@ -10,12 +10,12 @@ entry describes its row, so a reader needs nothing but this page:
     {"version": 1, "layout": 1, "nearshelf": "0.1.0", "batch": 7, "partition": 0, "topics": ["sales.v1", ...],
      "inputs": [{"topic": "sales.v1", "first": 120, "next": 161, "count": 40}, ...],
      "order": {"at": 0, "bytes": 40},
-     "locations": [{"partition", "offset", "timestamp", "key", "value"}, ...],
+     "locations": [{"partition", "offset", "timestamp", "key", "value"}, ...], "products": [the same, ...],
      "pools": [{"pool_id": "uk", "tables": [table, ...]}, ...]}
 
 `version` is that of this page, raised together with `layout`. `layout` is the tables' (schema.py), `nearshelf` the version that
 wrote the record. `order` is one uint8 per event as applied, its topic's place in `topics`; `locations` are records of
-locations.v1, applied before the events.
+locations.v1, `products` of products.v1 as far as they are of kits, both applied before the events.
 
     table = {"name": "cells", "kind": "rows", "columns": {"names", "formats", "offsets", "itemsize"}, "count": 3,
              "at", "bytes", "rows_at"}

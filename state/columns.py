@@ -27,11 +27,15 @@ POOL_ROW = Table(
     ("line_count", "i4", INTERNAL),
     ("refusal_count", "i4", INTERNAL),
     ("supply_count", "i4", INTERNAL),
+    ("kit_count", "i4", INTERNAL),
+    ("kit_part_count", "i4", INTERNAL),
     ("free_order", "i4", NO_ROW),  # heads of the free lists
     ("free_line", "i4", NO_ROW),
     ("free_refusal", "i4", NO_ROW),
     ("free_supply", "i4", NO_ROW),
     ("gone_supply", "i4", NO_ROW),  # head of the chain of supplies that were dropped since the last batch
+    ("free_kit", "i4", NO_ROW),
+    ("free_kit_part", "i4", NO_ROW),
     ("heap_size", "i8", INTERNAL),  # bytes in use or free
     ("movement_head", "i8", INTERNAL),  # oldest movement kept; positions count from the pool's first ever
     ("movement_tail", "i8"),  # one past the newest
@@ -209,6 +213,28 @@ EXPECTED_SUPPLY, IN_TRANSIT, GONE_SUPPLY, GONE_TRANSIT = range(1, 5)
 # Derived: what the batch in hand does to a supply.
 SUPPLY_LINK = np.dtype([("event", "i4")], align=True)  # 1 + the event (row of the batch) that changed it last; 0 = none yet
 
+# A SKU that is promised as others, by products.v1. SKUs by their text: no event need have named them.
+KITS = Table(
+    "kits",
+    *HASH,
+    ("id_at", "i8", TEXT),
+    ("id_size", "i4"),
+    ("part_count", "i4"),  # 0 = free
+    ("first_part", "i4", NO_ROW),
+    ("next", "i4", NO_ROW),
+    ("dirty", "u1", INTERNAL),
+)
+KIT_PARTS = Table(
+    "kit_parts",
+    *HASH,
+    ("id_at", "i8", TEXT),
+    ("id_size", "i4"),
+    ("kit", "i4", row_of("kits")),
+    ("quantity", "i4"),  # units of one kit
+    ("next", "i4", NO_ROW),
+    ("dirty", "u1", INTERNAL),
+)
+
 # Rings, appended to: positions count from the pool's first ever.
 MOVEMENTS = Table(
     "movements",
@@ -231,4 +257,4 @@ SEEN = SEEN_IDS.dtype
 # transfers by the time they are due (a binary heap), checked against that time: `order` is the supply's row then, `age` 0.
 TIMED = np.dtype([("time", "i8"), ("age", "i8"), ("order", "i4")], align=True)
 
-SCHEMA = Schema(POOL_ROW, (LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES), (MOVEMENTS, SEEN_IDS))
+SCHEMA = Schema(POOL_ROW, (LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES, KITS, KIT_PARTS), (MOVEMENTS, SEEN_IDS))

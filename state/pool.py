@@ -64,6 +64,7 @@ class PoolState(TableSet):
         "cells": "cell_index",
         "orders": "order_index",
         "supplies": "supply_index",
+        "kits": "kit_index",
         "seen": "seen_index",
     }
     beside: ClassVar = {
@@ -130,7 +131,7 @@ class PoolState(TableSet):
             return np.flatnonzero(np.isin(self.rows(name)["state"], (columns.FREE, columns.GONE), invert=True))
         if name == "supplies":
             return np.flatnonzero(np.isin(self.rows(name)["kind"], (columns.EXPECTED_SUPPLY, columns.IN_TRANSIT)))
-        return super().indexed(name)
+        return np.flatnonzero(self.rows(name)["part_count"]) if name == "kits" else super().indexed(name)
 
     def _fill(self, name: str, slots: np.ndarray) -> None:
         if name == "cells":
@@ -195,12 +196,13 @@ class PoolState(TableSet):
         orders = self.rows("orders")
         closed = np.isin(orders["state"], (columns.CLOSED, columns.EXPIRED)) & (orders["closed_at"] >= now - limits[CLOSED_MS])
         kept = self.by_key("orders", np.flatnonzero(np.isin(orders["state"], (columns.OPEN, columns.HELD)) | closed))
-        rows = {name: self.by_key(name, self.indexed(name)) for name in ("locations", "skus", "supplies")}
+        rows = {name: self.by_key(name, self.indexed(name)) for name in ("locations", "skus", "supplies", "kits")}
         cells = self.rows("cells")
         keys = [np.argsort(rows[table])[cells[column]] for table, column in (("skus", "sku"), ("locations", "location"))]
         rows |= {"cells": np.lexsort(keys), "orders": kept}
         rows["lines"] = _chained(orders["first_line"][kept], self.table("lines")["next"])
         rows["refusals"] = _chained(orders["refusal"][kept], self.table("refusals")["next"])
+        rows["kit_parts"] = _chained(self.rows("kits")["first_part"][rows["kits"]], self.table("kit_parts")["next"])
         movements = self.table("movements")
         entries = np.arange(*self.span("movements")) & (movements.size - 1)
         outside = movements["applied_at"][entries] < now - limits[HORIZON_MS]

@@ -24,7 +24,8 @@ class Tables(Bundle):
         *SCHEMA.tables,
         "heap",  # uint8[]: text
         # derived
-        *("location_index", "sku_index", "cell_index", "order_index", "supply_index", "seen_index", "sku_links", "line_links"),
+        *("location_index", "sku_index", "cell_index", "order_index", "supply_index", "seen_index"),
+        *("kit_index", "sku_links", "line_links"),
         "supply_links",  # SUPPLY_LINK[]
         "sku_cells",  # SKU_CELL[]: the SKUs' blocks of cells
         "holds",  # TIMED[], binary heap by (time, age)
@@ -44,7 +45,7 @@ class Tables(Bundle):
 
 
 # Tables whose rows the journal names.
-LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES, PAGES = range(8)
+LOCATIONS, SKUS, CELLS, ORDERS, LINES, REFUSALS, SUPPLIES, KITS, KIT_PARTS, PAGES = range(10)
 ROW_TABLES = tuple(table.name for table in SCHEMA.rows)
 RINGS = tuple(table.name for table in SCHEMA.rings)
 PAGE_BYTES = 64

@@ -24,11 +24,13 @@ T0 = 1_700_000_000_000
 TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
 OUTPUTS = (
     *("allocations.v1", "alerts.v1", "inventory.v1", "transfers.v1", "supplies.v1"),
-    *("dead-letter.v1", "inventory-changelog.v1", "locations.v1"),
+    *("dead-letter.v1", "inventory-changelog.v1", "locations.v1", "products.v1"),
 )
 LIMITS = Limits(dedupe_events=1000, dedupe_ms=24 * HOUR_MS, horizon_ms=48 * HOUR_MS, closed_ms=720 * HOUR_MS)
 POOL_DTYPE = np.dtype([("sequence", "<i8"), ("now", "<i8")], align=True)
 NAME_DTYPE = np.dtype([("id_size", "<i4"), ("id_at", "<i8")], align=True)
+KIT_DTYPE = np.dtype([*NAME_DTYPE.descr[:1], ("id_at", "<i8"), ("part_count", "<i4"), ("first_part", "<i4")])
+PART_DTYPE = np.dtype([*NAME_DTYPE.descr[:1], ("id_at", "<i8"), ("quantity", "<i4"), ("next", "<i4")])
 CELL_FIELDS = ("location", "sku", "on_hand", "reserved", "safety_stock", "version")
 CELL_DTYPE = np.dtype([*((name, "<i4") for name in CELL_FIELDS), ("updated_at", "<i8")], align=True)
 LINCOLN = {"latitude": 53.23, "longitude": -0.54}
@@ -57,6 +59,8 @@ class Hand:
     link: bytes = bytes(32)
     pending: list[tuple[str, int]] = field(default_factory=list)
     locations: list[dict] = field(default_factory=list)
+    products: list[dict] = field(default_factory=list)
+    kits: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     skus: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
     versions: dict[tuple[str, str], int] = field(default_factory=lambda: defaultdict(int))
@@ -73,6 +77,20 @@ class Hand:
         self.locations.append({"partition": 0, "offset": offset, "timestamp": self.now, "key": location_id, "value": value})
         if location_id not in self.places:
             self.places.append(location_id)
+
+    def product(self, sku: str, *parts: tuple[str, int], dead: str | None = None) -> None:
+        """Append a product: a kit of these parts, or without any no kit; or one that is refused for a reason."""
+        value = {"sku": sku, "kit": [{"sku": part, "quantity": quantity} for part, quantity in parts] or None}
+        offset = self.append("products.v1", value, sku.encode())
+        own = {"partition": 0, "offset": offset, "timestamp": self.now, "key": sku, "value": value}
+        self.products.append(own)
+        if dead:
+            record = self.records["products.v1"][offset]
+            letter = {"topic": "products.v1", "partition": 0, "offset": offset, "timestamp": self.now, "reason": dead}
+            letter |= {"detail": "", "key": b64encode(record.key).decode(), "value": b64encode(record.value).decode()}
+            self.append("dead-letter.v1", letter)
+        else:
+            self.kits[sku] = list(parts)  # without any: a row that is free
 
     def event(
         self, topic: str, value, *decisions: dict, alerts=(), dead: str | None = None, after_ms: int = 10, key=b"uk"
@@ -150,7 +168,7 @@ class Hand:
         self.link = sha256(self.link + record).digest()
         for part in parts_of(record, self.batches, self.link):
             self.append("inventory-changelog.v1", *part)
-        self.pending, self.locations = [], []
+        self.pending, self.locations, self.products = [], [], []
 
     def _cell(self, place: str, sku: str, on_hand: int, reserved: int = 0, safety_stock: int = 0) -> tuple:
         if sku not in self.skus:
@@ -174,7 +192,8 @@ class Hand:
 
     def _pack(self, inputs: list[dict], order: bytes, rows: list[tuple]) -> bytes:
         blobs = bytearray(order)
-        texts = [text.encode() for text in (*self.places, *self.skus)]
+        parts = [(sku, *part) for sku, listed in self.kits.items() for part in listed]
+        texts = [text.encode() for text in (*self.places, *self.skus, *self.kits, *(part for _, part, _ in parts))]
         starts = [sum(map(len, texts[:i])) for i in range(len(texts))]
         names = [(len(text), start) for text, start in zip(texts, starts, strict=True)]
         heap = np.array([(0, sum(map(len, texts)))], np.dtype([("at", "<i8"), ("size", "<i4")]))
@@ -194,7 +213,19 @@ class Hand:
             blobs.extend(numbers.tobytes() + values.tobytes())
 
         table("locations", np.array(names[: len(self.places)], NAME_DTYPE))
-        table("skus", np.array(names[len(self.places) :], NAME_DTYPE))
+        table("skus", np.array(names[len(self.places) :][: len(self.skus)], NAME_DTYPE))
+        if self.products:
+            named, first = names[len(self.places) + len(self.skus) :], 0
+            heads, links = [], []
+            for listed in self.kits.values():
+                heads.append((*named[len(heads)], len(listed), first if listed else -1))
+                first += len(listed)
+                links += [at + 1 if at + 1 < first else -1 for at in range(first - len(listed), first)]
+            table("kits", np.array(heads, KIT_DTYPE))
+            rows_of = [
+                (*name, quantity, at) for name, (_, _, quantity), at in zip(named[len(heads) :], parts, links, strict=True)
+            ]
+            table("kit_parts", np.array(rows_of, PART_DTYPE))
         table("pool", np.array([(self.sequence, self.now)], POOL_DTYPE))
         table("cells", np.array(rows, CELL_DTYPE))
         manifest = {
@@ -205,6 +236,7 @@ class Hand:
             "inputs": inputs,
             "order": {"at": 0, "bytes": len(order)},
             "locations": self.locations,
+            "products": self.products,
             "layout": 2,
             "pools": [{"pool_id": "uk", "tables": tables}],
         }

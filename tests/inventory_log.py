@@ -37,6 +37,7 @@ class Log:
 
     locations: list[LocationChange]
     records: list[LogRecord] = field(default_factory=list)
+    products: list[LocationChange] = field(default_factory=list)
 
 
 def settings(**changed) -> Settings:
@@ -48,6 +49,16 @@ def location(location_id: str, pool: str, offset: int, **more) -> LocationChange
     """A record of locations.v1."""
     value = {"id": location_id, "pool": pool, "kind": "store", "latitude": 51.0, "longitude": 0.0} | more
     return LocationChange(0, offset, START_MS, location_id.encode(), orjson.dumps(value))
+
+
+def product(sku: str, offset: int, value: dict | None) -> LocationChange:
+    """A record of products.v1."""
+    return LocationChange(0, offset, START_MS, sku.encode(), None if value is None else orjson.dumps(value), "products.v1")
+
+
+def kit(*parts: tuple[str, int]) -> dict:
+    """A product that is a kit of these parts."""
+    return {"kit": [{"sku": sku, "quantity": quantity} for sku, quantity in parts]}
 
 
 def network(rng: random.Random, per_pool: int = 5) -> list[LocationChange]:
@@ -84,7 +95,7 @@ def play(pipeline: InventoryPipeline, log: Log, size: int) -> list[Outcome]:
     outcomes = []
     for at in range(0, len(log.records), size):
         decoded = pipeline.decode(segments(log.records[at : at + size]))
-        outcomes.append(pipeline.process(decoded, log.locations if at == 0 else []))
+        outcomes.append(pipeline.process(decoded, log.locations + log.products if at == 0 else []))
     return outcomes
 
 
@@ -245,7 +256,8 @@ class _Shop:
 def make_log(seed: int, count: int, tight: int = 6, step_ms: int = 700, **changed) -> Log:
     """Make a log of `count` records, some of them sent twice."""
     rng = random.Random(seed)
-    log = Log(network(rng))
+    kits = [kit(("SKU-0", 2), ("SKU-1", 1)), kit(("SKU-2", 1)), kit(("SKU-2", 3), ("SPARE", 1))]
+    log = Log(network(rng), products=[product(f"KIT-{number % 2}", number, value) for number, value in enumerate(kits)])
     scout = InventoryPipeline(0, 1, settings(**changed))
     shop = _Shop(rng, tight)
     offsets: dict[str, int] = {}

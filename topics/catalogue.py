@@ -24,7 +24,7 @@ LARGE_RECORD = {"max.message.bytes": str(8 << 20)}
 KEPT_REMOVALS = {"delete.retention.ms": str(100 * 365 * 24 * HOUR_MS)}
 
 # The topics that code speaks of one by one.
-CLICKS, TICKS, LOCATIONS = "clicks.v1", "ticks.v1", "locations.v1"
+CLICKS, TICKS, LOCATIONS, PRODUCTS = "clicks.v1", "ticks.v1", "locations.v1", "products.v1"
 INVENTORY, ALLOCATIONS, DEMAND = "inventory.v1", "allocations.v1", "demand.v1"
 TRANSFERS, SUPPLIES = "transfers.v1", "supplies.v1"
 DEAD_LETTERS, REPLAYS = "dead-letter.v1", "dead-letter-replays.v1"
@@ -162,6 +162,7 @@ _CATALOGUE = (
         Keep.LATEST,
         INPUT | KEPT_REMOVALS,
     ),
+    Topic(PRODUCTS, ("inventory",), Role.STATE, ("sku",), events.MODELS[PRODUCTS], Partitions.ANY, Keep.LATEST, INPUT),
     _output(INVENTORY, "inventory", "location_id/sku", outputs.Inventory, _INVENTORY, Keep.LATEST),
     _output(TRANSFERS, "inventory", "pool_id/transfer_id/sku", outputs.Transfer, _INVENTORY, Keep.LATEST),
     _output(SUPPLIES, "inventory", "pool_id/supply_id/sku", outputs.Supply, _INVENTORY, Keep.LATEST),
@@ -214,7 +215,7 @@ def topics_of(group: str, *roles: Role) -> tuple[str, ...]:
     Examples
     --------
     >>> topics_of("inventory", Role.INPUT, Role.STATE)
-    ('sales.v1', 'stock.v1', 'orders.v1', 'fulfilments.v1', 'ticks.v1', 'locations.v1')
+    ('sales.v1', 'stock.v1', 'orders.v1', 'fulfilments.v1', 'ticks.v1', 'locations.v1', 'products.v1')
     >>> inputs_of("clicks"), outputs_of("clicks"), changelog_of("clicks")
     (('clicks.v1',), ('demand.v1', 'dead-letter.v1'), 'clicks-changelog.v1')
     """

@@ -41,6 +41,7 @@ EARLIEST_MS = 946_684_800_000  # 2000-01-01T00:00:00Z: no event happened before
 MAX_MONEY = 1_000_000_000_000  # minor units, either sign
 MAX_ID = 128  # characters
 MAX_LINES = 1000
+MAX_KIT_PARTS = 50
 MAX_VALUE_BYTES = 4 << 20
 
 
@@ -87,6 +88,15 @@ def _distinct_line_ids(lines: list) -> list:
             )
         seen.add(line.line_id)
     return lines
+
+
+def _distinct_skus(parts: list) -> list:
+    seen = set()
+    for part in parts:
+        if part.sku in seen:
+            raise PydanticCustomError("sku_repeated", "Input should be parts of different SKUs", {"found": part.sku})
+        seen.add(part.sku)
+    return parts
 
 
 def _check_place(order: Any) -> None:
@@ -440,6 +450,36 @@ class LocationRecord(Record):
         return found
 
 
+class KitPart(Record):
+    """A SKU that a kit is made of, and how many units of it one kit has."""
+
+    sku: Id
+    quantity: Units
+
+
+class ProductRecord(Record):
+    """`products.v1`, key: SKU. What is known of a SKU; nothing needs to be.
+
+    `sku` is the record's key, for who publishes from a file. `price` is in minor units; `unit` says what one unit is (a piece,
+    a gram). `kit`: the SKU is these parts, 1 to 50 different SKUs, none of which is a kit. All other fields only describe the
+    product.
+    """
+
+    sku: Id | None = None
+    name: Label = None
+    category: Label = None
+    price: Annotated[Money | None, Described] = None
+    price_band: Label = None
+    weight_g: Annotated[UnitsOrNone | None, Described] = None
+    pack_size: Annotated[Units | None, Described] = None
+    shelf_life_days: Annotated[UnitsOrNone | None, Described] = None
+    handling: Annotated[list[Id] | None, Described] = None
+    tags: Annotated[list[Id] | None, Described] = None
+    substitutes: Annotated[list[Id] | None, Described] = None
+    kit: Annotated[list[KitPart], Field(min_length=1, max_length=MAX_KIT_PARTS), AfterValidator(_distinct_skus)] | None = None
+    unit: Label = None
+
+
 # The judge.
 
 MODELS: dict[str, tuple[type[Record], ...]] = {
@@ -450,6 +490,7 @@ MODELS: dict[str, tuple[type[Record], ...]] = {
     "ticks.v1": (Tick,),
     "clicks.v1": (Click,),
     "locations.v1": (LocationRecord,),
+    "products.v1": (ProductRecord,),
 }
 
 

@@ -60,6 +60,8 @@ class Kind(Wire):
     TICK = 50, "Time passes in a quiet pool."
     # locations.v1
     LOCATION = 60, "A location is new, changed or gone."
+    # products.v1
+    PRODUCT = 61, "A product is new, changed or gone."
     # clicks.v1
     VIEW = 70, "A visitor looked at a SKU."
     SEARCH = 71, "A visitor searched."

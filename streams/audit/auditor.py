@@ -10,10 +10,11 @@ from math import inf
 
 from streams.audit.batches import BatchReplay
 from streams.audit.clicks import ClickReplay
-from streams.audit.inventory import InventoryReplay, Network
+from streams.audit.inventory import Changes, InventoryReplay
 from streams.audit.log import Log
 from streams.audit.memory import Limits
 from streams.audit.report import Report
+from topics.catalogue import Role, topics_of
 
 Deletions = Callable[[str, int], tuple[str, ...]]
 """(Changelog, partition) → topics of it whose first records are deleted."""
@@ -36,9 +37,9 @@ class Auditor:
     def __init__(self, log: Log, limits: Limits, report: Report, deletions: Deletions = lambda changelog, partition: ()):
         self.log = log
         self.report = report
-        network = Network(log)
+        changes = {topic: Changes(log, topic) for topic in topics_of("inventory", Role.STATE)}
         self.replays: list[BatchReplay] = [
-            InventoryReplay(log, partition, limits, report, network, deletions(InventoryReplay.changelog, partition))
+            InventoryReplay(log, partition, limits, report, changes, deletions(InventoryReplay.changelog, partition))
             for partition in range(log.partition_count(InventoryReplay.changelog))
         ]
         report.partitions = len(self.replays)

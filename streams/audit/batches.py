@@ -21,7 +21,7 @@ from streams.audit.log import Deleted, Log, Record
 from streams.audit.memory import Limits, RefusedEvent
 from streams.audit.outputs import DeadLetters, Place, Tape
 from streams.audit.report import NotJudged, Report
-from topics.catalogue import DEAD_LETTERS, LOCATIONS
+from topics.catalogue import DEAD_LETTERS, LOCATIONS, PRODUCTS
 from topics.events import Refusal, judge
 
 Due = Callable[[str], float | None]
@@ -63,8 +63,8 @@ class BatchReplay(ABC):
         self._begun: dict[str, int] = {}
         """Blind: input → offset from which all of its records are there."""
         self.positions = dict.fromkeys(self.topics, 0)
-        self.located: dict[int, int] = {}
-        """Partition of `locations.v1` → offset behind the last record a batch has applied."""
+        self.changed: dict[tuple[str, int], int] = {}
+        """Partition of `locations.v1` or `products.v1` → offset behind the last record a batch has applied."""
         self.chain = Chain(self.changelog, partition, log.read(self.changelog, partition), self._fault)
         self.tapes = {topic: Tape(log.read(topic, partition)) for topic in self.topics}
         self.dead_letters = DeadLetters(log.read(DEAD_LETTERS, partition), self.dead_letter_topics, self._fault)
@@ -77,8 +77,10 @@ class BatchReplay(ABC):
         try:
             while not self.stopped and (batch := self.chain.next_batch()):
                 self.report.batches += 1
-                for change in batch.locations:
-                    self.located[change.partition] = max(change.offset + 1, self.located.get(change.partition, 0))
+                for topic, changes in ((LOCATIONS, batch.locations), (PRODUCTS, batch.products)):
+                    for change in changes:
+                        place = topic, change.partition
+                        self.changed[place] = max(change.offset + 1, self.changed.get(place, 0))
                 if self.blind:
                     self._skip(batch)
                     self.skip_batch(batch)
@@ -197,13 +199,13 @@ class BatchReplay(ABC):
     def _reached(self, place: Place) -> bool:
         """Tell whether a record is in the batch in hand or one before it; what can be in none counts as reached."""
         topic, partition, offset = place
-        if topic == LOCATIONS:
-            return offset < self.located.get(partition, 0)
+        if topic in (LOCATIONS, PRODUCTS):
+            return offset < self.changed.get((topic, partition), 0)
         return partition != self.partition or offset < self.positions.get(topic, inf)
 
     def _beyond(self, place: Place) -> bool:
         """Tell whether a record may belong to a batch that was committed after the audit began to read."""
-        return place[0] == LOCATIONS or not self._reached(place)
+        return place[0] in (LOCATIONS, PRODUCTS) or not self._reached(place)
 
     def _consumed(self, batch: Batch, topic: str, given: Input) -> list[Record]:
         """Take what a batch says it consumed of a topic, and check that it is the next there is."""

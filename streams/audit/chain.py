@@ -13,7 +13,7 @@ Owner: the audit; it computes links by itself. Not here: whether what a batch sa
 import json
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, NamedTuple
 
@@ -52,7 +52,7 @@ class Input:
 
 
 class Change(NamedTuple):
-    """A record of `locations.v1` that a batch applied before its events."""
+    """A record of `locations.v1`, or of `products.v1`, that a batch applied before its events."""
 
     partition: int
     offset: int
@@ -78,6 +78,7 @@ class Batch:
     blobs: memoryview
     layout: int = 1
     """Of the state that wrote it."""
+    products: list[Change] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -273,10 +274,11 @@ class Chain:
                 offset=offset,
                 inputs={each["topic"]: Input(each["first"], each["next"], each["count"]) for each in manifest["inputs"]},
                 order=[topics[index] for index in order],
-                locations=[Change(*(each[field] for field in Change._fields)) for each in manifest["locations"]],
+                locations=[Change(*(each[name] for name in Change._fields)) for each in manifest["locations"]],
                 pools={each["pool_id"]: {table["name"]: table for table in each["tables"]} for each in manifest["pools"]},
                 blobs=blobs,
                 layout=int(manifest.get("layout", 1)),
+                products=[Change(*(each[name] for name in Change._fields)) for each in manifest.get("products", ())],
             )
         except UNREADABLE as error:
             raise unreadable(offset, joined.number, error) from None

@@ -25,6 +25,7 @@ from streams.audit.log import Log, Record
 from streams.audit.memory import Limits, RefusedEvent, check_times
 from streams.audit.orders import Order
 from streams.audit.outputs import Alerts, Cells, Decisions, Place
+from streams.audit.products import Kits
 from streams.audit.report import Report
 from streams.audit.rows import Names, PoolRows, cells_of
 from streams.audit.sequences import Sequences
@@ -36,6 +37,7 @@ from topics.catalogue import (
     INVENTORY,
     INVENTORY_TOPICS,
     LOCATIONS,
+    PRODUCTS,
     SUPPLIES,
     TRANSFERS,
     Role,
@@ -50,6 +52,7 @@ from topics.events import (
     Held,
     LocationRecord,
     Placed,
+    ProductRecord,
     Refusal,
     Returned,
     Sale,
@@ -65,15 +68,15 @@ CHANGELOG = changelog_of("inventory")
 TRANSFER_KEY, SUPPLY_KEY = CATALOGUE[TRANSFERS].key_fields, CATALOGUE[SUPPLIES].key_fields
 Turn = deque[tuple[int, Allocation]]
 """The decisions that one record caused, not yet judged; each with its offset."""
-LOCATIONS_KEPT = 100_000
-"""Records of `locations.v1` read and not yet in a batch; beyond it the oldest are taken at the batch's word."""
+CHANGES_KEPT = 100_000
+"""Records of `locations.v1`, and of `products.v1`, read and not yet in a batch; beyond it the oldest are taken at its word."""
 
 
-class Network:
-    """The records of `locations.v1`, until the batch that applies them has been compared with them."""
+class Changes:
+    """The records of `locations.v1`, or of `products.v1`, until the batch that applies them has been compared with them."""
 
-    def __init__(self, log: Log):
-        self._readers = [log.read(LOCATIONS, partition) for partition in range(log.partition_count(LOCATIONS))]
+    def __init__(self, log: Log, topic: str):
+        self._readers = [log.read(topic, partition) for partition in range(log.partition_count(topic))]
         self._records: dict[tuple[int, int], Record] = {}
 
     def take(self, partition: int, offset: int) -> Record | None:
@@ -82,24 +85,31 @@ class Network:
             for number, reader in enumerate(self._readers):
                 for record in reader:
                     self._records[number, record.offset] = record
-                    if len(self._records) > LOCATIONS_KEPT:
+                    if len(self._records) > CHANGES_KEPT:
                         del self._records[next(iter(self._records))]
         return self._records.pop((partition, offset), None)
 
 
 class InventoryReplay(BatchReplay):
-    """Judges one partition of the inventory topics; see `BatchReplay`. `network` is shared by all partitions."""
+    """Judges one partition of the inventory topics; see `BatchReplay`. `changes`, by topic, are shared by all partitions."""
 
     changelog = CHANGELOG
     topics = INVENTORY_TOPICS
     dead_letter_topics = topics_of("inventory", Role.INPUT, Role.STATE)
 
     def __init__(
-        self, log: Log, partition: int, limits: Limits, report: Report, network: Network, deleted: tuple[str, ...] = ()
+        self,
+        log: Log,
+        partition: int,
+        limits: Limits,
+        report: Report,
+        changes: dict[str, Changes],
+        deleted: tuple[str, ...] = (),
     ):
         super().__init__(log, partition, limits, report, deleted)
         self.partition_count = log.partition_count(INVENTORY_TOPICS[0])
-        self.network_records = network
+        self.changes = changes
+        self.kits = Kits()
         self.network: dict[str, LocationRecord] = {}
         self.pools: dict[str, Pool] = {}
         self.names: dict[str, Names] = {}
@@ -127,6 +137,8 @@ class InventoryReplay(BatchReplay):
                 changed.clear()
         for change in batch.locations:
             self._location(change)
+        for change in batch.products:
+            self._product(change)
         for pool in self.pools.values():
             pool.seen.by_id = pool.stock.supplies.plain = batch.layout < 2
         tapes = {topic: iter(taken) for topic, taken in records.items()}
@@ -134,6 +146,10 @@ class InventoryReplay(BatchReplay):
             self._event(topic, next(tapes[topic]))
         for pool_id, rows in left.items():
             self._compare(batch, pool_id, rows)
+        for pool_id in self.pools if batch.products else [name for name, rows in left.items() if rows.kits_changed]:
+            found = self.names[pool_id].kits_now() if pool_id in self.names else {}
+            if found != self.kits.parts:
+                self._fault("kit", CHANGELOG, batch.offset, f"kits of pool {pool_id} {self.kits.parts}", found)
         self.cells.settle()
         for pool in self.pools.values():
             self._unnamed(batch, pool)
@@ -174,13 +190,22 @@ class InventoryReplay(BatchReplay):
         self._leftover(turn, "no more decisions by a change of a location")
         self._check_waiting(pool, place, [order for waiting in pool.waiting.values() for order in waiting.values()])
 
+    def _product(self, change: Change) -> None:
+        place, refused = (PRODUCTS, change.partition, change.offset), None
+        record = self._changed(place, change)
+        try:
+            self.kits.follow(record)
+        except RefusedEvent as raised:
+            refused = raised if self.partition == 0 else None  # partition 0 refuses for all
+        self._check_dead_letters(place, record, refused)
+
     def _changed(self, place: Place, change: Change) -> Record:
         """Give the record of a change as published, or as the batch has it if it was compacted away since."""
-        published = self.network_records.take(*place[1:])
+        published = self.changes[place[0]].take(*place[1:])
         value = None if change.value is None else json.dumps(change.value).encode()
         if published is None:
             return Record(change.offset, change.timestamp, None if change.key is None else change.key.encode(), value)
-        if (published.timestamp, _said(published.value)) != (change.timestamp, _said(value)):
+        if (published.timestamp, _said(place[0], published.value)) != (change.timestamp, _said(place[0], value)):
             self.report.fault("network", *place, published, change)
         return published
 
@@ -505,7 +530,9 @@ def _shown(alert: Alert) -> str:
     return " ".join(f"{name}={value}" for name, value in alert.model_dump(exclude={"source"}).items())
 
 
-def _said(value: bytes | None) -> LocationRecord | bool | None:
-    """What a record of locations.v1 says: None = the location is gone, False = nothing that is taken."""
-    judged = None if value is None else judge(LOCATIONS, value)
-    return False if isinstance(judged, Refusal) else judged
+def _said(topic: str, value: bytes | None) -> Any:
+    """What a record of a location says, or a product's of its kit: None = it is gone, False = nothing that is taken."""
+    judged = None if value is None else judge(topic, value)
+    if isinstance(judged, Refusal):
+        return False
+    return (judged.sku, judged.kit) if isinstance(judged, ProductRecord) else judged

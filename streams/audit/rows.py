@@ -36,6 +36,7 @@ class PoolRows:
     sequence: int | None = None
     cells: dict[tuple[str, str], CellRow] = field(default_factory=dict)
     """(Location id, SKU) → the cell's row."""
+    kits_changed: bool = False
 
 
 class Names:
@@ -45,6 +46,10 @@ class Names:
         self.heap = bytearray()
         self.skus: dict[int, str] = {}
         self.locations: dict[int, str] = {}
+        self.kits: dict[int, tuple[int, ...]] = {}
+        """Row → id_at, id_size, part_count (0 = free), first_part."""
+        self.kit_parts: dict[int, tuple[int, ...]] = {}
+        """Row → id_at, id_size, quantity, next."""
 
     def write(self, tables: Tables, blobs: memoryview) -> None:
         table = tables.get("heap")
@@ -59,6 +64,17 @@ class Names:
 
     def text(self, at: int, size: int) -> str:
         return self.heap[at : at + size].decode()
+
+    def kits_now(self) -> dict[str, list[tuple[str, int]]]:
+        """Give the kits: SKU → its parts' SKUs and units."""
+        found: dict[str, list[tuple[str, int]]] = {}
+        for at, size, count, part in self.kits.values():
+            if count:
+                parts = found[self.text(at, size)] = []
+                while part >= 0 and len(parts) < count:
+                    part_at, part_size, quantity, part = self.kit_parts[part]
+                    parts.append((self.text(part_at, part_size), quantity))
+        return found
 
 
 def cells_of(batch: Batch, names: dict[str, Names]) -> dict[str, PoolRows]:
@@ -83,6 +99,11 @@ def _pool_rows(tables: Tables, blobs: memoryview, names: Names) -> PoolRows:
     rows = PoolRows()
     for _, rows.now, rows.sequence in _table(tables.get("pool"), blobs, "now", "sequence"):
         pass
+    columns_of = {"kits": ("part_count", "first_part"), "kit_parts": ("quantity", "next")}
+    for name, changed in (("kits", names.kits), ("kit_parts", names.kit_parts)):
+        for row, *values in _table(tables.get(name), blobs, "id_at", "id_size", *columns_of[name]):
+            changed[row] = tuple(values)
+    rows.kits_changed = bool(tables.keys() & columns_of.keys())
     cells = tables.get("cells")
     written = cells["columns"]["names"] if cells else ()
     columns = [column for column in CellRow._fields if column in written or column not in CellRow._field_defaults]

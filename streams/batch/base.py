@@ -7,6 +7,7 @@ Not here: Kafka, the batch's parts (chain.py), the tables (state/).
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from typing import Any, Generic, TypeVar
 
 from state import changelog
@@ -32,6 +33,8 @@ class GroupPipeline(ABC, Generic[S]):
         Input topic → offset to read next.
     location_offsets : dict
         Partition of locations.v1 → offset after the last record that a batch of this partition applied.
+    product_offsets : dict
+        The same of products.v1.
     pools : dict
         Pool id → its state.
     """
@@ -48,13 +51,16 @@ class GroupPipeline(ABC, Generic[S]):
         self.link = changelog.FIRST_LINK
         self.next_offsets: dict[str, int] = {}
         self.location_offsets: dict[int, int] = {}
+        self.product_offsets: dict[int, int] = {}
         self.pools: dict[bytes, S] = {}
 
     @abstractmethod
     def pool(self, pool_id: bytes) -> S:
         """Give a pool's state; an empty one if it is new."""
 
-    def record(self, inputs: Inputs, locations: list[dict[str, Any]], changed: list[bytes]) -> bytes:
+    def record(
+        self, inputs: Inputs, locations: list[dict[str, Any]], changed: list[bytes], products: Sequence[dict[str, Any]] = ()
+    ) -> bytes:
         """Number the batch, and write its changelog record.
 
         Parameters
@@ -64,6 +70,8 @@ class GroupPipeline(ABC, Generic[S]):
             The location changes that were applied, as the manifest names them.
         changed : list of bytes
             Ids of the pools that the batch may have changed.
+        products : sequence of dict
+            The product changes that were applied.
         """
         self.sequence += 1
         self.next_offsets |= inputs.next_offsets
@@ -73,6 +81,7 @@ class GroupPipeline(ABC, Generic[S]):
             "topics": list(self.topics),
             "inputs": inputs.manifest,
             "locations": locations,
+            "products": products,
         }
         deltas = {pool_id.decode(): self.pools[pool_id].take_delta() for pool_id in changed}
         record = changelog.encode(head, inputs.codes, deltas)
@@ -84,6 +93,7 @@ class GroupPipeline(ABC, Generic[S]):
         self.sequence, self.link = cursor.batch, cursor.link
         self.next_offsets.update(cursor.inputs)
         self.location_offsets.update(cursor.locations)
+        self.product_offsets.update(cursor.products)
         for pool_id, delta in pools.items():
             self.pool(pool_id.encode()).fold(delta)
 
@@ -110,6 +120,7 @@ class GroupPipeline(ABC, Generic[S]):
                 )
             self.next_offsets[topic] = given["next"]
         self.location_offsets |= {change["partition"]: change["offset"] + 1 for change in manifest["locations"]}
+        self.product_offsets |= {change["partition"]: change["offset"] + 1 for change in manifest.get("products", ())}
         for pool in manifest["pools"]:
             self.pool(pool["pool_id"].encode()).fold(changelog.delta_of(pool["tables"], blobs))
         self.sequence, self.link = number, link
@@ -122,6 +133,10 @@ class GroupPipeline(ABC, Generic[S]):
     def digests(self) -> dict[str, str]:
         """Give each pool's state as one number (state/digest.py)."""
         return {pool_id.decode(): digest(state) for pool_id, state in self.pools.items()}
+
+    def kept_products(self) -> Collection[bytes]:
+        """Give the SKUs whose records of `products.v1` the state keeps something of: none, unless a group says otherwise."""
+        return ()
 
     def needs_ticks(self, now_ms: float) -> list[bytes]:
         """Give the ids of the pools in which something waits on time, at `now_ms` by the owner's clock, epoch ms.

@@ -5,7 +5,7 @@ the same records in the same order always give the same outcome. The flow (worke
 commits their outcomes, and restores the pipeline from the changelog whenever it can't know whether a commit took effect.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Protocol, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from state.tableset import Delta
+from topics.catalogue import LOCATIONS
 from topics.codec.messages import Messages
 from topics.codec.records import Record, Records
 from topics.errors import Contradiction
@@ -39,13 +40,14 @@ class Segment:
 
 @dataclass(slots=True)
 class LocationChange:
-    """One record of `locations.v1`."""
+    """One record of a topic that every worker reads whole: of `locations.v1`, or of `products.v1`."""
 
     partition: int
     offset: int
     timestamp: int
     key: bytes | None
     value: bytes | None
+    topic: str = LOCATIONS
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class Cursor:
     """Input topic → offset to read next."""
     locations: dict[int, int]
     """Partition of locations.v1 → offset after the last record applied."""
+    products: dict[int, int] = field(default_factory=dict)
+    """The same of products.v1."""
 
 
 class ChangelogGap(Contradiction):
@@ -113,7 +117,10 @@ class Pipeline(Protocol[D]):
         """Tell whether a record names a location or a pool that is unknown here, so that the location feed should catch up."""
 
     def process(self, decoded: D, changes: list[LocationChange]) -> Outcome:
-        """Apply a batch: location changes first, then its records."""
+        """Apply a batch: changes of locations and products first, then its records."""
+
+    def kept_products(self) -> Collection[bytes]:
+        """Give the SKUs whose records of `products.v1` the state keeps something of."""
 
     def needs_ticks(self, now_ms: float) -> list[bytes]:
         """Give the ids of the pools in which something waits on time, at `now_ms` by the owner's clock, epoch ms."""

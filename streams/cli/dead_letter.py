@@ -432,7 +432,9 @@ def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
 
     event = fields_of(value)
     if own_key := _own_key(letter.topic):
-        return event[own_key]
+        if key := text_field(event, own_key) or tail.as_text(letter.key):
+            return key
+        raise ValueError(f"{own_key}: expected, since it is the record's key, found none")
     if CATALOGUE[letter.topic].every_value_has("location_id"):
         if event["location_id"] in pools:
             return pools[event["location_id"]]

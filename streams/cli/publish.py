@@ -61,7 +61,7 @@ def publish(
     """Publish events, one JSON object a line; exit status 1 if a line was refused or not delivered.
 
     Sales, stock and fulfilments go to the pool of their location_id; orders to their field pool_id, or to the only pool
-    there is. Clicks are keyed by visitor, locations by id.
+    there is. Clicks are keyed by visitor, locations by id, products by sku.
     """
     from streams.kafka.clients import partitions_of
     from topics.catalogue import publishable
@@ -146,7 +146,8 @@ def _key_finder(topic: str, pool: str | None, pools: dict[str, str]) -> Callable
     def key_of(line: bytes) -> tuple[str | None, str]:
         event = fields_of(line)
         if own_key:
-            return text_field(event, own_key), ""
+            key = text_field(event, own_key)
+            return key, "" if key else f"{own_key}: expected, since it is the record's key, found none"
         if pool:
             return pool, ""
         if not has_location:

@@ -4,7 +4,7 @@ import numpy as np
 
 from streams.batch.inputs import Inputs
 from streams.batch.pipeline import LocationChange, Segment
-from topics.catalogue import INVENTORY_TOPICS, Role, topics_of
+from topics.catalogue import INVENTORY_TOPICS, LOCATIONS, Role, topics_of
 from topics.codec.decode import decode
 from topics.columns import EVENT
 from topics.reasons import Kind
@@ -32,12 +32,12 @@ class Decoded:
         return len(self.inputs)
 
     def with_changes(self, changes: list[LocationChange]) -> np.ndarray:
-        """Give the batch's events, and behind them a row for each location change: a decision may name it as its cause."""
+        """Give the batch's events, and behind them a row for each change: a decision may name it as its cause."""
         if not changes:
             return self.batch.events
         rows = np.zeros(len(changes), EVENT)
-        rows["kind"] = Kind.LOCATION
-        rows["topic"] = TOPICS.index("locations.v1")
+        rows["kind"] = [Kind.LOCATION if change.topic == LOCATIONS else Kind.PRODUCT for change in changes]
+        rows["topic"] = [TOPICS.index(change.topic) for change in changes]
         rows["offset"] = [change.offset for change in changes]
         rows["timestamp"] = [change.timestamp for change in changes]
         return np.concatenate([self.batch.events, rows])

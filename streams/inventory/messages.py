@@ -44,7 +44,7 @@ class InventoryOutputs(Outputs):
     Attributes
     ----------
     events : EVENT[n + changes]
-        The batch's events, and behind them the location changes.
+        The batch's events, and behind them the changes of locations and products.
     """
 
     def __init__(self, partition: int, decoded: Decoded, changes: list[LocationChange]):

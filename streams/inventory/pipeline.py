@@ -1,10 +1,11 @@
 """The inventory pipeline: one partition's sales, stock, orders and fulfilments in, exact state and decisions out.
 
-The stages of a batch: decode; then, numbered in `process`: change locations, assign to pools, apply, encode, record.
+The stages of a batch: decode; then, numbered in `process`: change locations and kits, assign to pools, apply, encode, record.
 Owner of the partition's pools, one PoolState each. A batch that raises leaves the state in doubt: the flow restores it.
 Not here: Kafka and its transactions (worker/flow.py), what an event does (apply.py), which location wins (routing/).
 """
 
+from collections.abc import Collection
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -13,7 +14,7 @@ from state.pool import Limits, PoolState
 from streams.batch.base import GroupPipeline
 from streams.batch.clock import Clock
 from streams.batch.pipeline import LocationChange, Outcome, Segment
-from streams.inventory import network
+from streams.inventory import network, products
 from streams.inventory.apply import (
     ALERTS_ROOM,
     LINES_ROOM,
@@ -27,7 +28,7 @@ from streams.inventory.apply import (
 from streams.inventory.decide import N_DECISIONS, N_LINES, make_decisions, make_work
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.messages import InventoryOutputs
-from topics.catalogue import INVENTORY_TOPICS, changelog_of
+from topics.catalogue import INVENTORY_TOPICS, LOCATIONS, PRODUCTS, changelog_of
 from topics.codec.decode import by_field
 from topics.events import Refusal
 from topics.keys import partition_of
@@ -78,6 +79,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             transfer_ms=settings.transfer_days * 86_400_000,
         )
         self.network = network.Network(partition, partitions, self.location_offsets)
+        self.products = products.Products(self.product_offsets)
         self._work = make_work(2 * _FEWEST_LINES, 256, 256)
         self._out = make_decisions(1_024, 4_096)
 
@@ -103,14 +105,20 @@ class InventoryPipeline(GroupPipeline[PoolState]):
         return False
 
     def process(self, decoded: Decoded, changes: list[LocationChange]) -> Outcome:
-        """Apply a batch: location changes first, then its records."""
+        """Apply a batch: changes of locations and products first, then its records."""
         clock = Clock()
-        # 1: change locations
-        changes = [change for change in changes if self.network.register(change)]
+        # 1: change locations and products
+        register = {LOCATIONS: self.network.register, PRODUCTS: self.products.register}
+        changes = [change for change in changes if register[change.topic](change)]
         outputs = InventoryOutputs(self.partition, decoded, changes)
         events = outputs.events
         for row, change in enumerate(changes, len(decoded)):
-            self._change_location(change, row, decoded, outputs)
+            if change.topic == LOCATIONS:
+                self._change_location(change, row, decoded, outputs)
+            else:
+                self._change_product(change, row, outputs)
+        places = [change for change in changes if change.topic == LOCATIONS]
+        articles = [change for change in changes if change.topic == PRODUCTS]
         clock.stage("locations")
         # 2: assign to pools; the records of an unknown pool are refused
         touched: dict[bytes, np.ndarray] = {}
@@ -120,7 +128,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
                 forget_old(self.pools[key].t)
             else:
                 self._refuse(key, events, rows)
-        for key in self.network.touched(changes):
+        for key in self.pools if articles else self.network.touched(places):
             if key in self.pools:
                 touched.setdefault(key, np.empty(0, np.int64))
         clock.stage("assign")
@@ -136,7 +144,8 @@ class InventoryPipeline(GroupPipeline[PoolState]):
         # 5: the changelog record
         record = b""
         if len(decoded) or changes:
-            record = self.record(decoded.inputs, [network.told(change) for change in changes], list(touched))
+            told = [network.told(change) for change in places], list(touched), [products.told(change) for change in articles]
+            record = self.record(decoded.inputs, *told)
         clock.stage("record")
         return Outcome(
             outputs=outputs.messages,
@@ -168,10 +177,19 @@ class InventoryPipeline(GroupPipeline[PoolState]):
         if isinstance(judged, Refusal):
             outputs.refuse(row, judged.reason, judged.detail)
             return
+        new = judged.pool.encode() not in self.pools
         state = self.pool(judged.pool.encode())
+        if new:
+            self.products.enter(state)
         if network.put(state, judged, change):
             self._apply(state, outputs.events, decoded, np.array([row]))
             outputs.add_decisions(state, self._out)
+
+    def _change_product(self, change: LocationChange, row: int, outputs: InventoryOutputs) -> None:
+        """Put a change into all pools."""
+        refusal = self.products.put(change, list(self.pools.values()))
+        if refusal is not None and self.partition == 0:
+            outputs.refuse(row, refusal.reason, refusal.detail)
 
     def _apply(self, state: PoolState, events: np.ndarray, decoded: Decoded, rows: np.ndarray) -> None:
         tag = np.frombuffer(state.tag, np.uint8)
@@ -215,8 +233,13 @@ class InventoryPipeline(GroupPipeline[PoolState]):
         """Build what is derived from the restored tables; once, after the last `restore`."""
         super().seal()
         for key, state in self.pools.items():
+            self.products.restore(state)
             for row in state.rows("locations"):
                 self.network.pools[state.text(int(row["id_at"]), int(row["id_size"]))] = key
+
+    def kept_products(self) -> Collection[bytes]:
+        """Give the SKUs that are kits."""
+        return self.products.kits.keys()
 
     def needs_ticks(self, now_ms: float) -> list[bytes]:
         """Give the ids of the pools in which a hold waits to expire, or a transfer is due by now."""

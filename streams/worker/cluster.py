@@ -11,7 +11,7 @@ from config.settings import Settings
 from streams.kafka.clients import BrokerUnreachable, MissingTopics, client_config
 from streams.kafka.names import AdminClient
 from streams.worker.groups import Group
-from topics.catalogue import LOCATIONS
+from topics.catalogue import Role, topics_of
 from topics.errors import WrongUse
 
 
@@ -37,7 +37,10 @@ def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, i
     except KafkaException as failure:
         raise BrokerUnreachable(settings.bootstrap_servers, f"({failure.args[0].str()})") from None
     counts = {name: len(topic.partitions) for name, topic in found.items()}
-    needed = {LOCATIONS, *(topic for group in groups for topic in (*group.topics, group.changelog_topic))}
+    needed = {
+        *topics_of("inventory", Role.STATE),
+        *(topic for group in groups for topic in (*group.topics, group.changelog_topic)),
+    }
     if missing := sorted(needed - counts.keys()):
         raise MissingTopics(missing, settings)
     for group in groups:

@@ -450,6 +450,8 @@ class PartitionFlow:
             ranges = {topic: reader.range(topic, self.partition) for topic in group.topics}
             pipeline, start, source = self._newest_state(reader)
             batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start, self.place.app_id)
+            if kept := pipeline.kept_products():
+                self._shared.locations.want(kept, reader)
         if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
             log.warning("%s goes on without the newest locations", self.name)
         positions = recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable)

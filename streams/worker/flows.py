@@ -34,7 +34,7 @@ from streams.worker.recovery import Inconsistent
 from streams.worker.snapshots import GroupPartition, Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
-from topics.catalogue import LOCATIONS
+from topics.catalogue import Role, topics_of
 from topics.errors import Contradiction, NearshelfError
 from topics.events import LocationRecord
 
@@ -101,7 +101,8 @@ class Flows:
         self._partitions = partition_counts(settings, self.groups)
         self._reader = LogReader(settings)
         claim(settings, [group.changelog_topic for group in self.groups], self._reader)
-        feed = LocationFeed(settings, self._partitions[LOCATIONS], self._reader, self.fail)
+        read_whole = {topic: self._partitions[topic] for topic in topics_of("inventory", Role.STATE)}
+        feed = LocationFeed(settings, read_whole, self._reader, self.fail)
         passed = fail_points(settings.fail_at)
         snapshots = Snapshots(settings, passed)
         self._shared = Shared(

@@ -1,9 +1,10 @@
-"""The location feed: every worker reads all of `locations.v1` and gives each flow the records it has not seen yet.
+"""The location feed: every worker reads all of `locations.v1` and `products.v1`, and gives each flow what it has not seen yet.
 
-Owner: one thread of the worker. Each flow has an inbox. A new inbox starts with the latest record of every location, tombstones
-included, so the flow learns what changed while its partition had no owner. If the latest record of a location is invalid, the
+Owner: one thread of the worker. Each flow has an inbox. A new inbox starts with the latest record of every key, tombstones
+included, so the flow learns what changed while its partition had no owner. If the latest record of a key is invalid, the
 last valid one is there too: it names the location's pool. Records are in the order of their partition; the flow's pipeline
-leaves out those it has applied already, by partition and offset.
+leaves out those it has applied already, by partition and offset. Of `products.v1` only what decides is passed on: records of
+kits, of what was one, and what can't be read.
 Invariant: a change is in every inbox, or in none yet; `catch_up` returns true only when all that was committed before the
 call is in them.
 Not here: what a location means (topics/), when it comes into force (state/), how networks differ (streams/kafka/network.py).
@@ -16,16 +17,16 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import Any
 
+import orjson
 from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
-from pydantic import ValidationError
 
 from streams.batch.pipeline import LocationChange
 from streams.kafka.clients import reading_config
 from streams.kafka.names import Consumer
 from streams.kafka.network import Differences, PublishedNetwork, write_network
 from streams.kafka.reading import LogReader
-from topics.catalogue import LOCATIONS
-from topics.events import LocationRecord
+from topics.catalogue import LOCATIONS, PRODUCTS
+from topics.events import MAX_VALUE_BYTES, LocationRecord, Refusal, judge
 
 log = logging.getLogger("nearshelf.locations")
 
@@ -36,8 +37,12 @@ TOLD_DIFFERENCES = 20
 """Locations that differ from the network file and are named in the log one by one."""
 
 
+Place = tuple[str, int]
+"""Topic, partition."""
+
+
 class Inbox:
-    """Location changes one flow has not taken yet."""
+    """Changes one flow has not taken yet."""
 
     def __init__(self, changes: list[LocationChange], arrived: Callable[[], None]):
         self._changes = deque(changes)
@@ -58,30 +63,32 @@ class Inbox:
 
 
 class LocationFeed:
-    """Reads `locations.v1` for the whole worker.
+    """Reads `locations.v1` and `products.v1` for the whole worker.
 
     Parameters
     ----------
     settings
         `bootstrap_servers`, `topic_prefix`, `group_id`, `request_timeout_ms`, `fetch_wait_ms`.
-    partitions : int
-        Of `locations.v1`.
+    partitions : dict
+        Topic → how many partitions it has.
     reader : LogReader
-        Asked for the topic's end.
+        Asked for the topics' ends.
     failed : callable
         Told the error that ended the feed; the worker stops.
     """
 
-    def __init__(self, settings: Any, partitions: int, reader: LogReader, failed: Callable[[BaseException], None]):
+    def __init__(self, settings: Any, partitions: dict[str, int], reader: LogReader, failed: Callable[[BaseException], None]):
         self._settings = settings
         self._reader = reader
         self._failed = failed
         self._timeout_s = settings.request_timeout_ms / 1000
         self._condition = threading.Condition()
-        self._latest: dict[bytes | None, LocationChange] = {}
-        self._good: dict[bytes | None, LocationChange] = {}  # the last valid record: it names the pool
-        self._reached = dict.fromkeys(range(partitions), -1)  # partition → offset up to which all is in the inboxes
+        self._latest: dict[tuple[str, bytes | None], LocationChange] = {}  # by topic and key
+        self._good: dict[tuple[str, bytes | None], LocationChange] = {}  # the last valid record: it names the pool
+        places = [(topic, partition) for topic, count in partitions.items() for partition in range(count)]
+        self._reached: dict[Place, int] = dict.fromkeys(places, -1)  # offset up to which all is in the inboxes
         self._inboxes: list[Inbox] = []
+        self._wanted: set[bytes] = set()  # SKUs that are kits in some state, but were none when their last record was read
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="locations", daemon=True)
         self._consumer = Consumer(
@@ -94,7 +101,7 @@ class LocationFeed:
         )
 
     def start(self) -> None:
-        self._consumer.assign([TopicPartition(LOCATIONS, partition, OFFSET_BEGINNING) for partition in self._reached])
+        self._consumer.assign([TopicPartition(*place, OFFSET_BEGINNING) for place in self._reached])
         self._thread.start()
 
     def stop(self) -> None:
@@ -104,7 +111,7 @@ class LocationFeed:
         self._consumer.close()
 
     def subscribe(self, arrived: Callable[[], None]) -> Inbox:
-        """Open an inbox with the latest record of every location, and the last valid one if that is another.
+        """Open an inbox with the latest record of every key, and the last valid one if that is another.
 
         Parameters
         ----------
@@ -116,33 +123,50 @@ class LocationFeed:
             self._inboxes.append(inbox)
             return inbox
 
+    def want(self, skus: Collection[bytes], reader: LogReader) -> None:
+        """Pass the records of these SKUs on, whatever they say: a state has them as kits, which they may be no more.
+
+        Where the feed has read such a record already, and left it out, `reader` reads the topic for it. To be called before
+        `subscribe`.
+        """
+        with self._condition:
+            new = {sku for sku in skus if (PRODUCTS, sku) not in self._latest} - self._wanted
+            self._wanted |= new
+            starts = {partition: 0 for topic, partition in self._reached if topic == PRODUCTS}
+        found = {}
+        for message in reader.read(PRODUCTS, starts) if new else ():
+            if message.key() in new:
+                told = message.offset(), message.timestamp()[1], message.key(), message.value()
+                found[message.key()] = LocationChange(message.partition(), *told, PRODUCTS)
+        with self._condition:
+            for key, change in found.items():
+                if change.offset < self._reached[PRODUCTS, change.partition]:
+                    self._latest.setdefault((PRODUCTS, key), change)
+
     def unsubscribe(self, inbox: Inbox) -> None:
         with self._condition:
             self._inboxes.remove(inbox)
 
     def _known(self) -> list[LocationChange]:
-        """Give the latest record of every location, and the last valid one, in each partition's own order."""
-        known = {(each.partition, each.offset): each for each in (*self._good.values(), *self._latest.values())}
+        """Give the latest record of every key, and the last valid one, in each partition's own order."""
+        known = {(each.topic, each.partition, each.offset): each for each in (*self._good.values(), *self._latest.values())}
         return [known[place] for place in sorted(known)]  # a pipeline tells by the offset what it has
 
     def catch_up(self, timeout_s: float) -> bool:
-        """Wait until all that is committed to `locations.v1` now is in the inboxes; false if it took too long."""
+        """Wait until all that is committed to the topics now is in the inboxes; false if it took too long."""
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                ends = {
-                    partition: self._reader.range(LOCATIONS, partition, max(0.01, deadline - time.monotonic()))[1]
-                    for partition in self._reached
-                }
+                ends = {place: self._reader.range(*place, max(0.01, deadline - time.monotonic()))[1] for place in self._reached}
                 break
             except KafkaException as failure:
                 if time.monotonic() + RETRY_S > deadline:
-                    log.warning("the end of %s is not to be had: %s", LOCATIONS, failure)
+                    log.warning("the ends of locations and products are not to be had: %s", failure)
                     return False
                 time.sleep(RETRY_S)  # no leader yet, or the broker is away
         with self._condition:
             return self._condition.wait_for(
-                lambda: all(self._reached[partition] >= end for partition, end in ends.items()),
+                lambda: all(self._reached[place] >= end for place, end in ends.items()),
                 max(0.0, deadline - time.monotonic()),
             )
 
@@ -156,13 +180,13 @@ class LocationFeed:
         KafkaException
             One could not be written.
         TimeoutError
-            `locations.v1` could not be read to its end, or written, in `request_timeout_ms`.
+            The topics could not be read to their ends, or `locations.v1` not written, in `request_timeout_ms`.
         """
         if not self.catch_up(self._timeout_s):
-            raise TimeoutError(f"{LOCATIONS} could not be read to its end within {self._timeout_s:g} s")
+            raise TimeoutError(f"{LOCATIONS} and {PRODUCTS} could not be read to their ends within {self._timeout_s:g} s")
         published = PublishedNetwork()
         with self._condition:
-            known = self._known()
+            known = [change for change in self._known() if change.topic == LOCATIONS]
         for change in known:
             published.take(change.key, change.value, change.timestamp)
         differences = published.differences({location.pool for location in network}, network)
@@ -179,23 +203,26 @@ class LocationFeed:
             self._failed(error)
 
     def _take(self, messages: list[Any]) -> None:
-        changes, reached = [], {}
+        read, reached = [], {}
         for message in messages:
-            error = message.error()
+            error, place = message.error(), (message.topic(), message.partition())
             if error is None:
-                changes.append(
-                    LocationChange(
-                        message.partition(), message.offset(), message.timestamp()[1], message.key(), message.value()
-                    )
-                )
-                reached[message.partition()] = message.offset() + 1
+                told = message.offset(), message.timestamp()[1], message.key(), message.value()
+                read.append(LocationChange(place[1], *told, place[0]))
+                reached[place] = message.offset() + 1
             elif error.code() == KafkaError._PARTITION_EOF:
-                reached[message.partition()] = message.offset()
+                reached[place] = message.offset()
             elif not error.retriable():
                 raise KafkaException(error)
         with self._condition:
-            self._latest.update((change.key, change) for change in changes)
-            self._good.update((change.key, change) for change in changes if _location(change) is not None)
+            changes = []
+            for change in read:
+                key = change.topic, change.key
+                if key in self._latest or change.key in self._wanted or _decides(change):
+                    self._latest[key] = change
+                    changes.append(change)
+                    if change.value is not None and not isinstance(judge(change.topic, change.value), Refusal):
+                        self._good[key] = change
             if changes:
                 for inbox in self._inboxes:
                     inbox.put(changes)
@@ -217,8 +244,16 @@ def _tell(differences: Differences) -> None:
         )
 
 
-def _location(change: LocationChange) -> LocationRecord | None:
+def _decides(change: LocationChange) -> bool:
+    """Tell whether a record of a new key may change a decision: not one that only describes a product."""
+    if change.topic != PRODUCTS:
+        return True
+    if change.value is None:
+        return False
     try:
-        return LocationRecord.model_validate_json(change.value or b"null")
-    except ValidationError:
-        return None
+        found, key = orjson.loads(change.value), (change.key or b"").decode()
+    except ValueError:
+        return True
+    if not isinstance(found, dict) or len(change.value) > MAX_VALUE_BYTES:
+        return True
+    return not key or found.get("kit") is not None or found.get("sku") not in (None, key)

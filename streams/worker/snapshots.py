@@ -248,19 +248,23 @@ def _write(store: Store, batches: list[Batch], cursor: Cursor | None, passed: Ca
     manifests = [changelog.manifest_of(batch.record) for batch in batches]
     inputs = dict(cursor.inputs) if cursor is not None else {}
     locations = dict(cursor.locations) if cursor is not None else {}
+    products = dict(cursor.products) if cursor is not None else {}
     for manifest, _ in manifests:
         inputs |= {given["topic"]: given["next"] for given in manifest["inputs"]}
         locations |= {change["partition"]: change["offset"] + 1 for change in manifest["locations"]}
+        products |= {change["partition"]: change["offset"] + 1 for change in manifest.get("products", ())}
     last = batches[-1]
-    moved = Cursor(last.number, last.link, last.at, last.next, inputs, locations)
+    moved = Cursor(last.number, last.link, last.at, last.next, inputs, locations, products)
     passed(failpoints.BEFORE_SNAPSHOT)
-    store.write(manifests, {**asdict(moved), "link": last.link.hex(), "locations": list(locations.items())})
+    read = {"locations": list(locations.items()), "products": list(products.items())}
+    store.write(manifests, {**asdict(moved), "link": last.link.hex(), **read})
     passed(failpoints.AFTER_SNAPSHOT)
     return moved
 
 
 def _cursor(stored: dict[str, Any]) -> Cursor:
-    return Cursor(**{**stored, "link": bytes.fromhex(stored["link"]), "locations": dict(stored["locations"])})
+    read = {"locations": dict(stored["locations"]), "products": dict(stored.get("products", ()))}
+    return Cursor(**{**stored, "link": bytes.fromhex(stored["link"]), **read})
 
 
 def _prove(cursor: Cursor, place: GroupPartition, reader: LogReader, interrupted: Callable[[], bool]) -> None:

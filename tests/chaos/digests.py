@@ -21,6 +21,7 @@ from state.store import Store, StoreDamaged
 from streams.batch.pipeline import LocationChange, Segment
 from streams.inventory.pipeline import InventoryPipeline
 from streams.worker.owner import CLAIM
+from topics.catalogue import LOCATIONS, PRODUCTS
 
 LONGEST = 40  # events of a batch of `replayed`
 Read = Callable[[str, int], Iterator[Any]]
@@ -105,10 +106,12 @@ def replayed(read: Read, partition: int, partitions: int, settings: Settings, se
     chance = random.Random(seed)
     for manifest, blobs in batches(read, partition):
         at, size = manifest["order"]["at"], manifest["order"]["bytes"]
-        if manifest["locations"]:
+        if manifest["locations"] or manifest["products"]:
             _apply(pipeline, taken, chance)
             taken = []
-            pipeline.process(pipeline.decode([]), [_change(change) for change in manifest["locations"]])
+            changes = [_change(change, LOCATIONS) for change in manifest["locations"]]
+            changes += [_change(change, PRODUCTS) for change in manifest["products"]]
+            pipeline.process(pipeline.decode([]), changes)
         taken.extend(next(inputs[manifest["topics"][code]]) for code in bytes(blobs[at : at + size]))
     _apply(pipeline, taken, chance)
     return pool_digests(pipeline)
@@ -120,10 +123,10 @@ def _records(read: Read, topic: str, partition: int) -> Iterator[Taken]:
         yield Taken(topic, message.offset(), message.timestamp()[1], message.key(), message.value(), headers)
 
 
-def _change(change: dict[str, Any]) -> LocationChange:
+def _change(change: dict[str, Any], topic: str) -> LocationChange:
     key = None if change["key"] is None else change["key"].encode()
     value = None if change["value"] is None else orjson.dumps(change["value"])
-    return LocationChange(change["partition"], change["offset"], change["timestamp"], key, value)
+    return LocationChange(change["partition"], change["offset"], change["timestamp"], key, value, topic)
 
 
 def _apply(pipeline: InventoryPipeline, taken: list[Taken], chance: random.Random) -> None:

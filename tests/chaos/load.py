@@ -83,6 +83,7 @@ class Shop:
             (4, self._again),
             (2, self._trouble),
             (0.3, self._location),
+            (0.3, self._product),
             (3, self._click),
         )
 
@@ -249,6 +250,12 @@ class Shop:
         """A place is preferred less, or more: the network changes while it works."""
         place = self._random.choice([one for one in network() if one["pool"] == pool])
         return "locations.v1", place["id"].encode(), orjson.dumps(place | {"priority": self._random.randint(90, 110)})
+
+    def _product(self, pool: str) -> Record:
+        """A kit, one that is none any more, or one of kits, which is refused."""
+        sku, *parts = self._random.sample(("BOX-0", "BOX-1", "BOX-2", *SKUS), 3)
+        kit = [{"sku": part, "quantity": self._random.randint(1, 3)} for part in parts]
+        return "products.v1", sku.encode(), orjson.dumps({"sku": sku, "kit": kit if self._random.random() < 0.7 else None})
 
     def _click(self, pool: str) -> Record:
         visitor = f"visitor-{self._random.randrange(50)}"

@@ -80,7 +80,7 @@ def test_a_log_in_which_every_event_comes_twice_gives_the_same_state(size, seed)
     once = InventoryPipeline(0, 1, settings())
     decisions = published(play(once, log, 1), "allocations.v1")
     offsets: dict[str, int] = {}
-    twice = Log(log.locations)
+    twice = Log(log.locations, products=log.products)
     for record in log.records:
         for _ in range(2):
             offset = offsets[record.topic] = offsets.get(record.topic, -1) + 1

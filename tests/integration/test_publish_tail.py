@@ -250,7 +250,7 @@ def test_a_network_file_is_compared_and_published_and_an_old_one_undoes_nothing(
     assert "2 published, 1 removed" in done.stdout
     assert nearshelf(settings, "network", "diff", new).returncode == 0
     with LogReader(settings) as reader:
-        feed = LocationFeed(settings, 1, reader, lambda error: None)
+        feed = LocationFeed(settings, {"locations.v1": 1, "products.v1": 1}, reader, lambda error: None)
         feed.start()
         try:
             network = [LocationRecord(**location(name, "uk")) for name in ("A", "B", "D")]

@@ -220,7 +220,11 @@ def replayed(cluster: Cluster, group: Group, number: int, settings: Any, rng: ra
     pending: list[tuple[str, Any]] = []
     for batch in Chain().batches(_messages(cluster, group, number)):
         manifest, blobs = changelog.manifest_of(batch.record)
-        changes = [_change(cluster, change) for change in manifest["locations"]]
+        changes = [
+            _change(cluster, topic, change)
+            for topic, name in (("locations.v1", "locations"), ("products.v1", "products"))
+            for change in manifest[name]
+        ]
         if changes:
             _play(pipeline, pending, rng, to_end=True)
             pipeline.process(pipeline.decode([]), changes)
@@ -232,9 +236,9 @@ def replayed(cluster: Cluster, group: Group, number: int, settings: Any, rng: ra
     return pipeline
 
 
-def _change(cluster: Cluster, change: dict) -> LocationChange:
-    entry = cluster.partitions["locations.v1", change["partition"]].entries[change["offset"]]
-    return LocationChange(change["partition"], change["offset"], entry.timestamp, entry.key, entry.value)
+def _change(cluster: Cluster, topic: str, change: dict) -> LocationChange:
+    entry = cluster.partitions[topic, change["partition"]].entries[change["offset"]]
+    return LocationChange(change["partition"], change["offset"], entry.timestamp, entry.key, entry.value, topic)
 
 
 def _places(batch: list[Segment], pipeline: Pipeline) -> list[tuple[str, int]]:

@@ -113,7 +113,7 @@ class Simulation:
         self.partitions = rng.choice([1, 2])
         self.settings = self._draw_settings()
         counts = {name: topic.partition_count(self.settings) for name, topic in CATALOGUE.items()}
-        counts["locations.v1"] = rng.choice([1, 1, 2])
+        counts["locations.v1"] = counts["products.v1"] = rng.choice([1, 1, 2])
         self.cluster = Cluster(self.scheduler, counts, self.settings.session_timeout_ms / 1000)
         self.cluster.assigned_count = self.partitions
         self.faults = Faults(self.scheduler, self._draw_rates())
@@ -247,6 +247,7 @@ class Simulation:
             if rng.random() < 0.03:
                 location = rng.choice(self.network)
                 self._publish("locations.v1", *self.shop.change(location))
+                self._publish("products.v1", *self.shop.product())
                 continue
             if len(self.groups) > 1 and rng.random() < 0.3:
                 topic, key, value = self.shop.click(now)
@@ -259,7 +260,7 @@ class Simulation:
     def _publish(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         count = self.cluster.partition_counts[topic]
         number = partition_of(key, count) if key else 0
-        if topic != "locations.v1" and self.random.random() < 0.02:
+        if topic not in ("locations.v1", "products.v1") and self.random.random() < 0.02:
             number = self.random.randrange(count)  # where it does not belong, maybe
         if self.random.random() < 0.05:
             self.cluster.append_marker(topic, number)

@@ -66,6 +66,13 @@ class Shop:
         value = self.rng.choices([changed.model_dump_json().encode(), None, b'{"id": 7}'], [8, 1, 1])[0]
         return location.id.encode(), value
 
+    def product(self) -> tuple[bytes, bytes | None]:
+        """A product's record: a kit, one that is no kit any more, a kit of kits, one that is gone, nonsense."""
+        sku, *parts = self.rng.sample([*self.skus, "K/1", "K2", "P1", "P2"], 3)
+        kit = [{"sku": part, "quantity": self.rng.choice([1, 2, 2, 0])} for part in parts]
+        body = {"name": sku, "kit": self.rng.choice([kit, kit, kit[:1], None]), "weight_g": self.rng.choice([5, "heavy"])}
+        return sku.encode(), self.rng.choices([orjson.dumps(body), None, b"[", b'{"sku": "other"}'], [8, 2, 1, 1])[0]
+
     def event(self, now: int, decisions: list[dict]) -> tuple[str, bytes | None, bytes | None]:
         """Give the next event's topic, key and value.
 

@@ -51,9 +51,9 @@ class Topics:
             self.ends[topic] += self.gap
 
     def log(self) -> MemoryLog:
-        records = {(topic, self.partition): found for topic, found in self.records.items() if topic != "locations.v1"}
-        records["locations.v1", 0] = self.records["locations.v1"]
-        counts = dict.fromkeys((*INVENTORY_TOPICS, *OUTPUTS), self.partitions) | {"locations.v1": 1}
+        whole = "locations.v1", "products.v1"
+        records = {(topic, 0 if topic in whole else self.partition): found for topic, found in self.records.items()}
+        counts = dict.fromkeys((*INVENTORY_TOPICS, *OUTPUTS), self.partitions) | dict.fromkeys(whole, 1)
         return MemoryLog(records, counts)
 
 
@@ -225,14 +225,30 @@ class Shop:
         return "fulfilments.v1", {"kind": kind} | fields
 
 
-def restarted(topics: Topics, settings) -> tuple[InventoryPipeline, list[Record]]:
-    """Give a new pipeline restored from the changelog, and the locations a worker that starts now reads."""
+def restarted(topics: Topics, settings) -> tuple[InventoryPipeline, list[LocationChange]]:
+    """Give a new pipeline restored from the changelog, and the locations and products a worker that starts now reads."""
     pipeline = InventoryPipeline(topics.partition, topics.partitions, settings)
     parts = topics.records["inventory-changelog.v1"]
     for first, second in zip(parts[::2], parts[1::2], strict=True):
         pipeline.restore(first.value + second.value, bytes.fromhex(dict(first.headers)["link"].decode()))
     pipeline.seal()
-    return pipeline, sorted({record.key: record for record in topics.records["locations.v1"]}.values())
+    latest = [
+        changes_of(topic, sorted({record.key: record for record in topics.records[topic]}.values()))
+        for topic in ("locations.v1", "products.v1")
+    ]
+    return pipeline, latest[0] + latest[1]
+
+
+def changes_of(topic: str, records: list[Record]) -> list[LocationChange]:
+    return [LocationChange(0, each.offset, each.timestamp, each.key, each.value, topic) for each in records]
+
+
+def product_record(rng: random.Random) -> tuple[bytes, bytes | None]:
+    """A kit, one that is none any more, one with a part that may be a kit, one that is gone, or nonsense."""
+    sku, *parts = rng.sample(["S0", "S/2", "K/1", "K2", "K3"], 3)
+    kit = [{"sku": part, "quantity": rng.choice([1, 1, 3, 0])} for part in parts]
+    value = {"sku": rng.choice([sku, sku, "S0"]), "name": sku, "kit": rng.choice([kit, kit[:1], None])}
+    return sku.encode(), rng.choice([json.dumps(value).encode()] * 5 + [None, b"{"])
 
 
 def run(
@@ -265,13 +281,15 @@ def run(
             taken[topic].append(topics.append(topic, key, value))
         if rng.random() < 0.1:
             changes.append(shop.change())
-        located = [topics.append("locations.v1", key, value) for key, value in changes]
+        located = changes_of("locations.v1", [topics.append("locations.v1", key, value) for key, value in changes])
+        if rng.random() < 0.3:
+            located += changes_of("products.v1", [topics.append("products.v1", *product_record(rng))])
         if rng.random() < restarts:
             pipeline, located = restarted(topics, settings)
         changes = []
         outcome = pipeline.process(
             pipeline.decode([Segment.of(topic, records) for topic, records in taken.items()]),
-            [LocationChange(0, record.offset, record.timestamp, record.key, record.value) for record in located],
+            located,
         )
         topics.commit(outcome)
         shop.learn(outcome.outputs.get("allocations.v1", []))

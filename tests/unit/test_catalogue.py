@@ -51,7 +51,10 @@ def test_no_sender_sets_the_time_of_an_input(name):
     assert CATALOGUE[name].config(SETTINGS)["message.timestamp.type"] == "LogAppendTime"
 
 
-@pytest.mark.parametrize("name", ["inventory.v1", "transfers.v1", "supplies.v1", "locations.v1", "acknowledgements.v1"])
+COMPACTED = ("inventory.v1", "transfers.v1", "supplies.v1", "locations.v1", "products.v1", "acknowledgements.v1")
+
+
+@pytest.mark.parametrize("name", COMPACTED)
 def test_state_by_key_is_compacted_and_never_expires(name):
     config = CATALOGUE[name].config(SETTINGS)
     assert config["cleanup.policy"] == "compact"
@@ -93,7 +96,7 @@ def test_the_codes_of_topics_in_changelogs_written_so_far_stay():
 
 
 def test_each_group_has_its_own_topics_and_they_are_all_there_are():
-    assert topics_of("inventory", Role.STATE) == ("locations.v1",)
+    assert topics_of("inventory", Role.STATE) == ("locations.v1", "products.v1")
     published = {"inventory.v1", "transfers.v1", "supplies.v1", "allocations.v1"}
     assert set(outputs_of("inventory")) == published | {"dead-letter.v1", "alerts.v1"}
     assert set(outputs_of("clicks")) == {"demand.v1", "dead-letter.v1"}

@@ -269,6 +269,14 @@ def test_clicks_are_keyed_by_visitor_and_locations_by_id():
     assert keyed("locations.v1", place)[0] == [(1, "A")]
 
 
+def test_products_are_keyed_by_sku_which_their_lines_must_name():
+    kit = [{"sku": "CUP", "quantity": 0}]
+    found, faults = keyed("products.v1", {"sku": "BOX"}, {"name": "x"}, {"sku": "SET", "kit": kit})
+    assert found == [(1, "BOX")]
+    assert faults[2] == "sku: expected, since it is the record's key, found none"
+    assert "kit[0].quantity: expected greater than or equal to 1, found 0" in faults[3]
+
+
 def test_empty_lines_count_but_are_not_sent():
     assert list(lines.numbered(io.BytesIO(b"a\n\n  \nb"))) == [(1, b"a"), (4, b"b")]
 

@@ -156,6 +156,8 @@ def test_clicks_and_locations_have_their_own_keys(repaired):
     place = {"id": "A", "pool": "uk", "kind": "store", "latitude": 1, "longitude": 1}
     assert repaired(letter("clicks.v1", click), key="uk")[0][0][1] == "v"
     assert repaired(letter("locations.v1", place), key="uk")[0][0][1] == "A"
+    assert repaired(letter("products.v1", {"sku": "BOX"}, key=b"SET"))[0][0][1] == "BOX"
+    assert repaired(letter("products.v1", {"name": "x"}, key=b"SET"))[0][0][1] == "SET"
 
 
 def test_letters_that_are_alike_are_sent_once(repaired):

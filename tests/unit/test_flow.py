@@ -98,6 +98,9 @@ class Counting:
     def lacks_locations(self, decoded):
         return self.wants_locations
 
+    def kept_products(self):
+        return ()
+
     def needs_ticks(self, now_ms):
         return self.pools
 

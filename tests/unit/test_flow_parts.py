@@ -336,9 +336,7 @@ def test_a_handle_is_proven_to_be_one():
 
 
 def test_a_new_inbox_has_the_latest_record_of_each_location_in_the_order_of_the_log():
-    feed = object.__new__(LocationFeed)
-    feed._condition, feed._latest, feed._reached, feed._inboxes = threading.Condition(), {}, {0: -1, 1: -1}, []
-    feed._good = {}
+    feed = _feed(2)
     early = feed.subscribe(lambda: None)
     feed._take([Told(0, 1, b"a", b"1"), Told(1, 1, b"b", b"1"), Told(0, 2, b"c", b"1")])
     feed._take([Told(1, 4, b"b", None), Told(0, 7, b"a", b"2"), Told(0, 8, None, None, end=True)])
@@ -349,19 +347,45 @@ def test_a_new_inbox_has_the_latest_record_of_each_location_in_the_order_of_the_
     ]
     assert [(change.partition, change.offset) for change in early.take()] == [(0, 1), (1, 1), (0, 2), (1, 4), (0, 7)]
     assert not early.take()
-    assert feed._reached == {0: 8, 1: 5}
+    assert feed._reached == {("locations.v1", 0): 8, ("locations.v1", 1): 5, ("products.v1", 0): -1}
 
 
 def test_a_new_inbox_has_a_locations_latest_good_record_too_so_that_its_pool_is_known():
-    feed = object.__new__(LocationFeed)
-    feed._condition, feed._latest, feed._good, feed._reached, feed._inboxes = threading.Condition(), {}, {}, {0: -1}, []
+    feed = _feed(1)
     good = LocationRecord(id="a", pool="uk", kind="store", latitude=51.0, longitude=0.0).model_dump_json().encode()
     feed._take([Told(0, 1, b"a", good), Told(0, 2, b"a", good), Told(0, 3, b"a", b"{"), Told(0, 4, b"a", None)])
     assert [change.offset for change in feed.subscribe(lambda: None).take()] == [2, 4]
 
 
+def test_of_products_only_kits_what_was_one_and_what_cannot_be_read_are_passed_on():
+    feed, kit = _feed(1), b'{"kit": [{"sku": "p", "quantity": 1}]}'
+    values = [b'{"name": "x"}', kit, b"{", b'{"kit": null}', b'{"sku": "other"}', None]
+    feed._take([Told(0, at, b"%d" % at, value, topic="products.v1") for at, value in enumerate(values)])
+    feed._take([Told(0, 6, b"1", b'{"name": "no kit any more"}', topic="products.v1")])
+    feed._take([Told(0, 7, b"2", None, topic="products.v1"), Told(0, 8, b"9", b'{"sku": "9"}', topic="products.v1")])
+    assert [change.offset for change in feed.subscribe(lambda: None).take()] == [4, 6, 7]
+
+
+def test_a_kit_that_ended_while_nobody_looked_is_passed_on_to_who_has_it_still():
+    feed, told = _feed(1), [Told(0, at, key, b"{}", topic="products.v1") for at, key in enumerate((b"a", b"b"))]
+    feed._take(told)
+    feed.want([b"b", b"c"], SimpleNamespace(read=lambda topic, starts: iter(told)))
+    feed._take([Told(0, 2, b"c", b"{}", topic="products.v1"), Told(0, 3, b"a", b"{}", topic="products.v1")])
+    assert [change.offset for change in feed.subscribe(lambda: None).take()] == [1, 2]
+
+
+def _feed(partitions):
+    """A feed that reads nothing itself."""
+    feed = object.__new__(LocationFeed)
+    places = [*(("locations.v1", number) for number in range(partitions)), ("products.v1", 0)]
+    feed._condition, feed._latest, feed._good, feed._inboxes = threading.Condition(), {}, {}, []
+    feed._reached, feed._wanted = dict.fromkeys(places, -1), set()
+    return feed
+
+
 class Told:
-    def __init__(self, partition, offset, key, value, end=False):
+    def __init__(self, partition, offset, key, value, end=False, topic="locations.v1"):
+        self.topic = lambda: topic
         self.partition, self.offset = lambda: partition, lambda: offset
         self.key, self.value, self.timestamp = lambda: key, lambda: value, lambda: (1, 99 - offset)
         self.error = lambda: transactions.KafkaError(transactions.KafkaError._PARTITION_EOF) if end else None

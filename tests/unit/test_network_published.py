@@ -158,8 +158,8 @@ def test_a_worker_publishes_only_what_is_missing_and_names_what_differs(monkeypa
     changes = [LocationChange(0, at, at, each.id.encode(), each.model_dump_json().encode()) for at, each in enumerate(records)]
     changes.append(LocationChange(0, 2, 2, b"B", None))
     feed._condition = feeds.threading.Condition()
-    feed._latest = {change.key: change for change in changes}
-    feed._good = {change.key: change for change in changes[:2]}
+    feed._latest = {(change.topic, change.key): change for change in changes}
+    feed._good = {(change.topic, change.key): change for change in changes[:2]}
     feed._settings, feed._timeout_s = None, 1.0
     written = []
     monkeypatch.setattr(feed, "catch_up", lambda timeout_s: True, raising=False)
