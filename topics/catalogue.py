@@ -20,7 +20,7 @@ INPUT_BYTES = events.MAX_VALUE_BYTES + (64 << 10)
 INPUT = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(INPUT_BYTES)}
 # A refused record goes to the dead letters whole, in base64, and a decision may name 1000 lines.
 LARGE_RECORD = {"max.message.bytes": str(8 << 20)}
-# The empty record of a removed location stays for a hundred years: an old network file must not bring it back.
+# The empty record of a removed location or product stays for a hundred years: an old network file must not bring it back.
 KEPT_REMOVALS = {"delete.retention.ms": str(100 * 365 * 24 * HOUR_MS)}
 
 # The topics that code speaks of one by one.
@@ -162,7 +162,16 @@ _CATALOGUE = (
         Keep.LATEST,
         INPUT | KEPT_REMOVALS,
     ),
-    Topic(PRODUCTS, ("inventory",), Role.STATE, ("sku",), events.MODELS[PRODUCTS], Partitions.ANY, Keep.LATEST, INPUT),
+    Topic(
+        PRODUCTS,
+        ("inventory",),
+        Role.STATE,
+        ("sku",),
+        events.MODELS[PRODUCTS],
+        Partitions.ANY,
+        Keep.LATEST,
+        INPUT | KEPT_REMOVALS,
+    ),
     _output(INVENTORY, "inventory", "location_id/sku", outputs.Inventory, _INVENTORY, Keep.LATEST),
     _output(TRANSFERS, "inventory", "pool_id/transfer_id/sku", outputs.Transfer, _INVENTORY, Keep.LATEST),
     _output(SUPPLIES, "inventory", "pool_id/supply_id/sku", outputs.Supply, _INVENTORY, Keep.LATEST),

@@ -332,7 +332,18 @@ def ticked(story: Story, days: float) -> Story:
         ([receives(12), sends(10)], (10, 12, 0), "excess"),
         ([receives(4)], (0, 4, 0), "excess"),
     ],
-    ids=str,
+    ids=(
+        "left",
+        "some came",
+        "all came",
+        "came early too",
+        "left in two",
+        "left later",
+        "excess",
+        "excess later",
+        "early",
+        "unsent",
+    ),
 )
 def test_a_transfer_shows_what_left_what_came_and_what_is_under_way(size, told, left, status):
     story = Story("W1", "W2").stock("receipt", "W1", "s", 50)
