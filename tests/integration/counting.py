@@ -114,6 +114,9 @@ class CountingPipeline:
     def lacks_locations(self, decoded: list[Segment]) -> bool:
         return any(record.value == b"where" for segment in decoded for record in segment)
 
+    def kept_products(self) -> tuple[bytes, ...]:
+        return ()
+
     def needs_ticks(self, now_ms: float) -> list[bytes]:
         return sorted(self.pools)
 
