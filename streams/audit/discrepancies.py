@@ -28,8 +28,8 @@ class Due(NamedTuple):
     sku: str | None
     found: int
     expected: int
-    field: str | None = None
     transfer_id: str | None = None
+    field: str | None = None
 
 
 class Discrepancies:
@@ -47,7 +47,7 @@ class Discrepancies:
     def left_out(self, fields: list[str]) -> None:
         """Tell of fields that only describe the event in hand, and are wrong."""
         kind, raised = AlertKind.FIELD_LEFT_OUT, AlertStatus.RAISED
-        self.due += [Due(kind, raised, None, None, 1, 0, field) for field in dict.fromkeys(fields)]
+        self.due += [Due(kind, raised, None, None, 1, 0, field=field) for field in dict.fromkeys(fields)]
 
     def short(self, cell: Cell, on_hand: int, reserved: int) -> None:
         """Raise that more is promised of a cell than there is."""
