@@ -92,7 +92,6 @@ class Summary:
         return asdict(self) | {"report": self.report.as_dict(), "clean": self.clean}
 
 
-@dataclass
 class Demo:
     """One run.
 
@@ -108,17 +107,23 @@ class Demo:
         Called with settings and summary when all is done, broker and workers still running; they end when it returns.
     """
 
-    settings: Settings
-    options: Options
-    say: Callable[[str], None]
-    progress: Progress = lambda doing, done, total: None
-    stay: Callable[[Settings, Summary], None] | None = None
-
-    def __post_init__(self) -> None:
-        if self.settings.network is None:
+    def __init__(
+        self,
+        settings: Settings,
+        options: Options,
+        say: Callable[[str], None],
+        progress: Progress = lambda doing, done, total: None,
+        stay: Callable[[Settings, Summary], None] | None = None,
+    ):
+        if settings.network is None:
             raise DemoFailed("the demo needs a network file: name it by the setting `network`")
-        self.network = self.settings.network
-        self.directory = self.settings.data_directory / "demo"
+        self.settings = settings
+        self.network = settings.network
+        self.options = options
+        self.say = say
+        self.progress = progress
+        self.stay = stay
+        self.directory = settings.data_directory / "demo"
 
     def run(self) -> Summary:
         """Do all of it; raises `DemoFailed`, `ProcessFailed`, `BrokerError`."""
@@ -131,7 +136,7 @@ class Demo:
             self.directory.mkdir(parents=True, exist_ok=True)
             workers = stack.enter_context(running(self.settings, self.directory, self.options.workers))
             workload = self._workload(network)
-            reader = stack.enter_context(_Reader(self.settings))
+            reader = stack.enter_context(_reading(self.settings))
             self._await_ready(workers, len(network.locations))
             sender = Sender(self.settings)
             sender.send(workload.opening)
@@ -305,10 +310,9 @@ class _Reader:
         self._decided.assign(partitions(settings, "allocations.v1"))
         self._sources.assign(partitions(settings, "orders.v1"))
 
-    def __enter__(self) -> "_Reader":
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
-        return self
 
     def _read_sources(self) -> None:
         while not self._stopped.is_set():
@@ -332,9 +336,19 @@ class _Reader:
                 if sent is not None:
                     self.latencies_ms.append(now_ms - sent)
 
-    def __exit__(self, *_: Any) -> None:
+    def stop(self) -> None:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
         self._decided.close()
         self._sources.close()
+
+
+@contextmanager
+def _reading(settings: Settings) -> Iterator[_Reader]:
+    reader = _Reader(settings)
+    reader.start()
+    try:
+        yield reader
+    finally:
+        reader.stop()

@@ -74,12 +74,6 @@ class Process:
             )
         self.pid = self._process.pid
 
-    def __enter__(self) -> "Process":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self.stop()
-
     def output(self) -> str:
         """What the log says since this process started."""
         with self._log.open("rb") as log:

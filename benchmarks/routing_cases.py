@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_CELL, SKU_LINK
 from streams.routing import View, make_scratch, route_order_kernel
 from streams.routing.distance import unit_vector
-from streams.routing.reference import Decision
+from streams.routing.reference import Decision, Stock, route_order_reference
 from topics.compiled.bundle import Bundle
 
 UK = (50.0, 58.0, -5.0, 1.5)  # degrees: south, north, west, east
@@ -113,6 +113,20 @@ def route_by_kernel(view: Bundle, order: Order, scratch: Bundle | None = None) -
 @cache
 def _scratch(location_count: int) -> Bundle:
     return make_scratch(location_count)
+
+
+def route_by_twin(view: Bundle, order: Order) -> Decision:
+    """Route an order with the plain-Python twin."""
+    return route_order_reference(
+        Stock.of(view),
+        order.skus,
+        order.quantities,
+        order.refused,
+        order.destination,
+        order.pickup_location,
+        order.allow_split,
+        order.allow_partial,
+    )
 
 
 def promised_units(order: Order, decision: Decision) -> int:

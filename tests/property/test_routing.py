@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 
 from benchmarks.exactness import compare
-from benchmarks.routing_cases import Order, disagreements, faults, random_case, route_by_kernel
+from benchmarks.routing_cases import disagreements, faults, random_case, route_by_kernel, route_by_twin
 from streams.routing import make_scratch
 from streams.routing.policy import POLICIES
-from streams.routing.reference import Decision, Stock, route_order_reference
-from topics.compiled.bundle import Bundle
 
 KINDS = {
     "single": {"lines": (1, 1)},
@@ -19,26 +17,12 @@ KINDS = {
 CASES = 2_000
 
 
-def _route_by_twin(view: Bundle, order: Order) -> Decision:
-    """Route an order with the plain-Python twin."""
-    return route_order_reference(
-        Stock.of(view),
-        order.skus,
-        order.quantities,
-        order.refused,
-        order.destination,
-        order.pickup_location,
-        order.allow_split,
-        order.allow_partial,
-    )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_kernel_equals_its_twin(kind):
     for seed in range(CASES):
         view, order = random_case(np.random.default_rng([seed, len(kind)]), **KINDS[kind])
         decision, cell = route_by_kernel(view, order)
-        found = disagreements(order, decision, _route_by_twin(view, order)) + faults(view, order, decision, cell)
+        found = disagreements(order, decision, route_by_twin(view, order)) + faults(view, order, decision, cell)
         assert not found, f"{kind}, seed {seed}: {found}"
 
 
