@@ -1,12 +1,14 @@
 """What rounds of a process took, as figures: events a second, CPU, and where a worker's time went by its own account.
 
-Owner: end_to_end.py and mixes.py; latency.py takes the stages. Not here: how a round is timed (cluster.py).
+Owner: the benchmarks whose rounds cluster.py times; latency.py takes the stages. Not here: how a round is timed (cluster.py).
 """
 
+from collections.abc import Iterator
 from statistics import median
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from benchmarks.cluster import Round
 
@@ -27,15 +29,19 @@ def figures(rounds: list[Round]) -> dict[str, Any]:
 
 
 def cells(found: dict[str, Any]) -> list[str]:
-    """Lay out what `figures` gave: events/s, slowest - fastest round, CPU-s/M of process and of broker, cores busy."""
-    rates = [each["events"] / each["seconds"] for each in found["rounds"]]
+    """Lay out what `figures` gave: events/s, CPU-s/M of process and of broker, cores busy."""
     return [
         f"{found['events_per_s']:,.0f}",
-        f"{min(rates):,.0f} - {max(rates):,.0f}",
         f"{found['process_cpu_s_per_million']:.1f}",
         f"{found['broker_cpu_s_per_million']:.1f}",
         f"{found['busy']:.0%}",
     ]
+
+
+def spread(found: dict[str, Any]) -> str:
+    """Lay out the events/s of the slowest and of the fastest of `figures`' rounds."""
+    rates = [each["events"] / each["seconds"] for each in found["rounds"]]
+    return f"{min(rates):,.0f} - {max(rates):,.0f}"
 
 
 def stages(text: str) -> dict[str, float]:
@@ -47,14 +53,23 @@ def stages(text: str) -> dict[str, float]:
         The worker's metrics, as Prometheus reads them.
     """
     found: dict[str, float] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.labels.get("group") == "inventory":
-                if sample.name == "nearshelf_stage_seconds_sum":
-                    found[sample.labels["stage"]] = sample.value
-                elif sample.name in ("nearshelf_batch_events_sum", "nearshelf_batch_events_count"):
-                    found[sample.name.rpartition("_")[2]] = sample.value
+    for sample in _samples(text):
+        if sample.name == "nearshelf_stage_seconds_sum":
+            found[sample.labels["stage"]] = sample.value
+        elif sample.name in ("nearshelf_batch_events_sum", "nearshelf_batch_events_count"):
+            found[sample.name.rpartition("_")[2]] = sample.value
     return found
+
+
+def owned(text: str) -> int:
+    """Partitions of the inventory topics that a worker owns, by its metrics."""
+    return next((int(sample.value) for sample in _samples(text) if sample.name == "nearshelf_owned_partitions"), 0)
+
+
+def _samples(text: str) -> Iterator[Sample]:
+    """Those of a worker's metrics that are its inventory's."""
+    found = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return (sample for sample in found if sample.labels.get("group") == "inventory")
 
 
 def shares(before: dict[str, float], after: dict[str, float], rounds: list[Round]) -> dict[str, Any]:

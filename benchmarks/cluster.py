@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from benchmarks.fleet import Process, worker_arguments
 from benchmarks.harness import WrongAnswer
+from benchmarks.record import values as values_of
 from benchmarks.synthetic import Synthetic
 from config.settings import Settings, load_settings
 from streams.kafka.clients import client_config, reading_config
@@ -136,13 +138,13 @@ class Bench:
         """Append a pool's records, and return when they are there."""
         _send(self._producer, topic, values, pool, self._partition_of(pool))
 
-    def load(self, topic: str, values: list[bytes]) -> tuple[int, Callable[[], None]]:
-        """Append records in an open transaction; gives the offset behind the last, and what commits them."""
-        ends, release = self.load_parts([(topic, POOL, values)])
-        return ends[topic, 0], release
+    def append_opening(self, work: Synthetic, topic: str = "stock.v1") -> None:
+        """Append the opening stock of a workload."""
+        for chunk in work.opening():
+            self.append(topic, list(values_of(chunk)), work.pool)
 
-    def load_parts(self, parts: Iterable[Part]) -> tuple[Ends, Callable[[], None]]:
-        """Append parts in order, as `load` does, all of which are released at once."""
+    def load(self, parts: Iterable[Part]) -> tuple[Ends, Callable[[], None]]:
+        """Append parts in order, in an open transaction; gives the offsets behind them, and what commits them all at once."""
         self._loader.begin_transaction()
         places = set()
         for topic, pool, values in parts:
@@ -161,8 +163,11 @@ class Bench:
 
     def reached(self, ends: Ends) -> bool:
         """Whether the workers have committed all that lies before these offsets."""
-        found = self._offsets.committed([TopicPartition(*place) for place in ends], 30)
-        return all(each.offset >= ends[each.topic, each.partition] for each in found)
+        return _reached(self._offsets, ends)
+
+    def ends(self, topic: str) -> Ends:
+        """The offsets behind the last records of a topic of pools that can be read."""
+        return {(topic, partition): self.end(topic, partition) for partition in range(self.settings.partitions)}
 
     def end(self, topic: str, partition: int = 0) -> int:
         """The offset behind the last record that can be read."""
@@ -178,10 +183,6 @@ class Bench:
         for future in self._admin.incremental_alter_configs([asked]).values():
             future.result(30)
 
-    def committed(self, topic: str) -> int:
-        """The offset up to which the worker has committed a topic."""
-        return self._offsets.committed([TopicPartition(topic, 0)], 30)[0].offset
-
     def read(self, topic: str, start: int = 0, partition: int = 0) -> Iterator[Any]:
         """The records that can be read."""
         consumer = Consumer(self._reader)
@@ -191,29 +192,61 @@ class Bench:
             consumer.close()
 
     @contextmanager
-    def group(self, name: str) -> Iterator[Callable[[str], int]]:
-        """Give a function from a topic to the offset up to which a consumer group has committed it."""
+    def group(self, name: str) -> Iterator[Callable[[Ends], bool]]:
+        """Give a function that tells whether a consumer group has committed all that lies before some offsets."""
         consumer = Consumer(self._reader | {"group.id": name, "isolation.level": "read_uncommitted"})
         try:
-            yield lambda topic: consumer.committed([TopicPartition(topic, 0)], 30)[0].offset
+            yield partial(_reached, consumer)
         finally:
             consumer.close()
 
-    @contextmanager
-    def process(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> Iterator[Process]:
-        """Run a process, and stop it."""
-        process = Process(name, command, self.directory / f"{name}.log", environment)
-        try:
-            yield process
-        finally:
-            process.stop()
+    def process(self, name: str, command: list[str], environment: dict[str, str] | None = None) -> Process:
+        """Start a process, whose log is in this run's directory."""
+        return Process(name, command, self.directory / f"{name}.log", environment)
 
     @contextmanager
-    def settled(self, name: str, command: list[str]) -> Iterator[Process]:
-        """Run a worker, and give it when it has read all stock there is."""
-        with self.process(name, command) as process:
-            process.await_that(lambda: self.committed("stock.v1") >= self.end("stock.v1"))
+    def worker(self, work: Synthetic) -> Iterator[Process]:
+        """Append a workload's opening stock, run a worker, and give it when it has read all stock there is."""
+        self.append_opening(work)
+        with self.process("worker", self.worker_command(work)) as process:
+            process.await_that(lambda: self.reached(self.ends("stock.v1")))
             yield process
+
+    @contextmanager
+    def peer(
+        self, name: str, command: list[str], work: Synthetic, commit_interval_ms: int
+    ) -> Iterator[tuple[Process, dict[str, str], Callable[[Ends], bool]]]:
+        """Run a stream processor (peers/) on topics of its own, and give it when it has read a workload's opening stock.
+
+        Gives its process, its topics by the names of the catalogue's, and whether it has committed all before some offsets.
+        """
+        models = {"stock": "stock.v1", "orders": "orders.v1", "allocations": "allocations.v1"}
+        topics = self.create(name, *models.values())
+        given: dict[str, Any] = {
+            "bootstrap_servers": self.settings.bootstrap_servers,
+            "application_id": f"peer-{name}",
+            "network": str(self.write_network(work)),
+            "state_directory": str(self.directory / f"{name}-state"),
+            "commit_interval_ms": commit_interval_ms,
+            **{option: topics[model] for option, model in models.items()},
+        }
+        environment = {}
+        if name == "quix":
+            given["producer"] = {"compression.type": self.settings.compression}
+            environment["PEER"] = json.dumps(given)
+        else:
+            options = (part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value)))
+            command = [*command, *options, "--set", f"producer.compression.type={self.settings.compression}"]
+        self.append_opening(work, topics["stock.v1"])
+        with self.group(given["application_id"]) as reached, self.process(name, command, environment) as process:
+            process.await_that(lambda: reached(self.ends(topics["stock.v1"])))
+            yield process, topics, reached
+
+    def round(self, process: Process, parts: Sequence[Part], others: Sequence[Process] = ()) -> Round:
+        """Load parts, and time the workers from their release until all are committed."""
+        ends, release = self.load(parts)
+        count = sum(len(values) for *_, values in parts)
+        return self.measure(process, count, release, lambda: self.reached(ends), others)
 
     def measure(
         self,
@@ -232,6 +265,11 @@ class Bench:
         used = [cpu_s(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
         busy = 1 - (psutil.cpu_times().idle - idle_s) / (seconds * (psutil.cpu_count() or 1))
         return Round(events, seconds, sum(used[1:]), used[0], busy)
+
+
+def _reached(consumer: Consumer, ends: Ends) -> bool:
+    found = consumer.committed([TopicPartition(*place) for place in ends], 30)
+    return all(each.offset >= ends[each.topic, each.partition] for each in found)
 
 
 def pools_for(partitions: int) -> list[str]:
@@ -259,8 +297,8 @@ def cpu_s(pid: int) -> float:
 
 
 @contextmanager
-def bench(preset: str, partitions: int = 1, click_partitions: int = 1, **settings: Any) -> Iterator[Bench]:
-    """Start a broker of our own with all topics, for workers with that preset and these settings; and stop it."""
+def bench(preset: str | None = None, partitions: int = 1, click_partitions: int = 1, **settings: Any) -> Iterator[Bench]:
+    """Start a broker of our own with all topics, for workers with a preset, if any, and these settings; and stop it."""
     with tempfile.TemporaryDirectory(prefix="nearshelf-bench-") as name:
         directory = Path(name)
         broker = load_settings(data_directory=directory).local_broker()

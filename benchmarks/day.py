@@ -27,7 +27,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -36,13 +36,12 @@ import numpy as np
 import orjson
 from confluent_kafka import Producer
 
-from benchmarks import harness
+from benchmarks import account, answers, harness
 from benchmarks.cluster import POOL, SETTLE_S, Bench, Ends, Part, Sampler, bench, cpu_s
 from benchmarks.harness import WrongAnswer
-from benchmarks.record import values
+from benchmarks.record import movement, values
 from benchmarks.stencil import Records, Stencil, mixed
-from benchmarks.synthetic import CHUNK, TIME_MS, Synthetic
-from config.broker import KAFKA_VERSION
+from benchmarks.synthetic import CHUNK, LARGE, SMALL, TIME_MS, Synthetic
 from state import columns
 from streams.audit import Report, limits_of
 from streams.audit.auditor import Auditor
@@ -53,7 +52,6 @@ PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1
 GOAL_S = 15.0
 """For a million orders."""
-FILL = 8.0
 SALE_EVERY, STOCK_EVERY = 5, 10  # orders
 CLICKS = {"search": 8, "view": 34, "cart": 6, "wishlist": 1, "checkout": 1}
 """Of each kind, for one order."""
@@ -69,8 +67,6 @@ MOST_QUEUED = 1_000_000
 SAMPLE_S = 0.1
 TENTHS = 10
 PER_ORDER = 1 + 1 / SALE_EVERY + 1 / STOCK_EVERY  # events
-LATER = "later, when stock came"
-"""Said of a decision on an order that waited."""
 NAMES = {
     "clicks": "orders, sales, stock, clicks",
     "alone": "the same without clicks",
@@ -87,9 +83,7 @@ class Size:
     retail_orders: int
     """In the variant of orders of many lines."""
     warm_up: int
-    locations: int
-    skus: int
-    cells_per_sku: int
+    shop: Synthetic
     click_partitions: int
     audited_clicks: int
     """Partitions."""
@@ -98,7 +92,7 @@ class Size:
         """The workload of a variant, warm-up first."""
         mix: Literal["single", "retail"] = "retail" if variant == "lines" else "single"
         orders = self.warm_up_of(variant) + self.orders_of(variant)
-        return Synthetic(orders, self.locations, self.skus, self.cells_per_sku, FILL, mix, POOL, SEED)
+        return replace(self.shop, orders=orders, mix=mix, seed=SEED)
 
     def orders_of(self, variant: str) -> int:
         return self.retail_orders if variant == "lines" else self.orders
@@ -108,8 +102,8 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(2_000, 60, 500, 50, 500, 10, click_partitions=2, audited_clicks=2),
-    "full": Size(1_000_000, 33_000, 20_000, 500, 4_000, 50, click_partitions=4, audited_clicks=0),
+    "smoke": Size(2_000, 60, 500, SMALL, click_partitions=2, audited_clicks=2),
+    "full": Size(1_000_000, 33_000, 20_000, LARGE, click_partitions=4, audited_clicks=0),
 }
 
 
@@ -122,21 +116,17 @@ def run(size: str, variants: float = len(NAMES)) -> dict[str, Any]:
             days[variant] = _day(cluster, shape, variant)
     kept = columns.ORDER.itemsize + columns.LINE.itemsize
     rows = {"order": kept, "event id": columns.SEEN.itemsize, "movement": columns.MOVEMENT.itemsize}
-    return {"seed": SEED, "kafka": KAFKA_VERSION, "compression": COMPRESSION, "row_bytes": rows, "days": days, "correct": True}
+    return {"seed": SEED, "compression": COMPRESSION, "row_bytes": rows, "days": days, "correct": True}
 
 
 def _day(cluster: Bench, shape: Size, variant: str) -> dict[str, Any]:
     work, warm_up, count = shape.work(variant), shape.warm_up_of(variant), shape.orders_of(variant)
-    for chunk in work.opening():
-        cluster.append("stock.v1", list(values(chunk)))
     orders = list(values(chain.from_iterable(work.order_records())))
     clicks = Clicks(shape, count) if variant == "clicks" else None
-    with cluster.settled("worker", cluster.worker_command(work)) as process:
-        first, release = cluster.load("orders.v1", orders[:warm_up])
-        release()
-        process.await_that(lambda: cluster.committed("orders.v1") >= first)
+    with cluster.worker(work) as process:
+        cluster.round(process, [("orders.v1", POOL, orders[:warm_up])])
         clicked = clicks.append(cluster) if clicks else {}
-        others, release_others = cluster.load_parts(_in_time(work, orders[warm_up:]))
+        others, release_others = cluster.load(_in_time(work, orders[warm_up:]))
         placed = {place: end for place, end in others.items() if place[0] == "orders.v1"}
 
         def release_all() -> None:
@@ -154,17 +144,14 @@ def _day(cluster: Bench, shape: Size, variant: str) -> dict[str, Any]:
         whole_cpu_s = cpu_s(process.pid) - used_s
         time.sleep(SETTLE_S)
     disk_bytes = _size(cluster.directory, "clicks.v1-*")
-    statuses = _check(cluster, len(orders))
+    statuses, _ = answers.decisions(cluster, len(orders), waiting=True)
+    answers.check_refused(cluster)
     if clicks:
         _check_clicks(cluster, shape, clicks)
     audited_s, report = _audit(cluster, shape.audited_clicks if clicked else 0)
     return {
-        "orders": count,
+        **account.figures([round_]),
         "seconds": round_.seconds,
-        "orders_per_s": count / round_.seconds,
-        "process_cpu_s": round_.process_cpu_s,
-        "broker_cpu_s": round_.broker_cpu_s,
-        "busy": round_.busy,
         "seconds_a_million": round_.seconds / count * 1e6,
         "whole_s": whole_s,
         "whole_cpu_s": whole_cpu_s,
@@ -201,38 +188,32 @@ def _in_time(work: Synthetic, orders: list[bytes]) -> Iterator[Part]:
         yield "stock.v1", POOL, list(_stock(work, random, first, len(part) // STOCK_EVERY))
 
 
-def _cells(work: Synthetic, random: np.random.Generator, count: int) -> Iterator[tuple[int, str]]:
-    """Number and cell of events of a kind, SKUs by their popularity, anywhere."""
+def _cells(work: Synthetic, random: np.random.Generator, count: int) -> Iterator[tuple[int, int, str]]:
+    """Number, location's number and SKU of events of a kind, SKUs by their popularity, anywhere."""
     skus = work.draw_skus(random, count).tolist()
     places = random.integers(0, work.locations, count).tolist()
     for number, (sku, place) in enumerate(zip(skus, places, strict=True)):
-        yield number, f'"location_id":"L{place:05}","sku":"SKU-{sku:06}"'
+        yield number, place, f"SKU-{sku:06}"
 
 
 def _sales(work: Synthetic, random: np.random.Generator, first: int, count: int) -> Iterator[bytes]:
-    for number, cell in _cells(work, random, count):
-        event_time = TIME_MS + first + number * SALE_EVERY
-        yield (
-            f'{{"event_id":"s{first}-{number}","event_time":{event_time},"kind":"sale",{cell},"quantity":1,'
-            f'"channel":"store","receipt_id":"b{first + number // 2}"}}'
-        ).encode()
+    for number, place, sku in _cells(work, random, count):
+        time_ms, more = TIME_MS + first + number * SALE_EVERY, f',"channel":"store","receipt_id":"b{first + number // 2}"'
+        yield movement(f"s{first}-{number}", time_ms, "sale", place, sku, 1, more)
 
 
 def _stock(work: Synthetic, random: np.random.Generator, first: int, count: int) -> Iterator[bytes]:
     """Receipts, and a count for each ninth of them."""
-    for number, cell in _cells(work, random, count):
-        event_time = TIME_MS + first + number * STOCK_EVERY
+    for number, place, sku in _cells(work, random, count):
         kind, quantity = ("count", 40) if number % 10 == 9 else ("receipt", 24)
-        yield (
-            f'{{"event_id":"k{first}-{number}","event_time":{event_time},"kind":"{kind}",{cell},"quantity":{quantity}}}'
-        ).encode()
+        yield movement(f"k{first}-{number}", TIME_MS + first + number * STOCK_EVERY, kind, place, sku, quantity)
 
 
 class Clicks:
     """The day's clicks. `count` of them, appended in `seconds`, their values `bytes` long in all."""
 
     def __init__(self, shape: Size, orders: int):
-        self._partitions, self._work = shape.click_partitions, Synthetic(1, skus=shape.skus)
+        self._partitions, self._work = shape.click_partitions, Synthetic(1, skus=shape.shop.skus)
         self.count, self.seconds, self.bytes = orders * CLICKS_AN_ORDER, 0.0, 0
         self._stencils = [_click(kind) for kind in CLICKS]
         self._kinds = np.repeat(np.arange(len(CLICKS)), list(CLICKS.values()))
@@ -304,29 +285,6 @@ def _click(kind: str) -> Stencil:
 # Answers
 
 
-def _check(cluster: Bench, orders: int) -> Counter[str]:
-    """Check that each order was decided first once, in order, and the sequence unbroken; count first decisions' statuses."""
-    statuses: Counter[str] = Counter()
-    decided = 0
-    for number, message in enumerate(cluster.read("allocations.v1"), 1):
-        allocation = orjson.loads(message.value())
-        if allocation["sequence"] != number:
-            raise WrongAnswer(f"decision {number} has sequence {allocation['sequence']}")
-        if allocation["source"]["topic"] != "orders.v1":
-            statuses[LATER] += 1  # of an order that waited: the audit judges it
-            continue
-        if allocation["order_id"] != f"o{decided:09}":
-            raise WrongAnswer(f"decision {number}: expected order o{decided:09}, found {allocation['order_id']}")
-        statuses[allocation["status"]] += 1
-        decided += 1
-    if decided != orders:
-        raise WrongAnswer(f"the worker decided {decided} of {orders} orders")
-    partitions = max(cluster.settings.partitions, cluster.settings.click_partitions)
-    if refused := sum(cluster.end("dead-letter.v1", partition) for partition in range(partitions)):
-        raise WrongAnswer(f"the worker refused {refused} records; none is bad")
-    return statuses
-
-
 def _check_clicks(cluster: Bench, shape: Size, clicks: Clicks) -> None:
     """Compare the demand of all SKUs, within the window of an hour and so all of the day's, with the clicks made."""
     found: Counter[str] = Counter()
@@ -349,9 +307,7 @@ def _audit(cluster: Bench, click_partitions: int) -> tuple[float, Report]:
         auditor.replays = auditor.replays[: cluster.settings.partitions + click_partitions]
         auditor.catch_up(lambda events: None)
         auditor.finish(complete=True)
-    if not report.clean:
-        raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
-    return time.perf_counter() - started, report
+    return time.perf_counter() - started, answers.check_clean(report)
 
 
 def _memory(sampler: Sampler, seconds: float, orders: int) -> dict[str, Any]:
@@ -371,16 +327,14 @@ def _memory(sampler: Sampler, seconds: float, orders: int) -> dict[str, Any]:
 def lines(result: dict[str, Any]) -> list[str]:
     """Put the answer into words."""
     days, rows = result["days"], result["row_bytes"]
-    head = ["", "orders", "seconds", "orders/s", "s/M orders", "CPU-s/M, worker", "CPU-s/M, broker", "cores busy"]
+    head = ["", "orders", "seconds", "s/M orders", "orders/s", "CPU-s/M, worker", "CPU-s/M, broker", "cores busy"]
     timed = [
         [
             NAMES[name],
-            f"{day['orders']:,}",
+            f"{day['events']:,}",
             f"{day['seconds']:.2f}",
-            f"{day['orders_per_s']:,.0f}",
             f"{day['seconds_a_million']:.1f}",
-            *(f"{day[f'{who}_cpu_s'] / day['orders'] * 1e6:.1f}" for who in ("process", "broker")),
-            f"{day['busy']:.0%}",
+            *account.cells(day),
         ]
         for name, day in days.items()
     ]
@@ -393,7 +347,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         for name, day in days.items()
     ]
     return [
-        f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; for each order {CLICKS_AN_ORDER} clicks, "
+        f"Broker on the same cores; seed {result['seed']}; for each order {CLICKS_AN_ORDER} clicks, "
         f"{1 / SALE_EVERY:g} sales, {1 / STOCK_EVERY:g} receipts and counts; time until the last order is committed",
         "",
         *harness.table(head, timed),
@@ -416,8 +370,8 @@ def _kept(rows: dict[str, int]) -> float:
 
 
 def _verdict(name: str, day: dict[str, Any]) -> str:
-    met = "met" if day["seconds_a_million"] <= GOAL_S else "MISSED"
-    return f"{name}: {day['seconds_a_million']:.1f} s a million orders; expected at most {GOAL_S:g}: {met}"
+    seconds = day["seconds_a_million"]
+    return harness.verdict(f"{name}: {seconds:.1f} s a million orders", f"at most {GOAL_S:g}", seconds <= GOAL_S)
 
 
 def _clicks_lines(day: dict[str, Any], compression: str) -> list[str]:
@@ -432,12 +386,11 @@ def _clicks_lines(day: dict[str, Any], compression: str) -> list[str]:
 
 
 def _checked(name: str, day: dict[str, Any]) -> str:
-    statuses = ", ".join(f"{status} {count:,}" for status, count in day["statuses"].items())
     audited = day["audited"]
     clicks = f", {audited['clicks']:,} clicks among them," if audited["clicks"] else ""
     counted = ", each click on a SKU counted once in its demand" if day["clicks"] else ""
     return (
-        f"Checked, {name}: each order decided once, sequence unbroken ({statuses}){counted}; "
+        f"Checked, {name}: each order decided once, sequence unbroken ({answers.counts(day['statuses'])}){counted}; "
         f"audit of {audited['events']:,} events{clicks} clean, in {audited['seconds']:.0f} s"
     )
 

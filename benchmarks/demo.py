@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-from confluent_kafka import Consumer
-from confluent_kafka.admin import AdminClient
 
 from benchmarks.fleet import DRAIN_S, Sender, Workers, drain, ends, lag, partitions, running
 from benchmarks.record import Record
@@ -32,6 +30,7 @@ from config.settings import Settings
 from streams.audit import Report, audit
 from streams.kafka.clients import client_config, reading_config
 from streams.kafka.create import create_topics
+from streams.kafka.names import AdminClient, Consumer
 from topics.catalogue import CATALOGUE, INVENTORY_TOPICS
 from topics.errors import AnswerIsNo
 
@@ -92,6 +91,7 @@ class Summary:
         return asdict(self) | {"report": self.report.as_dict(), "clean": self.clean}
 
 
+@dataclass
 class Demo:
     """One run.
 
@@ -107,23 +107,17 @@ class Demo:
         Called with settings and summary when all is done, broker and workers still running; they end when it returns.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        options: Options,
-        say: Callable[[str], None],
-        progress: Progress = lambda doing, done, total: None,
-        stay: Callable[[Settings, Summary], None] | None = None,
-    ):
-        if settings.network is None:
+    settings: Settings
+    options: Options
+    say: Callable[[str], None]
+    progress: Progress = lambda doing, done, total: None
+    stay: Callable[[Settings, Summary], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.settings.network is None:
             raise DemoFailed("the demo needs a network file: name it by the setting `network`")
-        self.settings = settings
-        self.network = settings.network
-        self.options = options
-        self.say = say
-        self.progress = progress
-        self.stay = stay
-        self.directory = settings.data_directory / "demo"
+        self.network = self.settings.network
+        self.directory = self.settings.data_directory / "demo"
 
     def run(self) -> Summary:
         """Do all of it; raises `DemoFailed`, `ProcessFailed`, `BrokerError`."""
@@ -136,7 +130,7 @@ class Demo:
             self.directory.mkdir(parents=True, exist_ok=True)
             workers = stack.enter_context(running(self.settings, self.directory, self.options.workers))
             workload = self._workload(network)
-            reader = stack.enter_context(_reading(self.settings))
+            reader = stack.enter_context(_Reader(self.settings))
             self._await_ready(workers, len(network.locations))
             sender = Sender(self.settings)
             sender.send(workload.opening)
@@ -301,7 +295,7 @@ class _Reader:
         """Values of `orders.v1`."""
         self.decisions: list[dict[str, Any]] = []
         own = {"fetch_wait_max_ms": 5, "fetch_queue_backoff_ms": 1, "log_level": 0}
-        config = reading_config(settings, f"{settings.app_id}-reader", **own)
+        config = reading_config(settings, f"{settings.group_id}-reader", **own)
         self._decided = Consumer(config)
         self._sources = Consumer(config)
         self._sent: dict[tuple[int | None, int | None], int] = {}
@@ -310,9 +304,10 @@ class _Reader:
         self._decided.assign(partitions(settings, "allocations.v1"))
         self._sources.assign(partitions(settings, "orders.v1"))
 
-    def start(self) -> None:
+    def __enter__(self) -> "_Reader":
         for thread in self._threads:
             thread.start()
+        return self
 
     def _read_sources(self) -> None:
         while not self._stopped.is_set():
@@ -336,19 +331,9 @@ class _Reader:
                 if sent is not None:
                     self.latencies_ms.append(now_ms - sent)
 
-    def stop(self) -> None:
+    def __exit__(self, *_: Any) -> None:
         self._stopped.set()
         for thread in self._threads:
             thread.join()
         self._decided.close()
         self._sources.close()
-
-
-@contextmanager
-def _reading(settings: Settings) -> Iterator[_Reader]:
-    reader = _Reader(settings)
-    reader.start()
-    try:
-        yield reader
-    finally:
-        reader.stop()

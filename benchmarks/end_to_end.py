@@ -23,7 +23,6 @@ Not here: latency at a given rate, several partitions, workloads other than orde
 import json
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -31,15 +30,14 @@ from typing import Any
 
 import orjson
 
-from benchmarks import account, harness
+from benchmarks import account, answers, harness
 from benchmarks.cluster import POOL, SETTLE_S, Bench, Round
 from benchmarks.cluster import bench as on_a_broker
+from benchmarks.fleet import Process
 from benchmarks.harness import WrongAnswer
 from benchmarks.peers import PeerMissing, java, quix
 from benchmarks.record import values
-from benchmarks.synthetic import Synthetic
-from config.broker import KAFKA_VERSION
-from streams.audit import audit
+from benchmarks.synthetic import LARGE, SMALL, Synthetic
 
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1
@@ -60,6 +58,7 @@ NAMES = {
     "quix": "Quix Streams, exactly once, RocksDB",
     "manual": "Faust's manual's way, at least once",
 }
+RECORDS = {"allocations.v1": "allocation", "inventory.v1": "inventory", "inventory-changelog.v1": "changelog"}
 SAMPLES = 10_000
 """Of the worker's records, those that the loop writes again and again."""
 AGREEMENT = 0.999
@@ -74,27 +73,21 @@ class Size:
     manual_orders: int
     rounds: int
     warm_up_rounds: int
-    locations: int
-    skus: int
-    cells_per_sku: int
+    shop: Synthetic
     peers: bool
     """Whether those take part that have to be built first."""
 
     def work(self) -> Synthetic:
         """The workload of all rounds, warm-up first."""
-        return Synthetic(
-            self.warm_up + self.rounds * self.orders,
-            self.locations,
-            self.skus,
-            self.cells_per_sku,
-            FILL,
-            pool=POOL,
-            seed=SEED,
-        )
+        return replace(self.shop, orders=self.all_orders, fill=FILL, seed=SEED)
 
     @property
     def warm_up(self) -> int:
         return self.warm_up_rounds * self.orders
+
+    @property
+    def all_orders(self) -> int:
+        return self.warm_up + self.rounds * self.orders
 
     def fewer(self) -> "Size":
         """Three rounds, for a slow peer."""
@@ -106,21 +99,13 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size(
-        orders=5_000, manual_orders=500, rounds=1, warm_up_rounds=1, locations=50, skus=2_000, cells_per_sku=10, peers=False
-    ),
-    "full": Size(
-        orders=100_000, manual_orders=5_000, rounds=6, warm_up_rounds=2, locations=500, skus=4_000, cells_per_sku=50, peers=True
-    ),
+    "smoke": Size(5_000, manual_orders=500, rounds=1, warm_up_rounds=1, shop=replace(SMALL, skus=2_000), peers=False),
+    "full": Size(100_000, manual_orders=5_000, rounds=6, warm_up_rounds=2, shop=LARGE, peers=True),
 }
 
 
 def run(size: str) -> dict[str, Any]:
     """Measure all of them on a broker of their own.
-
-    Parameters
-    ----------
-    size : "smoke" or "full"
 
     Returns
     -------
@@ -136,38 +121,26 @@ def run(size: str) -> dict[str, Any]:
     """
     with on_a_broker("throughput") as bench:
         shape = SIZES[size]
-        orders = list(values(chain.from_iterable(shape.work().order_records())))
-        checks: dict[str, Any] = {}
-        decided: list[str | None] = []
-        runs = {"worker": _run_worker(bench, shape, orders, checks, decided), "loop": _run_loop(bench, shape, orders, checks)}
+        found = _Comparison(bench, shape)
+        runs = {"worker": found.worker(), "loop": found.loop()}
+        later: dict[str, Run] = {}
         left_out: dict[str, str] = {}
-        later = {}
-        for name, start in _peers(bench).items() if shape.peers else ():
+        for name, build in _peer_commands(bench).items() if shape.peers else ():
             try:
-                command = start()
+                (later if name == "quix" else runs)[name] = found.peer(name, build())
             except PeerMissing as failure:
                 left_out[name] = str(failure)
-                continue
-            if name == "quix":
-                later[name] = _run_peer(bench, name, *command, shape, shape.fewer(), orders, decided, checks)
-            else:
-                runs[name] = _run_peer(bench, name, *command, shape, shape, orders, decided, checks)
-        rates = _in_turn(runs) | _in_turn(later)
-        worker = rates["worker"]
-        rates["manual"] = _run_manual(bench, shape, orders, decided, checks)
-        report = audit(bench.settings, complete=True)
-        checks["audit"] = {"faults": report.fault_count, "events": sum(report.events.values())}
-        if not report.clean:
-            raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
-    ratios = {name: worker["events_per_s"] / rates[name]["events_per_s"] for name in AT_LEAST if name in rates}
+        rates = _in_turn(runs) | _in_turn(later) | _in_turn({"manual": found.manual()})
+        report = answers.audited(bench)
+        found.checks["audit"] = {"faults": report.fault_count, "events": sum(report.events.values())}
+    ratios = {name: rates["worker"]["events_per_s"] / rates[name]["events_per_s"] for name in AT_LEAST if name in rates}
     return {
         "seed": SEED,
-        "kafka": KAFKA_VERSION,
         **rates,
         "ratios": ratios,
-        "stages": checks.pop("stages"),
+        "stages": found.stages,
         "compression": bench.settings.compression,
-        "checks": checks,
+        "checks": found.checks,
         "left_out": left_out,
         "correct": True,
     }
@@ -175,27 +148,30 @@ def run(size: str) -> dict[str, Any]:
 
 def lines(result: dict[str, Any]) -> list[str]:
     """Put the answer into words."""
-    checks, stages = result["checks"], result["stages"]
+    checks, cpu_s = result["checks"], result["worker"]["process_cpu_s_per_million"]
     return [
-        f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; median of "
+        f"Broker on the same cores; seed {result['seed']}; median of "
         f"{len(result['worker']['rounds'])} rounds of {result['worker']['events']:,} orders "
         f"({result['manual']['events']:,} for the manual's way); all but it compress what they write with "
         f"{result['compression']}",
         "",
         *harness.table(
-            ["", "orders/s", "slowest - fastest round", "of the worker's", "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
+            ["", "slowest - fastest round", "of the worker's", "orders/s", "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
             [_row(title, result[name], result) for name, title in NAMES.items() if name in result],
         ),
         "",
-        *(_verdict(name, ratio) for name, ratio in result["ratios"].items()),
-        _cpu_verdict(result["worker"]["process_cpu_s_per_million"]),
+        *(
+            harness.verdict(f"worker / {name} = {ratio:.2f}", f"at least {AT_LEAST[name]:g}", ratio >= AT_LEAST[name])
+            for name, ratio in result["ratios"].items()
+        ),
+        harness.verdict(f"worker's CPU-seconds a million orders = {cpu_s:.1f}", f"at most {MOST_CPU_S:g}", cpu_s <= MOST_CPU_S),
         *(f"left out: {NAMES[name]}: {why}" for name, why in result["left_out"].items()),
         "",
         "Where the worker's time goes (share of the clock; the two threads run at once, waiting for the broker is in it):",
-        *account.stage_lines(stages),
+        *account.stage_lines(result["stages"]),
         "",
         f"Checked: {checks['decisions']:,} decisions for as many orders, sequence unbroken "
-        f"({', '.join(f'{name} {count:,}' for name, count in checks['statuses'].items())}); audit of "
+        f"({answers.counts(checks['statuses'])}); audit of "
         f"{checks['audit']['events']:,} events clean; the same location chosen as by the worker: "
         + ", ".join(f"{NAMES[name].partition(',')[0]} {share:.2%}" for name, share in checks["agrees"].items()),
         f"An order's records: allocation {checks['bytes']['allocation']:.0f} bytes, inventory "
@@ -205,18 +181,8 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, figures: dict[str, Any], result: dict[str, Any]) -> list[str]:
-    rate, spread, *others = account.cells(figures)
-    return [name, rate, spread, f"{figures['events_per_s'] / result['worker']['events_per_s']:.3g}", *others]
-
-
-def _verdict(name: str, ratio: float) -> str:
-    met = "met" if ratio >= AT_LEAST[name] else "MISSED"
-    return f"worker / {name} = {ratio:.2f}; expected at least {AT_LEAST[name]:g}: {met}"
-
-
-def _cpu_verdict(seconds: float) -> str:
-    met = "met" if seconds <= MOST_CPU_S else "MISSED"
-    return f"worker's CPU-seconds a million orders = {seconds:.1f}; expected at most {MOST_CPU_S:g}: {met}"
+    of_worker = figures["events_per_s"] / result["worker"]["events_per_s"]
+    return [name, account.spread(figures), f"{of_worker:.3g}", *account.cells(figures)]
 
 
 # Those measured
@@ -224,6 +190,22 @@ def _cpu_verdict(seconds: float) -> str:
 
 Run = Generator[None, None, dict[str, Any]]
 """Of one process: yields before each of its rounds, returns its figures."""
+Load = Callable[[list[bytes]], tuple[Callable[[], Any], Callable[[], bool]]]
+"""Gets a round's orders ready; gives what releases them, and what tells whether all are done."""
+
+
+def _peer_commands(bench: Bench) -> dict[str, Callable[[], list[str]]]:
+    """Name → what gives the peer's command line, but for its topics; it may have to be built first."""
+    cache = bench.settings.cache_directory
+
+    def streams(store: str) -> list[str]:
+        return [*java.build(cache / "kafka-streams-peer"), "--store", store]
+
+    return {
+        "streams": lambda: streams("memory"),
+        "streams-rocksdb": lambda: streams("rocksdb"),
+        "quix": lambda: [str(quix.environment(cache / "quix-streams-peer")), "-m", "benchmarks.peers.quix"],
+    }
 
 
 def _in_turn(runs: dict[str, Run]) -> dict[str, Any]:
@@ -242,231 +224,145 @@ def _in_turn(runs: dict[str, Run]) -> dict[str, Any]:
     return figures
 
 
-def _run_worker(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any], decided: list[str | None]) -> Run:
-    """Measure the worker; adds its stages and what was checked to `checks`, and the location each order got to `decided`."""
-    work = shape.work()
-    for chunk in work.opening():
-        bench.append("stock.v1", list(values(chunk)))
-    with bench.settled("worker", bench.worker_command(work)) as process:
-        starts = {topic: bench.end(topic) for topic in ("inventory.v1", "inventory-changelog.v1")}
+class _Comparison:
+    """The runs on one broker, and what was found about their answers."""
 
-        def release_and_await(count: int, given: list[bytes]) -> Round:
-            target, release = bench.load("orders.v1", given)
-            return bench.measure(process, count, release, lambda: bench.committed("orders.v1") >= target)
+    def __init__(self, bench: Bench, shape: Size):
+        self.bench, self.shape = bench, shape
+        self.orders = list(values(chain.from_iterable(shape.work().order_records())))
+        self.checks: dict[str, Any] = {"agrees": {}}
+        self.stages: dict[str, Any] = {}
+        self._decided: list[str | None] = []
+        """The location each order got from the worker."""
+        self._samples: dict[str, list[tuple[bytes, bytes]]] = {}
+        """Topic → keys and values of records that the worker wrote."""
 
-        release_and_await(shape.warm_up, orders[: shape.warm_up])
-        checks["bytes"], checks["inventory_share"], checks["samples"] = _sizes(bench, starts)
-        before = account.stages(process.metrics())
-        rounds = []
-        for part in _parts(orders, shape):
-            yield
-            rounds.append(release_and_await(len(part), part))
-        time.sleep(SETTLE_S)
-        after = account.stages(process.metrics())
-    checks["stages"] = account.shares(before, after, rounds)
-    decided += _check_worker(bench, len(orders), checks)
-    return account.figures(rounds)
+    def worker(self) -> Run:
+        """Measure the worker."""
+        bench = self.bench
+        with bench.worker(self.shape.work()) as process:
+            starts = {topic: bench.end(topic) for topic in ("inventory.v1", "inventory-changelog.v1")}
+            warm_up, *parts = self._parts(self.shape)
+            bench.round(process, [("orders.v1", POOL, warm_up)])
+            self._measure_records(starts)
+            before = account.stages(process.metrics())
+            rounds = []
+            for part in parts:
+                yield
+                rounds.append(bench.round(process, [("orders.v1", POOL, part)]))
+            time.sleep(SETTLE_S)
+            self.stages = account.shares(before, account.stages(process.metrics()), rounds)
+        statuses, self._decided = answers.decisions(bench, len(self.orders))
+        self.checks |= {"decisions": len(self._decided), "statuses": dict(statuses)}
+        return account.figures(rounds)
 
+    def loop(self) -> Run:
+        """Measure the bare loop, with as many records as the worker's, and of the same content."""
+        bench, share = self.bench, self.checks["inventory_share"]
+        topics = bench.create("loop", "orders.v1", "allocations.v1", "inventory.v1")
+        command = ["-m", "benchmarks.peers.bare_loop", "--bootstrap-servers", bench.settings.bootstrap_servers]
+        command += ["--orders", topics["orders.v1"], "--inventory-share", repr(share)]
+        command += ["--compression", bench.settings.compression]
+        for option, topic in (("allocations", "allocations.v1"), ("inventory", "inventory.v1")):
+            records = bench.directory / f"{option}.json"
+            records.write_bytes(orjson.dumps([(key.decode(), value.decode()) for key, value in self._samples[topic]]))
+            command += [f"--{option}", topics[topic], str(records)]
+        done = 0
 
-def _run_loop(bench: Bench, shape: Size, orders: list[bytes], checks: dict[str, Any]) -> Run:
-    """Measure the bare loop, with as many records as the worker's, and of the same content."""
-    topics = bench.create("loop", "orders.v1", "allocations.v1", "inventory.v1")
-    share, samples = checks["inventory_share"], checks.pop("samples")
-    command = ["-m", "benchmarks.peers.bare_loop", "--bootstrap-servers", bench.settings.bootstrap_servers]
-    command += ["--orders", topics["orders.v1"], "--inventory-share", repr(share)]
-    command += ["--compression", bench.settings.compression]
-    for option, topic in (("allocations", "allocations.v1"), ("inventory", "inventory.v1")):
-        records = bench.directory / f"{option}.json"
-        records.write_bytes(orjson.dumps([(key.decode(), value.decode()) for key, value in samples[topic]]))
-        command += [f"--{option}", topics[topic], str(records)]
-    done = cells = 0
-    rounds: list[Round] = []
-    with bench.process("loop", [sys.executable, *command]) as process:
-        for part in _parts(orders, shape, warm_up=True):
+        def load(part: list[bytes]) -> tuple[Callable[[], Any], Callable[[], bool]]:
+            nonlocal done
             done += len(part)
-            cells = int(done * share)
+            return bench.load([(topics["orders.v1"], POOL, part)])[1], finished
 
-            def finished(done: int = done, cells: int = cells) -> bool:
-                ends = bench.end(topics["allocations.v1"]), bench.end(topics["inventory.v1"])
-                return ends[0] >= done and ends[1] >= cells - 1  # shares are summed up in floating point
+        def finished() -> bool:
+            ends = bench.end(topics["allocations.v1"]), bench.end(topics["inventory.v1"])
+            return ends[0] >= done and ends[1] >= int(done * share) - 1  # shares are summed up in floating point
 
+        with bench.process("loop", [sys.executable, *command]) as process:
+            figures = yield from self._rounds(process, self.shape, load)
+        if (found := bench.end(topics["allocations.v1"])) != done:
+            raise WrongAnswer(f"the bare loop produced {found} allocations for {done} orders")
+        return figures
+
+    def peer(self, name: str, command: list[str]) -> Run:
+        """Measure a peer that works in transactions, and compare its decisions with the worker's."""
+        bench = self.bench
+        with bench.peer(name, command, self.shape.work(), COMMIT_INTERVAL_MS) as (process, topics, reached):
+
+            def load(part: list[bytes]) -> tuple[Callable[[], Any], Callable[[], bool]]:
+                ends, release = bench.load([(topics["orders.v1"], POOL, part)])
+                return release, lambda: reached(ends)
+
+            shape = self.shape.fewer() if name == "quix" else self.shape
+            figures = yield from self._rounds(process, shape, load)
+        self._compare(name, topics, shape, lambda made: next((each["location_id"] for each in made["shipments"]), None))
+        return figures
+
+    def manual(self) -> Run:
+        """Measure the manual's way on the first orders, and compare its decisions with the worker's."""
+        bench, work, shape = self.bench, self.shape.work(), self.shape.manual()
+        topics = bench.create("manual", "orders.v1", "allocations.v1")
+        given = {
+            "bootstrap_servers": bench.settings.bootstrap_servers,
+            "orders": topics["orders.v1"],
+            "allocations": topics["allocations.v1"],
+            "work": {name: getattr(work, name) for name in ("orders", "locations", "skus", "cells_per_sku", "fill", "seed")},
+        }
+        command = ["-m", "benchmarks.peers.faust_manual", "worker", "--without-web", "--loglevel", "warn"]
+        done = 0
+
+        def load(part: list[bytes]) -> tuple[Callable[[], Any], Callable[[], bool]]:
+            nonlocal done
+            done += len(part)
+            return lambda: bench.append(topics["orders.v1"], part), lambda: bench.end(topics["allocations.v1"]) >= done
+
+        with bench.process("manual", [sys.executable, *command], {"PEER": json.dumps(given)}) as process:
+            figures = yield from self._rounds(process, shape, load)
+        found = self._compare("manual", topics, shape, lambda allocation: allocation["location_id"])
+        self.checks["manual_waiting"] = sum(location is None for location in found)
+        return figures
+
+    def _parts(self, shape: Size) -> Iterator[list[bytes]]:
+        """The orders of the warm-up, and of each round."""
+        yield self.orders[: shape.warm_up]
+        for start in range(shape.warm_up, shape.all_orders, shape.orders):
+            yield self.orders[start : start + shape.orders]
+
+    def _rounds(self, process: Process, shape: Size, load: Load) -> Run:
+        """Measure a process, the warm-up left out."""
+        rounds: list[Round] = []
+        for part in self._parts(shape):
             if rounds:
                 yield
-            _, release = bench.load(topics["orders.v1"], part)
-            rounds.append(bench.measure(process, len(part), release, finished))
+            rounds.append(self.bench.measure(process, len(part), *load(part)))
         time.sleep(SETTLE_S)
-    if (found := bench.end(topics["allocations.v1"])) != done:
-        raise WrongAnswer(f"the bare loop produced {found} allocations for {done} orders")
-    return account.figures(rounds[1:])
+        return account.figures(rounds[1:])
 
+    def _measure_records(self, starts: dict[str, int]) -> None:
+        """Measure what the worker wrote since `starts`, mean bytes and inventory records an order; keep some of each topic."""
+        sizes, counts = {}, {}
+        for topic, name in RECORDS.items():
+            found = [(message.key(), message.value()) for message in self.bench.read(topic, starts.get(topic, 0))]
+            counts[name], self._samples[topic] = len(found), found[:SAMPLES]
+            sizes[name] = sum(len(key) + len(value) for key, value in found) / len(found)
+        sizes["changelog"] *= counts["changelog"] / counts["allocation"]
+        self.checks |= {"bytes": sizes, "inventory_share": counts["inventory"] / counts["allocation"]}
 
-def _peers(bench: Bench) -> dict[str, Callable[[], tuple[list[str], dict[str, str]]]]:
-    """Name → what gives the peer's command line and environment, but for its topics; it may have to be built first."""
-
-    def streams(store: str) -> Callable[[], tuple[list[str], dict[str, str]]]:
-        def start() -> tuple[list[str], dict[str, str]]:
-            return [*java.build(bench.settings.cache_directory / "kafka-streams-peer"), "--store", store], {}
-
-        return start
-
-    def quix_streams() -> tuple[list[str], dict[str, str]]:
-        return [str(quix.environment(bench.settings.cache_directory / "quix-streams-peer")), "-m", "benchmarks.peers.quix"], {}
-
-    return {"streams": streams("memory"), "streams-rocksdb": streams("rocksdb"), "quix": quix_streams}
-
-
-def _run_peer(
-    bench: Bench,
-    name: str,
-    command: list[str],
-    environment: dict[str, str],
-    shape: Size,
-    given_shape: Size,
-    orders: list[bytes],
-    decided: list[str | None],
-    checks: dict[str, Any],
-) -> Run:
-    """Measure a peer that works in transactions, and compare its decisions with the worker's.
-
-    It gets the stock of `shape` and, of its orders, those of `given_shape`.
-    """
-    models = {"stock": "stock.v1", "orders": "orders.v1", "allocations": "allocations.v1"}
-    topics = bench.create(name, *models.values())
-    given: dict[str, Any] = {
-        "bootstrap_servers": bench.settings.bootstrap_servers,
-        "application_id": f"peer-{name}",
-        "network": str(bench.write_network(shape.work())),
-        "state_directory": str(bench.directory / f"{name}-state"),
-        "commit_interval_ms": COMMIT_INTERVAL_MS,
-        **{option: topics[model] for option, model in models.items()},
-    }
-    if name == "quix":
-        given["producer"] = {"compression.type": bench.settings.compression}
-        environment = environment | {"PEER": json.dumps(given)}
-    else:
-        command = [*command, *(part for key, value in given.items() for part in (f"--{key.replace('_', '-')}", str(value)))]
-        command += ["--set", f"producer.compression.type={bench.settings.compression}"]
-    for chunk in shape.work().opening():
-        bench.append(topics["stock.v1"], list(values(chunk)))
-    rounds: list[Round] = []
-    with bench.group(given["application_id"]) as committed, bench.process(name, command, environment) as process:
-        process.await_that(lambda: committed(topics["stock.v1"]) >= bench.end(topics["stock.v1"]))
-
-        def release_and_await(part: list[bytes]) -> Round:
-            target, release = bench.load(topics["orders.v1"], part)
-            return bench.measure(process, len(part), release, lambda: committed(topics["orders.v1"]) >= target)
-
-        for part in _parts(orders, given_shape, warm_up=True):
-            if rounds:
-                yield
-            rounds.append(release_and_await(part))
-        time.sleep(SETTLE_S)
-    found = {}
-    for message in bench.read(topics["allocations.v1"]):
-        allocation = orjson.loads(message.value())
-        found[allocation["order_id"]] = next((each["location_id"] for each in allocation["shipments"]), None)
-    _compare(name, found, decided, sum(each.events for each in rounds), checks)
-    return account.figures(rounds[1:])
-
-
-def _compare(name: str, found: dict[str, str | None], decided: list[str | None], count: int, checks: dict[str, Any]) -> None:
-    """Compare a peer's locations, by order id, with the worker's."""
-    if len(found) != count:
-        raise WrongAnswer(f"{NAMES[name]} decided {len(found)} of {count} orders")
-    agreed = sum(found[_order_id(number)] == decided[number] for number in range(count))
-    checks.setdefault("agrees", {})[name] = agreed / count
-    if agreed / count < AGREEMENT:
-        raise WrongAnswer(f"{NAMES[name]} agrees with the worker in {agreed} of {count} orders only")
-
-
-def _run_manual(
-    bench: Bench, shape: Size, orders: list[bytes], decided: list[str | None], checks: dict[str, Any]
-) -> dict[str, Any]:
-    """Measure the manual's way on the first orders, and compare its decisions with the worker's."""
-    topics = bench.create("manual", "orders.v1", "allocations.v1")
-    work = shape.work()
-    given = {
-        "bootstrap_servers": bench.settings.bootstrap_servers,
-        "orders": topics["orders.v1"],
-        "allocations": topics["allocations.v1"],
-        "work": {name: getattr(work, name) for name in ("orders", "locations", "skus", "cells_per_sku", "fill", "seed")},
-    }
-    command = ["-m", "benchmarks.peers.faust_manual", "worker", "--without-web", "--loglevel", "warn"]
-    done = 0
-    rounds = []
-    with bench.process("manual", [sys.executable, *command], {"PEER": json.dumps(given)}) as process:
-        for part in _parts(orders, shape.manual(), warm_up=True):
-            done += len(part)
-
-            def append(part: list[bytes] = part) -> None:
-                bench.append(topics["orders.v1"], part)
-
-            def finished(done: int = done) -> bool:
-                return bench.end(topics["allocations.v1"]) >= done
-
-            rounds.append(bench.measure(process, len(part), append, finished))
-        time.sleep(SETTLE_S)
-    found = {}
-    for message in bench.read(topics["allocations.v1"]):
-        allocation = orjson.loads(message.value())
-        found[allocation["order_id"]] = allocation["location_id"]
-    _compare("manual", found, decided, done, checks)
-    checks["manual_waiting"] = sum(location is None for location in found.values())
-    return account.figures(rounds[1:])
-
-
-def _parts(orders: list[bytes], shape: Size, warm_up: bool = False) -> Iterator[list[bytes]]:
-    """The orders of each round, and of the warm-up before them if asked for."""
-    if warm_up:
-        yield orders[: shape.warm_up]
-    for number in range(shape.rounds):
-        start = shape.warm_up + number * shape.orders
-        yield orders[start : start + shape.orders]
-
-
-# Its answer
-
-
-def _order_id(number: int) -> str:
-    return f"o{number:09}"
-
-
-def _sizes(bench: Bench, starts: dict[str, int]) -> tuple[dict[str, float], float, dict[str, list[tuple[bytes, bytes]]]]:
-    """Measure the records written since `starts`: their mean bytes, inventory records an order, and of each topic the first."""
-    sizes, counts, samples = {}, {}, {}
-    for topic, name in (
-        ("allocations.v1", "allocation"),
-        ("inventory.v1", "inventory"),
-        ("inventory-changelog.v1", "changelog"),
-    ):
-        found = [(message.key(), message.value()) for message in bench.read(topic, starts.get(topic, 0))]
-        counts[name], samples[topic] = len(found), found[:SAMPLES]
-        sizes[name] = sum(len(key) + len(value) for key, value in found) / len(found)
-    sizes["changelog"] *= counts["changelog"] / counts["allocation"]
-    return sizes, counts["inventory"] / counts["allocation"], samples
-
-
-def _check_worker(bench: Bench, orders: int, checks: dict[str, Any]) -> list[str | None]:
-    """Check that each order was decided once, in sequence; give the location each order got."""
-    decided: list[str | None] = [None] * orders
-    statuses: Counter[str] = Counter()
-    number = 0
-    for number, message in enumerate(bench.read("allocations.v1"), 1):
-        allocation = orjson.loads(message.value())
-        expected = number, _order_id(number - 1)
-        if (allocation["sequence"], allocation["order_id"]) != expected:
-            raise WrongAnswer(
-                f"decision {number}: expected sequence and order {expected}, "
-                f"found {(allocation['sequence'], allocation['order_id'])}"
-            )
-        statuses[allocation["status"]] += 1
-        decided[number - 1] = next((shipment["location_id"] for shipment in allocation["shipments"]), None)
-    if number != orders:
-        raise WrongAnswer(f"the worker decided {number} of {orders} orders")
-    if refused := bench.end("dead-letter.v1"):
-        raise WrongAnswer(f"the worker refused {refused} records; none is bad")
-    checks |= {"decisions": number, "statuses": dict(statuses)}
-    return decided
+    def _compare(
+        self, name: str, topics: dict[str, str], shape: Size, location_of: Callable[[dict], str | None]
+    ) -> list[str | None]:
+        """Compare a peer's locations with the worker's; gives the peer's, order by order."""
+        allocations = [orjson.loads(message.value()) for message in self.bench.read(topics["allocations.v1"])]
+        found = {allocation["order_id"]: location_of(allocation) for allocation in allocations}
+        count = shape.all_orders
+        if len(found) != count:
+            raise WrongAnswer(f"{NAMES[name]} decided {len(found)} of {count} orders")
+        places = [found[f"o{number:09}"] for number in range(count)]
+        agreed = sum(place == other for place, other in zip(places, self._decided, strict=False))
+        self.checks["agrees"][name] = agreed / count
+        if agreed / count < AGREEMENT:
+            raise WrongAnswer(f"{NAMES[name]} agrees with the worker in {agreed} of {count} orders only")
+        return places
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from typing import Any
 
 import psutil
 
+from config.broker import KAFKA_VERSION
 from topics.errors import AnswerIsNo
 
 SIZES = ("smoke", "full")
@@ -35,6 +36,7 @@ class WrongAnswer(AnswerIsNo):
 
 def facts(packages: tuple[str, ...]) -> dict[str, Any]:
     """Tell when, where and with what a benchmark runs; `packages` are those whose versions matter to it."""
+    broker = {"Apache Kafka": KAFKA_VERSION} if "confluent-kafka" in packages else {}
     return {
         "date": time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         "commit": _commit(),
@@ -45,7 +47,7 @@ def facts(packages: tuple[str, ...]) -> dict[str, Any]:
             "system": f"{platform.system()} {platform.release()}",
             "load_before": round(os.getloadavg()[0], 2),
         },
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | broker | {name: version(name) for name in packages},
     }
 
 
@@ -110,6 +112,11 @@ def main(benchmark: ModuleType) -> None:
     asked = {name: value for name in options if (value := getattr(given, name)) is not None}
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started is stopped
     sys.exit(0 if answer(benchmark, given.size, given.json, given.out, **asked) else 1)
+
+
+def verdict(said: str, expected: str, met: bool) -> str:
+    """Say what was found beside what was expected, and whether the one meets the other."""
+    return f"{said}; expected {expected}: {'met' if met else 'MISSED'}"
 
 
 def table(head: list[str], rows: list[list[str]]) -> list[str]:

@@ -16,25 +16,23 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
-from benchmarks import account, harness
-from benchmarks.cluster import POOL, SETTLE_S, Bench, Part, Round
+from benchmarks import account, answers, harness
+from benchmarks.cluster import POOL, SETTLE_S, Bench, Part
 from benchmarks.cluster import bench as on_a_broker
 from benchmarks.fleet import Process
 from benchmarks.harness import WrongAnswer
-from benchmarks.record import values
-from benchmarks.synthetic import MOST_UNITS, TIME_MS, Synthetic
-from config.broker import KAFKA_VERSION
+from benchmarks.record import movement, values
+from benchmarks.synthetic import LARGE, MOST_UNITS, SMALL, TIME_MS, Synthetic
 from streams.audit import Report, audit
 
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
 SEED = 1
-FILL = 8.0  # as in end_to_end.py
 PART = 1_000  # events of all topics that are appended before the next
 RETURNS = 10  # one in so many of a till's lines
 SHARES = {
@@ -58,28 +56,18 @@ class Size:
 
     events: dict[str, int]
     rounds: int
-    locations: int
-    skus: int
-    cells_per_sku: int
+    shop: Synthetic
 
     def work(self) -> Synthetic:
         """The orders of all mixes, and the stock for them."""
         share = SHARES["all"]["orders.v1"]
         orders = (1 + self.rounds) * (self.events["orders"] + int(self.events["all"] * share))
-        return Synthetic(orders, self.locations, self.skus, self.cells_per_sku, FILL, mix="retail", pool=POOL, seed=SEED)
+        return replace(self.shop, orders=orders, mix="retail", seed=SEED)
 
 
 SIZES = {
-    "smoke": Size(
-        {"sales": 5_000, "stock": 5_000, "orders": 200, "all": 2_000}, rounds=1, locations=50, skus=2_000, cells_per_sku=10
-    ),
-    "full": Size(
-        {"sales": 100_000, "stock": 100_000, "orders": 3_000, "all": 30_000},
-        rounds=3,
-        locations=500,
-        skus=4_000,
-        cells_per_sku=50,
-    ),
+    "smoke": Size({"sales": 5_000, "stock": 5_000, "orders": 200, "all": 2_000}, rounds=1, shop=replace(SMALL, skus=2_000)),
+    "full": Size({"sales": 100_000, "stock": 100_000, "orders": 3_000, "all": 30_000}, rounds=3, shop=LARGE),
 }
 
 
@@ -116,10 +104,8 @@ class _Events:
                 kind = "receipt"
             else:
                 kind, quantity = "count", counted
-            yield (
-                f'{{"event_id":"m{self._number:09}","event_time":{TIME_MS + self._number},"kind":"{kind}",'
-                f'"location_id":"L{location:05}","sku":"SKU-{sku:06}","quantity":{quantity}}}'
-            ).encode()
+            number = self._number
+            yield movement(f"m{number:09}", TIME_MS + number, kind, location, f"SKU-{sku:06}", quantity)
 
 
 def run(size: str) -> dict[str, Any]:
@@ -141,10 +127,8 @@ def run(size: str) -> dict[str, Any]:
     work = shape.work()
     events, sent = _Events(work), Counter[str]()
     with on_a_broker("throughput") as bench:
-        for chunk in work.opening():
-            bench.append("stock.v1", list(values(chunk)))
-            sent["stock.v1"] += len(chunk)
-        with bench.settled("worker", bench.worker_command(work)) as process:
+        with bench.worker(work) as process:
+            sent["stock.v1"] = work.stocked.size  # a receipt each
             mixes = {mix: _measure(bench, process, events, mix, shape, sent) for mix in SHARES}
         report = audit(bench.settings, complete=True)
     _check(report, sent)
@@ -156,7 +140,7 @@ def run(size: str) -> dict[str, Any]:
         "order_lines": report.order_lines,
         "faults": report.fault_count,
     }
-    return {"seed": SEED, "kafka": KAFKA_VERSION, "mixes": mixes, "checks": checks, "correct": True}
+    return {"seed": SEED, "mixes": mixes, "checks": checks, "correct": True}
 
 
 def _measure(bench: Bench, process: Process, events: _Events, mix: str, shape: Size, sent: Counter[str]) -> dict[str, Any]:
@@ -168,7 +152,7 @@ def _measure(bench: Bench, process: Process, events: _Events, mix: str, shape: S
         parts = events.round(SHARES[mix], shape.events[mix])
         for topic, _, contents in parts:
             sent[topic] += len(contents)
-        rounds.append(_round(bench, process, parts))
+        rounds.append(bench.round(process, parts))
         lines.append(sum(value.count(b'"sku"') for *_, values in parts for value in values))
         time.sleep(SETTLE_S)
     after = account.stages(process.metrics())
@@ -182,16 +166,9 @@ def _measure(bench: Bench, process: Process, events: _Events, mix: str, shape: S
     }
 
 
-def _round(bench: Bench, process: Process, parts: list[Part]) -> Round:
-    ends, release = bench.load_parts(parts)
-    count = sum(len(values) for *_, values in parts)
-    return bench.measure(process, count, release, lambda: bench.reached(ends))
-
-
 def _check(report: Report, sent: Counter[str]) -> None:
     """Compare what the audit judged with what was sent."""
-    if not report.clean:
-        raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
+    answers.check_clean(report)
     judged = {topic: report.events[topic] for topic in sent}
     if judged != sent:
         raise WrongAnswer(f"expected the events that were sent, {dict(sent)}; found {judged}")
@@ -204,19 +181,20 @@ def _check(report: Report, sent: Counter[str]) -> None:
 def lines(result: dict[str, Any]) -> list[str]:
     """Put the answer into words."""
     checks, mixes = result["checks"], result["mixes"]
-    head = ["", "events of a round", "lines an event", "lines/s", "events/s", "slowest - fastest round"]
+    head = ["", "events of a round", "lines an event", "lines/s", "slowest - fastest round"]
     return [
-        f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; nearshelf's worker, exactly once; median of "
+        f"Broker on the same cores; seed {result['seed']}; nearshelf's worker, exactly once; median of "
         f"{len(mixes['all']['rounds'])} rounds",
         "",
         *harness.table(
-            [*head, "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
+            [*head, "events/s", "CPU-s/M, process", "CPU-s/M, broker", "cores busy"],
             [
                 [
                     NAMES[mix],
                     f"{found['events']:,}",
                     f"{found['lines_an_event']:.1f}",
                     f"{found['lines_per_s']:,.0f}",
+                    account.spread(found),
                     *account.cells(found),
                 ]
                 for mix, found in mixes.items()
@@ -226,13 +204,9 @@ def lines(result: dict[str, Any]) -> list[str]:
         "Where the worker's time goes (share of the clock; the two threads run at once, waiting for the broker is in it):",
         *(line for mix, found in mixes.items() for line in (f"{NAMES[mix]}:", *account.stage_lines(found["stages"]))),
         "",
-        f"Checked: audit of {sum(checks['events'].values()):,} events clean ({_counts(checks['outcomes'])}); "
-        f"{checks['orders']:,} orders of {checks['order_lines']:,} lines decided ({_counts(checks['decisions'])})",
+        f"Checked: audit of {sum(checks['events'].values()):,} events clean ({answers.counts(checks['outcomes'])}); "
+        f"{checks['orders']:,} orders of {checks['order_lines']:,} lines decided ({answers.counts(checks['decisions'])})",
     ]
-
-
-def _counts(found: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count:,}" for name, count in found.items())
 
 
 if __name__ == "__main__":

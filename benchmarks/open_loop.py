@@ -2,7 +2,7 @@
 
 So a delay is not hidden by sending later: latency counts from the plan. Sender and readers are processes of their own, told by
 name who makes the events and who knows which of them a record shows.
-Owner: the processes of one `run`. Not here: which events, rates and figures (latency.py, soak.py).
+Owner: the processes of one `run`. Not here: which events (open_events.py), rates and figures (latency.py, soak.py).
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pkgutil import resolve_name
@@ -20,15 +20,12 @@ import numpy as np
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 
 from benchmarks.cluster import POOL, Bench
-from benchmarks.fleet import Process
 from benchmarks.stencil import Records
-from benchmarks.synthetic import TIME_MS
 from streams.kafka.librdkafka import handle_of, produce_spans
 
 DRAIN_S = 30.0  # after the last event's time that readers wait
 READY_S = 120.0  # until the sender has made its events
 TICK_S = 0.002  # the sender looks what is due so often; each millisecond, its requests alone are a sixth of the machine's load
-SALE_CELLS = 5_000
 
 Take = Callable[[int, int], Records]
 """(First number, number behind the last) → these events, or the first of them."""
@@ -95,64 +92,15 @@ def run(cluster: Bench, flows: dict[str, Flow], per_s: float, count: int, clock:
             for kind, flow in flows.items()
         ),
     ]
-    children: list[Process] = []
-    try:
+    with ExitStack() as stack:
+        children = []
         for role, kind, more in roles:
             command = [sys.executable, "-m", "benchmarks.open_loop", "--role", role, json.dumps(given | more)]
-            children.append(Process(f"{role}-{kind}", command, cluster.directory / f"{role}-{kind}.log"))
+            children.append(stack.enter_context(cluster.process(f"{role}-{kind}", command)))
         for child in children:
             child.finish(READY_S + count / per_s + 2 * DRAIN_S)
-    finally:
-        for child in children:
-            child.stop()
     planned = float(began.read_text()) + np.arange(count) / per_s
     return Seen(planned, {kind: np.load(path) for kind, path in out.items()})
-
-
-# What events there are
-
-
-def in_memory(values: list[bytes]) -> Take:
-    """Give events that are all made already."""
-    ends = np.cumsum([len(POOL) + len(value) for value in values])
-    starts = np.concatenate([[0], ends[:-1]])
-    buffer = np.frombuffer(b"".join(POOL.encode() + value for value in values), np.uint8)
-    spans = np.stack([starts, starts + len(POOL), ends], 1)
-    return lambda first, until: (buffer, spans[first:until])
-
-
-def opening_of_sales(locations: int) -> list[bytes]:
-    """Stock that lasts for the cells that sell: a receipt each."""
-    return [
-        (
-            f'{{"event_id":"t{cell}","event_time":{TIME_MS - 1},"kind":"receipt","location_id":"L{cell % locations:05}",'
-            f'"sku":"SALE-{cell:05}","quantity":1000000}}'
-        ).encode()
-        for cell in range(SALE_CELLS)
-    ]
-
-
-def note_sales(count: int, **_: Any) -> Note:
-    """Sale i is the (i // SALE_CELLS + 1)-th of cell i % SALE_CELLS, so the cell's version tells which have been seen.
-
-    A cell's version n tells that all its sales up to the (n - 1)-th are counted: the receipt was its first.
-    """
-    next_of_cell = np.zeros(SALE_CELLS, np.int64)
-
-    def note(message: Any, now: float, seen_out: np.ndarray) -> int:
-        _, _, sku = message.key().partition(b"/SALE-")
-        if not sku:
-            return 0
-        value = message.value()
-        at = value.index(b'"version":') + 10
-        cell, done = int(sku), int(value[at : value.index(b",", at)]) - 1
-        first = cell + int(next_of_cell[cell]) * SALE_CELLS
-        fresh = slice(first, cell + done * SALE_CELLS, SALE_CELLS)
-        seen_out[fresh] = now
-        next_of_cell[cell] = max(done, next_of_cell[cell])
-        return len(range(*fresh.indices(count)))
-
-    return note
 
 
 # Sender and reader, each a process

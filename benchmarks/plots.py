@@ -50,10 +50,7 @@ def plot_latency(result: dict[str, Any], figure: Any) -> None:
                 [row["rate"] for row in found], values, f"o{dash}", color=f"C{color}", label=f"{who}: {name}, {KINDS[kind]}"
             )
     rates = sorted({row["rate"] for row in rows})
-    axes.set(xlabel="events/s", ylabel="ms from the planned send", xscale="log", yscale="log")
-    axes.set_xticks(rates, [f"{rate:,}" for rate in rates])
-    axes.minorticks_off()
-    _finish(axes)
+    _finish_logarithmic(axes, rates, xlabel="events/s", ylabel="ms from the planned send")
 
 
 def plot_kernel(result: dict[str, Any], figure: Any) -> None:
@@ -68,8 +65,12 @@ def plot_kernel(result: dict[str, Any], figure: Any) -> None:
             micros = [1e6 / case["kernel_per_s"] for case in found]
             axes.plot([case["locations"] for case in found], micros, f"o{dash}", color=f"C{color}", label=label)
     places = sorted({case["locations"] for case in cases})
-    axes.set(xlabel="locations", ylabel="µs an order", xscale="log", yscale="log")
-    axes.set_xticks(places, [f"{place:,}" for place in places])
+    _finish_logarithmic(axes, places, xlabel="locations", ylabel="µs an order")
+
+
+def _finish_logarithmic(axes: Any, ticks: list[int], **labels: str) -> None:
+    axes.set(**labels, xscale="log", yscale="log")
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     axes.minorticks_off()
     _finish(axes)
 

@@ -10,25 +10,20 @@ changed event by event. Not here: the fence, the group's rebalance and the proce
 """
 
 import sys
-import tempfile
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from confluent_kafka.admin import AdminClient
 
+from benchmarks.cluster import bench
 from benchmarks.harness import main, table
 from benchmarks.stocked import POOL, stock
 from config.settings import Settings, load_settings
 from state.tables import ROW_TABLES
 from streams.inventory.pipeline import InventoryPipeline
-from streams.kafka.clients import client_config
-from streams.kafka.create import create_topics
 from streams.kafka.reading import LogReader
 from streams.worker import recovery
 from streams.worker.groups import inventory_group
@@ -44,26 +39,15 @@ GOALS_S = {"snapshot": 5.0, "changelog": 60.0}
 
 def run(size: str) -> dict[str, Any]:
     """Measure each number of cells on a broker of its own; see the module."""
-    with tempfile.TemporaryDirectory(prefix="nearshelf-restart-") as directory:
-        broker = load_settings(data_directory=directory).local_broker()
-        address = broker.start()
-        try:
-            warm_kernels(load_settings(bootstrap_servers=address))
-            results = [_case(cells, address, Path(directory)) for cells in CELLS[size]]
-        finally:
-            broker.stop()
+    warm_kernels(load_settings())
+    results = []
+    for cells in CELLS[size]:
+        with bench() as cluster:
+            results.append(_case(cells, cluster.settings))
     return {"results": results, "correct": all(result["same"] for result in results)}
 
 
-def _case(cells: int, address: str, directory: Path) -> dict[str, Any]:
-    settings = load_settings(
-        bootstrap_servers=address, app_id=f"restart-{uuid.uuid4().hex[:8]}", data_directory=directory / str(cells), partitions=1
-    )
-    admin = AdminClient(client_config(settings))
-    for future in admin.delete_topics(["inventory-changelog.v1"]).values() if _exists(admin) else ():
-        future.result()
-        time.sleep(1)
-    create_topics(admin, settings)
+def _case(cells: int, settings: Settings) -> dict[str, Any]:
     live, changelog_bytes, events_s = _stock(settings, cells)
     place = inventory_group().place(0, 1, settings)
     snapshots = Snapshots(settings, lambda name: None)
@@ -95,10 +79,6 @@ def _case(cells: int, address: str, directory: Path) -> dict[str, Any]:
         "state_bytes": sum(array.nbytes for array in live.pools[POOL].t.arrays().values()),
         "same": same,
     }
-
-
-def _exists(admin: AdminClient) -> bool:
-    return "inventory-changelog.v1" in admin.list_topics(timeout=10).topics
 
 
 def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, float]:

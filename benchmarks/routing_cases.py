@@ -4,6 +4,7 @@ Owner: tests/property/test_routing_*.py, benchmarks/kernel.py, benchmarks/exactn
 Invariants: a seed gives the same case for ever on one numpy version.
 """
 
+import math
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -11,9 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_CELL, SKU_LINK
+from state.network import limit_chord2
 from streams.routing import View, make_scratch, route_order_kernel
 from streams.routing.distance import unit_vector
-from streams.routing.reference import Decision, Stock, route_order_reference
+from streams.routing.reference import Decision
 from topics.compiled.bundle import Bundle
 
 UK = (50.0, 58.0, -5.0, 1.5)  # degrees: south, north, west, east
@@ -28,6 +30,7 @@ def make_view(
     rank: ArrayLike | None = None,
     flags: ArrayLike | None = None,
     sku_count: int | None = None,
+    max_distance_km: ArrayLike | None = None,
 ) -> Bundle:
     """Build a View from locations and cells.
 
@@ -41,6 +44,8 @@ def make_view(
         Default: 100, the row, enabled with every capability.
     sku_count : int, optional
         Default: as many as the cells name.
+    max_distance_km : sequence of float, optional
+        Kilometres, 0 = no limit. Default: none has a limit.
     """
     count = np.size(latitudes)
     locations = np.zeros(count, LOCATION)
@@ -51,6 +56,9 @@ def make_view(
     locations["priority"] = 100 if priority is None else priority
     locations["rank"] = np.arange(count) if rank is None else rank
     locations["flags"] = ENABLED | SHIPS | PICKS_UP if flags is None else flags
+    locations["limit_chord2"] = [
+        limit_chord2(km) for km in np.broadcast_to(0.0 if max_distance_km is None else max_distance_km, count).tolist()
+    ]
     columns = np.asarray(cells, np.int32).reshape(-1, 5).T
     table = np.zeros(columns.shape[1], CELL)
     for name, column in zip(("sku", "location", "on_hand", "reserved", "safety_stock"), columns, strict=True):
@@ -115,20 +123,6 @@ def _scratch(location_count: int) -> Bundle:
     return make_scratch(location_count)
 
 
-def route_by_twin(view: Bundle, order: Order) -> Decision:
-    """Route an order with the plain-Python twin."""
-    return route_order_reference(
-        Stock.of(view),
-        order.skus,
-        order.quantities,
-        order.refused,
-        order.destination,
-        order.pickup_location,
-        order.allow_split,
-        order.allow_partial,
-    )
-
-
 def promised_units(order: Order, decision: Decision) -> int:
     """Units that got a location."""
     return sum(units for units, at in zip(order.quantities, decision.location, strict=True) if at >= 0)
@@ -176,7 +170,8 @@ def faults(view: Bundle, order: Order, decision: Decision, cell: list[int]) -> l
         if view.cells["sku"][row] != order.skus[line] or view.cells["location"][row] != at:
             found.append(f"line {line}: cell {row} is another's")
         needed = ENABLED | (PICKS_UP if at == order.pickup_location else SHIPS)
-        if view.locations["flags"][at] & needed != needed or (line, at) in order.refused:
+        far = at != order.pickup_location and _is_far(view.locations[at], view, order)
+        if view.locations["flags"][at] & needed != needed or (line, at) in order.refused or far:
             found.append(f"line {line}: location {at} may not")
         taken[row] = taken.get(row, 0) + order.quantities[line]
     for row, units in taken.items():
@@ -190,6 +185,18 @@ def faults(view: Bundle, order: Order, decision: Decision, cell: list[int]) -> l
     return found
 
 
+def _is_far(place: np.void, view: Bundle, order: Order) -> bool:
+    """Whether a destination is farther from a location than its limit, by more than a metre."""
+    target, limit = order.destination, float(place["limit_chord2"])
+    if order.pickup_location >= 0:
+        target = _vector(view.locations[order.pickup_location])
+    return 0.0 < limit < math.dist(_vector(place), target) ** 2 - 1e-12
+
+
+def _vector(place: np.void) -> tuple[float, float, float]:
+    return float(place["x"]), float(place["y"]), float(place["z"])
+
+
 def random_case(
     rng: np.random.Generator,
     lines: tuple[int, int],
@@ -199,6 +206,7 @@ def random_case(
     locations: tuple[int, int] = (1, 9),
     most_stock: int = 8,
     density: tuple[float, float] = (0.2, 1.0),
+    limits: float = 0.0,
 ) -> tuple[Bundle, Order]:
     """Draw a small, difficult network and an order.
 
@@ -219,6 +227,8 @@ def random_case(
         Units on hand are below this; quantities are 1 to 4, so stock is tight by default.
     density : (float, float)
         Least and most share of the locations that have a cell of a SKU.
+    limits : float
+        Probability that a location has a limit of distance, of up to 600 km.
     """
     count = int(rng.integers(locations[0], locations[1] + 1))
     south, north, west, east = UK
@@ -261,4 +271,7 @@ def random_case(
         bool(rng.random() < 0.8),
         bool(rng.random() < 0.8),
     )
+    if limits:
+        far = [limit_chord2(km) for km in rng.uniform(1, 600, count).tolist()]
+        view.locations["limit_chord2"] = np.where(rng.random(count) < limits, far, 0.0)
     return view, order

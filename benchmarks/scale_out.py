@@ -17,22 +17,17 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from math import ceil
 from typing import Any
 
-import orjson
-from prometheus_client.parser import text_string_to_metric_families
-
-from benchmarks import harness
+from benchmarks import account, answers, harness
 from benchmarks.cluster import SETTLE_S, Bench, Part, bench, pools_for
 from benchmarks.fleet import Process
 from benchmarks.harness import WrongAnswer
 from benchmarks.record import values
 from benchmarks.synthetic import Synthetic
-from config.broker import KAFKA_VERSION
-from streams.audit import audit
 from topics.keys import partition_of
 
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "numba", "numpy")
@@ -56,23 +51,18 @@ class Size:
     pools: int
     orders: int
     warm_up: int
-    locations: int
-    skus: int
-    cells_per_sku: int
+    shop: Synthetic
 
     def works(self) -> list[Synthetic]:
         """A workload per pool, warm-up first; no two have a location, an order or a seed in common."""
-        orders = self.warm_up + self.orders
+        orders, each = self.warm_up + self.orders, self.shop.locations
         return [
-            Synthetic(
-                orders,
-                self.locations,
-                self.skus,
-                self.cells_per_sku,
-                FILL,
+            replace(
+                self.shop,
+                orders=orders,
                 pool=pool,
                 seed=SEED + number,
-                first_location=number * self.locations,
+                first_location=number * each,
                 first_order=number * orders,
             )
             for number, pool in enumerate(pools_for(self.pools))
@@ -80,8 +70,8 @@ class Size:
 
 
 SIZES = {
-    "smoke": Size((1, 2), pools=4, orders=500, warm_up=100, locations=20, skus=100, cells_per_sku=5),
-    "full": Size((1, 2, 4), pools=8, orders=50_000, warm_up=10_000, locations=100, skus=1_000, cells_per_sku=20),
+    "smoke": Size((1, 2), pools=4, orders=500, warm_up=100, shop=Synthetic(1, 20, 100, 5, FILL)),
+    "full": Size((1, 2, 4), pools=8, orders=50_000, warm_up=10_000, shop=Synthetic(1, 100, 1_000, 20, FILL)),
 }
 
 
@@ -96,7 +86,6 @@ def run(size: str) -> dict[str, Any]:
             rows.append(_run_workers(cluster, shape, works, orders, workers))
     return {
         "seed": SEED,
-        "kafka": KAFKA_VERSION,
         "pools": shape.pools,
         "orders": shape.pools * shape.orders,
         "rows": rows,
@@ -109,11 +98,10 @@ def _run_workers(
     cluster: Bench, shape: Size, works: list[Synthetic], orders: list[list[bytes]], workers: int
 ) -> dict[str, Any]:
     for work in works:
-        for chunk in work.opening():
-            cluster.append("stock.v1", list(values(chunk)), work.pool)
+        cluster.append_opening(work)
     command = cluster.worker_command(*works)
     places = {work.pool: partition_of(work.pool.encode(), shape.pools) for work in works}
-    opened = {("stock.v1", partition): cluster.end("stock.v1", partition) for partition in places.values()}
+    opened = cluster.ends("stock.v1")
     with ExitStack() as stack:
         processes = [stack.enter_context(cluster.process(f"worker-{number}", command)) for number in range(workers)]
         first = processes[0]
@@ -122,67 +110,32 @@ def _run_workers(
         def part(begin: int, end: int) -> list[Part]:
             return [("orders.v1", work.pool, values[begin:end]) for work, values in zip(works, orders, strict=True)]
 
-        ends, release = cluster.load_parts(part(0, shape.warm_up))
-        release()
-        first.await_that(lambda: cluster.reached(ends))
+        cluster.round(first, part(0, shape.warm_up))
         time.sleep(SETTLE_S)
-        spread = [_owned(process) for process in processes]
+        spread = [account.owned(process.metrics()) for process in processes]
         since = {(topic, place): cluster.end(topic, place) for topic in OUTPUTS for place in places.values()}
-        ends, release = cluster.load_parts(part(shape.warm_up, shape.warm_up + shape.orders))
-        count = shape.pools * shape.orders
-        round_ = cluster.measure(first, count, release, lambda: cluster.reached(ends), processes[1:])
-        if (after := [_owned(process) for process in processes]) != spread:
+        round_ = cluster.round(first, part(shape.warm_up, shape.warm_up + shape.orders), processes[1:])
+        if (after := [account.owned(process.metrics()) for process in processes]) != spread:
             raise WrongAnswer(f"partitions moved while time ran: {spread} before, {after} after")
         time.sleep(SETTLE_S)
-    statuses = sum((_check_pool(cluster, work, places[work.pool]) for work in works), Counter())
-    if refused := sum(cluster.end("dead-letter.v1", place) for place in places.values()):
-        raise WrongAnswer(f"the workers refused {refused} records; none is bad")
-    report = audit(cluster.settings, complete=True)
-    if not report.clean:
-        raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
+    statuses: Counter[str] = Counter()
+    for work in works:
+        statuses += answers.decisions(cluster, work.orders, work.pool, places[work.pool], work.first_order)[0]
     return {
         "workers": workers,
         "spread": spread,
-        "orders_per_s": count / round_.seconds,
-        "process_cpu_s_per_million": round_.process_cpu_s / count * 1e6,
-        "broker_cpu_s_per_million": round_.broker_cpu_s / count * 1e6,
-        "busy": round_.busy,
+        **account.figures([round_]),
         "statuses": dict(statuses),
-        "audited": sum(report.events.values()),
+        "audited": sum(answers.audited(cluster).events.values()),
         "bytes": {"orders.v1": _mean_size(values[shape.warm_up :] for values in orders)}
-        | {topic: _bytes_since(cluster, topic, since) / count for topic in OUTPUTS},
+        | {topic: _bytes_since(cluster, topic, since) / round_.events for topic in OUTPUTS},
     }
-
-
-def _owned(process: Process) -> int:
-    """Partitions of the inventory topics that a worker owns."""
-    for family in text_string_to_metric_families(process.metrics()):
-        for sample in family.samples:
-            if sample.name == "nearshelf_owned_partitions" and sample.labels["group"] == "inventory":
-                return int(sample.value)
-    return 0
 
 
 def _is_shared(processes: list[Process], partitions: int) -> bool:
     """Whether every partition has an owner, and every worker its share."""
-    owned = [_owned(process) if process.serves() else 0 for process in processes]
+    owned = [account.owned(process.metrics()) if process.serves() else 0 for process in processes]
     return sum(owned) == partitions and min(owned) >= partitions // len(processes)
-
-
-def _check_pool(cluster: Bench, work: Synthetic, partition: int) -> Counter[str]:
-    """Check that each order of a pool was decided once, in the order in which they were placed; count the statuses."""
-    statuses: Counter[str] = Counter()
-    number = 0
-    for number, message in enumerate(cluster.read("allocations.v1", partition=partition), 1):
-        allocation = orjson.loads(message.value())
-        expected = work.pool, number, f"o{work.first_order + number - 1:09}"
-        found = allocation["pool_id"], allocation["sequence"], allocation["order_id"]
-        if found != expected:
-            raise WrongAnswer(f"decision {number} of pool {work.pool}: expected {expected}, found {found}")
-        statuses[allocation["status"]] += 1
-    if number != work.orders:
-        raise WrongAnswer(f"{number} of {work.orders} orders of pool {work.pool} were decided")
-    return statuses
 
 
 def _mean_size(values: Any) -> float:
@@ -224,8 +177,8 @@ def paper_model(rows: list[dict[str, Any]]) -> dict[str, float]:
         "worker_cores": _whole(costs["process_cpu_s_per_million"] * millions / USE),
         "broker_cores": _whole(costs["broker_cpu_s_per_million"] * millions / USE),
         "broker_cores_with_copies": _whole(costs["broker_cpu_s_per_million"] * millions * COPIES / USE),
-        "orders_per_s_of_one": alone["orders_per_s"],
-        "partitions": _whole(WANTED_PER_S / (alone["orders_per_s"] * USE)),
+        "orders_per_s_of_one": alone["events_per_s"],
+        "partitions": _whole(WANTED_PER_S / (alone["events_per_s"] * USE)),
         "bytes_an_order": written,
         "in_bytes_per_s": written * WANTED_PER_S,
         "disk_bytes_per_s": written * COPIES * WANTED_PER_S,
@@ -247,15 +200,12 @@ def lines(result: dict[str, Any]) -> list[str]:
         [
             str(row["workers"]),
             " + ".join(map(str, row["spread"])),
-            f"{row['orders_per_s']:,.0f}",
-            f"{row['process_cpu_s_per_million']:.1f}",
-            f"{row['broker_cpu_s_per_million']:.1f}",
-            f"{row['busy']:.0%}",
+            *account.cells(row),
         ]
         for row in rows
     ]
     return [
-        f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; {result['orders']:,} orders of one line in "
+        f"Broker on the same cores; seed {result['seed']}; {result['orders']:,} orders of one line in "
         f"{result['pools']} pools, a partition each",
         "",
         *harness.table(head, shown),
@@ -265,7 +215,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         *_model_lines(model, rows, result["pools"]),
         "",
         f"Checked, for each number of workers: {sum(rows[-1]['statuses'].values()):,} decisions for as many orders, warm-up "
-        f"included, each pool's sequence unbroken ({', '.join(f'{name} {n:,}' for name, n in rows[-1]['statuses'].items())}); "
+        f"included, each pool's sequence unbroken ({answers.counts(rows[-1]['statuses'])}); "
         f"audit of {rows[-1]['audited']:,} events clean",
     ]
 
@@ -274,8 +224,8 @@ def _flat(name: str, rows: list[dict[str, Any]]) -> str:
     key = f"{name}_cpu_s_per_million"
     ratio = rows[-1][key] / max(rows[0][key], 1e-9)
     who = "workers'" if name == "process" else "broker's"
-    met = "met" if ratio <= FLAT else "MISSED"
-    return f"{who} CPU an order, {rows[-1]['workers']} workers / 1 = {ratio:.2f}; expected at most {FLAT:g}: {met}"
+    said = f"{who} CPU an order, {rows[-1]['workers']} workers / 1 = {ratio:.2f}"
+    return harness.verdict(said, f"at most {FLAT:g}", ratio <= FLAT)
 
 
 def _model_lines(model: dict[str, float], rows: list[dict[str, Any]], pools: int) -> list[str]:

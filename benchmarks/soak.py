@@ -18,21 +18,16 @@ Checked: every sale and every order event came back, each order event once, none
 """
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import harness, open_loop
-from benchmarks.cluster import POOL, Bench, Sampler, bench
-from benchmarks.harness import WrongAnswer
-from benchmarks.open_loop import SALE_CELLS, Clock, Flow, Note, Seen, Take
-from benchmarks.record import values
-from benchmarks.stencil import Blocks, Records, Stencil, mixed
-from benchmarks.synthetic import TIME_MS, Synthetic
-from config.broker import KAFKA_VERSION
-from streams.audit import audit
+from benchmarks import answers, harness, open_events, open_loop
+from benchmarks.cluster import Bench, Sampler, bench
+from benchmarks.open_loop import Clock, Flow, Seen
+from benchmarks.synthetic import LARGE, SMALL, Synthetic
 
 PACKAGES = ("confluent-kafka", "faust-streaming", "aiokafka", "rocksdict", "numba", "numpy")
 OPTIONS = {
@@ -71,15 +66,21 @@ class Size:
     """Events of each kind with which the saturation is measured."""
     flood_per_s: float
     """Of each kind: more than any worker can do on such a machine."""
-    locations: int
-    skus: int
-    cells_per_sku: int
+    shop: Synthetic
     audited: bool
+
+    def work(self, per_s: float) -> Synthetic:
+        """A shop with stock for some times the orders that are open at once: none ever waits."""
+        return replace(self.shop, orders=int(8 * per_s * self.lag_s), seed=SEED)
+
+    def flows(self, per_s: float) -> dict[str, Flow]:
+        """Sales, and orders that are cancelled: an odd number of events later, since orders are the even ones."""
+        return open_events.flows(self.work(per_s), int(self.lag_s * per_s) | 1, BLOCK)
 
 
 SIZES = {
-    "smoke": Size(10, 3, 1, 0.25, 3, 1, 2_000, 20_000, 50, 500, 10, audited=True),
-    "full": Size(1_800, 300, 60, 5, 240, 10, 150_000, 40_000, 500, 4_000, 50, audited=False),
+    "smoke": Size(10, 3, 1, 0.25, 3, 1, 2_000, 20_000, SMALL, audited=True),
+    "full": Size(1_800, 300, 60, 5, 240, 10, 150_000, 40_000, LARGE, audited=False),
 }
 SMOKE_RATE = 1_000
 """Most events a second at smoke size: it is to work, beside other tests."""
@@ -100,16 +101,11 @@ def run(size: str, rate: float | None = None, minutes: float | None = None) -> d
             cluster.configure(topic, retention_bytes=str(KEPT_BYTES), segment_bytes=str(KEPT_BYTES // 8))
         cluster.configure("ticks.v1", message_timestamp_type="CreateTime", message_timestamp_after_max_ms=str(2**63 - 1))
         samples, seen = _soak(cluster, shape, per_s, count)
-        refused = cluster.end("dead-letter.v1")
-        report = audit(cluster.settings, complete=True) if shape.audited else None
-    if refused:
-        raise WrongAnswer(f"the worker refused {refused} records; none is bad")
-    if report and not report.clean:
-        raise WrongAnswer(f"the audit found {report.fault_count} faults, the first: {report.faults[0]}")
+        answers.check_refused(cluster)
+        report = answers.audited(cluster) if shape.audited else None
     settled = [sample for sample in samples if sample["at_s"] >= shape.settle_s]
     return {
         "seed": SEED,
-        "kafka": KAFKA_VERSION,
         "preset": PRESET,
         "settings": FORGETS | {"a day of the log, s": shape.day_s},
         "saturation": saturation,
@@ -130,51 +126,21 @@ def run(size: str, rate: float | None = None, minutes: float | None = None) -> d
 
 def _saturation(shape: Size) -> float:
     """Send more than it can do, and give the events a second that came back."""
-    with bench(PRESET, **FORGETS) as cluster, _running(cluster, shape, shape.flood_per_s):
-        seen = open_loop.run(cluster, _flows(shape, shape.flood_per_s), shape.flood_per_s, shape.flood)
+    with bench(PRESET, **FORGETS) as cluster, open_events.worker(cluster, shape.work(shape.flood_per_s)):
+        seen = open_loop.run(cluster, shape.flows(shape.flood_per_s), shape.flood_per_s, shape.flood)
     at = np.concatenate(list(seen.at.values()))
     return float(np.isfinite(at).sum() / (np.nanmax(at) - seen.planned[0]))
 
 
 def _soak(cluster: Bench, shape: Size, per_s: float, count: int) -> tuple[list[dict[str, float]], Seen]:
     snapshots = cluster.directory / "state"
-    with _running(cluster, shape, per_s) as process:
+    with open_events.worker(cluster, shape.work(per_s)) as process:
         with Sampler([process], shape.sample_s, lambda: {"snapshot_mb": _size_mb(snapshots)}) as sampler:
             clock = Clock(DAY_S / shape.day_s, TICK_S)
-            seen = open_loop.run(cluster, _flows(shape, per_s), per_s, count, clock)
+            seen = open_loop.run(cluster, shape.flows(per_s), per_s, count, clock)
         offset_s = seen.planned[0] - sampler.began  # samples count from the first event on
         samples = [sample | {"at_s": sample["at_s"] - offset_s} for sample in sampler.samples]
         return [sample for sample in samples if 0 <= sample["at_s"] <= count / per_s], seen
-
-
-def _running(cluster: Bench, shape: Size, per_s: float) -> Any:
-    """Stock the shop, and run a worker that has read it."""
-    # Stock for some times the orders that are open at once: none ever waits.
-    work = _work(shape, int(8 * per_s * shape.lag_s))
-    for chunk in work.opening():
-        cluster.append("stock.v1", list(values(chunk)))
-    cluster.append("stock.v1", open_loop.opening_of_sales(work.locations))
-    return cluster.settled("worker", cluster.worker_command(work))
-
-
-def _work(shape: Size, orders: int = 1) -> Synthetic:
-    return Synthetic(orders, shape.locations, shape.skus, shape.cells_per_sku, fill=8.0, pool=POOL, seed=SEED)
-
-
-def _flows(shape: Size, per_s: float) -> dict[str, Flow]:
-    orders = {"skus": shape.skus, "lag": _lag(shape, per_s)}
-    sales = {"locations": shape.locations}
-    sold, noted = "benchmarks.soak:make_sales", "benchmarks.open_loop:note_sales"
-    ordered, decided = "benchmarks.soak:make_order_events", "benchmarks.soak:note_order_events"
-    return {
-        "sale": Flow("sales.v1", "inventory.v1", sold, noted, committed=False, arguments=sales),
-        "order": Flow("orders.v1", "allocations.v1", ordered, decided, committed=True, arguments=orders),
-    }
-
-
-def _lag(shape: Size, per_s: float) -> int:
-    """Events from an order to its cancellation: an odd number, since orders are the even ones."""
-    return int(shape.lag_s * per_s) | 1
 
 
 def _size_mb(directory: Path) -> float:
@@ -185,76 +151,6 @@ def _size_mb(directory: Path) -> float:
         except FileNotFoundError:  # compacted away meanwhile
             continue
     return total / 1e6
-
-
-# The events, and which of them a record shows: called in the sender's and the readers' processes
-
-
-def make_sales(count: int, locations: int) -> Take:
-    """See `open_loop.note_sales`."""
-    stencil = Stencil(
-        POOL,
-        '{"event_id":"s<number:9>","event_time":<time:13>,"kind":"sale","location_id":"L<location:5>","sku":"SALE-<cell:5>",'
-        '"quantity":1}',
-    )
-
-    def make(first: int, until: int) -> Records:
-        number = np.arange(first, until)
-        cell = number % SALE_CELLS
-        return stencil.fill(len(number), number=number, time=TIME_MS + number, location=cell % locations, cell=cell)
-
-    return Blocks(make, BLOCK)
-
-
-def make_order_events(count: int, skus: int, lag: int) -> Take:
-    """Even events place orders of one line, odd ones cancel the order placed `lag` events ago; the first odd ones place too."""
-    placed = Stencil(
-        POOL,
-        '{"event_id":"e<number:9>","event_time":<time:13>,"kind":"placed","order_id":"o<number:9>","lines":[{"line_id":"1",'
-        '"sku":"SKU-<sku:6>","quantity":<units:1>}],"destination":{"latitude":5<north:1>.<north_part:5>,'
-        '"longitude":-<west:1>.<west_part:5>}}',
-    )
-    cancelled = Stencil(POOL, '{"event_id":"e<number:9>","event_time":<time:13>,"kind":"cancelled","order_id":"o<order:9>"}')
-    work = Synthetic(1, skus=skus)
-
-    def make(first: int, until: int) -> Records:
-        random = np.random.Generator(np.random.PCG64([SEED, first]))
-        number = np.arange(first, until)
-        cancels = (number % 2 == 1) & (number >= lag)
-        new, old = number[~cancels], number[cancels]
-        north, west = random.integers(0, 860_000, len(new)), random.integers(10_000, 550_000, len(new))  # 10⁻⁵ degrees
-        parts = [
-            placed.fill(
-                len(new),
-                number=new,
-                time=TIME_MS + new,
-                sku=work.draw_skus(random, len(new)),
-                units=random.integers(1, 4, len(new)),
-                north=north // 100_000,
-                north_part=north,
-                west=west // 100_000,
-                west_part=west,
-            ),
-            cancelled.fill(len(old), number=old, time=TIME_MS + old, order=old - lag),
-        ]
-        return mixed(parts, [np.flatnonzero(~cancels), np.flatnonzero(cancels)])
-
-    return Blocks(make, BLOCK)
-
-
-def note_order_events(count: int, lag: int, **_: Any) -> Note:
-    """An order is seen in its first decision, its cancellation in the second; there is no third."""
-
-    def note(message: Any, now: float, seen_out: np.ndarray) -> int:
-        number = int(message.key()[1:])
-        if b'"status":"cancelled"' in message.value():
-            number += lag
-        if not np.isnan(seen_out[number]):
-            sys.exit(f"order event {number} was decided twice: {message.value()!r}")
-        seen_out[number] = now
-        return 1
-
-    return note
 
 
 # Figures
@@ -308,7 +204,7 @@ def lines(result: dict[str, Any]) -> list[str]:
         "every event came back, order events once" if result["correct"] else f"WRONG: {result['missing']:,} events are missing"
     )
     return [
-        f"Apache Kafka {result['kafka']} on the same cores; seed {result['seed']}; preset {result['preset']}; "
+        f"Broker on the same cores; seed {result['seed']}; preset {result['preset']}; "
         f"{result['rate']:,.0f} events/s ({chosen}) for {result['seconds'] / 60:,.1f} minutes; "
         + ", ".join(f"{name} {value:,}" for name, value in result["settings"].items()),
         "",

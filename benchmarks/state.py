@@ -14,14 +14,13 @@ Checked outside the timer: each cell is found in its row; every event is applied
 is promised whole. Not here: the time until the state is there again (restart.py), Kafka (end_to_end.py).
 """
 
-import argparse
 import gc
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from statistics import median
 from typing import Any, get_args
 
@@ -31,8 +30,9 @@ import psutil
 
 from benchmarks import harness
 from benchmarks.harness import WrongAnswer
+from benchmarks.record import line, movement, placed
 from benchmarks.stocked import BATCH, END_MS, LOCATIONS, POOL, Kind, segment, stock, units_of
-from benchmarks.synthetic import EAST, NORTH, SOUTH, WEST
+from benchmarks.synthetic import EAST, NORTH, SOUTH, WEST, Synthetic
 from config.settings import load_settings
 from state.index import find_cell
 from state.pool import PoolState
@@ -80,17 +80,14 @@ def run(size: str) -> dict[str, Any]:
 
     Raises
     ------
-    subprocess.CalledProcessError
-        A case failed, or found a wrong answer; its words are on stderr.
+    WrongAnswer
+        A case found one.
     """
-    cases = [_in_a_process(size, cells, kind) for cells in SIZES[size].cells for kind in get_args(Kind)]
+    shape = SIZES[size]
+    # A process started anew for each case, so that its memory is its own.
+    with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as processes:
+        cases = [processes.submit(_case, shape, cells, kind).result() for cells in shape.cells for kind in get_args(Kind)]
     return {"seed": SEED, "locations": LOCATIONS, "cases": cases, "correct": True}
-
-
-def _in_a_process(size: str, cells: int, kind: Kind) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.state", "--size", size, "--cells", str(cells), "--kind", kind]
-    done = subprocess.run(command, stdout=subprocess.PIPE, env=harness.environment(), check=True)
-    return json.loads(done.stdout)
 
 
 def _case(shape: Size, cells: int, kind: Kind) -> dict[str, Any]:
@@ -188,10 +185,7 @@ def _updates(pipeline: InventoryPipeline, shape: Size, random: np.random.Generat
         topic, kind, sign = (("stock.v1", "receipt", 1), ("sales.v1", "sale", -1))[number % 2]
         first = moved.size + number * shape.updates
         values = [
-            (
-                f'{{"event_id":"u{first + i:09}","event_time":{END_MS},"kind":"{kind}","location_id":"L{cell % LOCATIONS:05}",'
-                f'"sku":"SKU-{cell // LOCATIONS:06}","quantity":{quantity}}}'
-            ).encode()
+            movement(f"u{first + i:09}", END_MS, kind, cell % LOCATIONS, f"SKU-{cell // LOCATIONS:06}", quantity)
             for i, (cell, quantity) in enumerate(zip(cells.tolist(), units.tolist(), strict=True))
         ]
         outcome, spent = _processed(pipeline, topic, values, first)
@@ -207,13 +201,13 @@ def _orders(pipeline: InventoryPipeline, shape: Size, random: np.random.Generato
     """Microseconds an order, in all and by stage, for each demand; a batch of each by turns."""
     pool = pipeline.pools[POOL]
     skus = -(-pool.count("cells") // LOCATIONS)
-    weights = {"uniform": np.ones(skus), "Zipf": 1 / np.arange(1, skus + 1)}
-    until = {demand: np.cumsum(each / each.sum()) for demand, each in weights.items()}
+    shop = Synthetic(1, skus=skus)
     spent: dict[str, list[dict[str, float]]] = {demand: [] for demand in DEMANDS}
     units = placed = 0
     for _ in range(1 + shape.batches):
         for demand in DEMANDS:
-            drawn = np.searchsorted(until[demand], random.random(shape.orders)).clip(max=skus - 1)
+            by_zipf = demand == "Zipf"
+            drawn = shop.draw_skus(random, shape.orders) if by_zipf else random.integers(skus, size=shape.orders)
             quantities = random.integers(1, 4, shape.orders)
             values = list(_order_values(placed, drawn, quantities, random))
             outcome, seconds = _processed(pipeline, "orders.v1", values, placed)
@@ -235,11 +229,7 @@ def _order_values(first: int, skus: np.ndarray, quantities: np.ndarray, random: 
     latitudes, longitudes = random.uniform(SOUTH, NORTH, skus.size), random.uniform(WEST, EAST, skus.size)
     columns = (each.tolist() for each in (skus, quantities, latitudes, longitudes))
     for number, (sku, quantity, latitude, longitude) in enumerate(zip(*columns, strict=True), first):
-        yield (
-            f'{{"event_id":"e{number:09}","event_time":{END_MS},"kind":"placed","order_id":"o{number:09}",'
-            f'"lines":[{{"line_id":"1","sku":"SKU-{sku:06}","quantity":{quantity}}}],'
-            f'"destination":{{"latitude":{latitude:.5f},"longitude":{longitude:.5f}}}}}'
-        ).encode()
+        yield placed(number, END_MS, line(1, sku, quantity), latitude, longitude)
 
 
 def _processed(pipeline: InventoryPipeline, topic: str, values: list[bytes], first: int) -> tuple[Outcome, float]:
@@ -314,11 +304,12 @@ def _verdict(case: dict[str, Any]) -> str:
     used, allocated, resident = _bytes(case)
     said = (
         f"bytes a cell, {case['cells']:,} cells stocked by {case['kind']}s: {used:.0f} in use, {allocated:.0f} allocated, "
-        f"{resident:.0f} resident; expected at most {GOAL_BYTES} at {GOAL_CELLS:,}"
+        f"{resident:.0f} resident"
     )
+    expected = f"at most {GOAL_BYTES} at {GOAL_CELLS:,}"
     if case["cells"] < GOAL_CELLS:  # what a pool has whatever its size, spread over too few
-        return said
-    return f"{said}: {'met' if max(used, resident) <= GOAL_BYTES else 'MISSED'}"
+        return f"{said}; expected {expected}"
+    return harness.verdict(said, expected, max(used, resident) <= GOAL_BYTES)
 
 
 def _row(case: dict[str, Any], demand: str) -> list[str]:
@@ -335,12 +326,4 @@ def _growth(smallest: dict[str, Any], case: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    if "--cells" in sys.argv:
-        parser = argparse.ArgumentParser()
-        parser.add_argument("--size", choices=SIZES)
-        parser.add_argument("--cells", type=int)
-        parser.add_argument("--kind", choices=get_args(Kind))
-        asked = parser.parse_args()
-        print(json.dumps(_case(SIZES[asked.size], asked.cells, asked.kind)))
-    else:
-        harness.main(sys.modules[__name__])
+    harness.main(sys.modules[__name__])

@@ -2,7 +2,7 @@
 
 A place is written `<name:width>` and takes a number with leading zeros, so all records of a stencil have one length; they lie
 one behind the other in one buffer, which `streams.kafka.librdkafka.produce_spans` takes as it is.
-Not here: what the numbers are (day.py, soak.py).
+Not here: what the numbers are (day.py, open_events.py).
 """
 
 import re

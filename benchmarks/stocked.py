@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import orjson
 
+from benchmarks.record import movement
 from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.inventory.pipeline import InventoryPipeline
 from topics.codec.records import ROW, Records
@@ -72,7 +73,4 @@ def _network() -> Iterator[LocationChange]:
 
 def _stock_value(number: int, kind: Kind, units: int) -> bytes:
     sku, location = divmod(number, LOCATIONS)
-    return (
-        f'{{"event_id":"r{number:09}","event_time":{TIME_MS},"kind":"{kind}","location_id":"L{location:05}",'
-        f'"sku":"SKU-{sku:06}","quantity":{units + number % 7}}}'
-    ).encode()
+    return movement(f"r{number:09}", TIME_MS, kind, location, f"SKU-{sku:06}", units + number % 7)

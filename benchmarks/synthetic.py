@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from benchmarks.record import Record
+from benchmarks.record import Record, line, movement, placed
 from benchmarks.retail.lines import Fate, fates_of, read_invoices
 from topics.events import LocationRecord
 
@@ -85,11 +85,9 @@ class Synthetic:
         chunk: list[Record] = []
         for sku, (locations, units) in enumerate(zip(self.stocked.tolist(), self.units.tolist(), strict=True)):
             for location in locations:
-                value = (
-                    f'{{"event_id":"r{sku:06}-{location:05}","event_time":{time},"kind":"receipt",'
-                    f'"location_id":"L{self.first_location + location:05}","sku":"SKU-{sku:06}","quantity":{units}}}'
-                )
-                chunk.append(Record("stock.v1", key, value.encode()))
+                event_id, place = f"r{sku:06}-{location:05}", self.first_location + location
+                value = movement(event_id, time, "receipt", place, f"SKU-{sku:06}", units)
+                chunk.append(Record("stock.v1", key, value))
             if len(chunk) >= CHUNK:
                 yield chunk
                 chunk = []
@@ -118,25 +116,19 @@ class Synthetic:
         key = self.pool.encode()
         for number, first in enumerate(range(0, self.orders, CHUNK)):
             values = self._order_values(first, min(CHUNK, self.orders - first), self._random(2, number))
-            yield [Record("orders.v1", key, value.encode()) for value in values]
+            yield [Record("orders.v1", key, value) for value in values]
 
-    def _order_values(self, first: int, count: int, random: np.random.Generator) -> Iterator[str]:
+    def _order_values(self, first: int, count: int, random: np.random.Generator) -> Iterator[bytes]:
         sizes = self._sizes[(random.random(count) * len(self._sizes)).astype(np.int64)]
         latitudes, longitudes = (degrees.tolist() for degrees in _points(random, count))
         skus = self.draw_skus(random, sizes.sum()).tolist()
         units = (1 + random.random(sizes.sum()) * MOST_UNITS).astype(np.int64).tolist()
         at = 0
         for i, size in enumerate(sizes.tolist()):
-            lines = ",".join(
-                f'{{"line_id":"{line + 1}","sku":"SKU-{skus[at + line]:06}","quantity":{units[at + line]}}}'
-                for line in range(size)
-            )
+            lines = ",".join(line(number + 1, skus[at + number], units[at + number]) for number in range(size))
             at += size
             order = self.first_order + first + i
-            yield (
-                f'{{"event_id":"e{order:09}","event_time":{TIME_MS + order},"kind":"placed","order_id":"o{order:09}",'
-                f'"lines":[{lines}],"destination":{{"latitude":{latitudes[i]:.5f},"longitude":{longitudes[i]:.5f}}}}}'
-            )
+            yield placed(order, TIME_MS + order, lines, latitudes[i], longitudes[i])
 
     @cached_property
     def popularity(self) -> np.ndarray:
@@ -159,6 +151,10 @@ class Synthetic:
 
     def _random(self, *purpose: int) -> np.random.Generator:
         return np.random.Generator(np.random.PCG64([self.seed, *purpose]))
+
+
+SMALL, LARGE = Synthetic(1, 50, 500, 10, fill=8.0), Synthetic(1, 500, 4_000, 50, fill=8.0)
+"""The shops of benchmarks at their two sizes, whose orders never wait for long; `replace` gives them as many as it takes."""
 
 
 def _points(random: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -83,7 +83,7 @@ class EntriesFile:
                 entries.append((model.model_validate(value), _line(part)))
                 ids.append(value["id"])
             except ValidationError as error:
-                self.fault(_line(part), f"{name}: {refusal(error).detail}")
+                self.fault(_line(part), f"{name}: {refusal(error).detail}{_quoting(error, part)}")
         counts = Counter(ids)
         for own, (_, line) in zip(ids, entries, strict=True):
             if counts[own] > 1:
@@ -109,6 +109,15 @@ def _field_fault(node: yaml.Node, model: type[Record]) -> str:
     if unknown:
         return f"expected the fields {', '.join(model.model_fields)}, found {unknown[0]}"
     return next((f"{name}: expected once, found {count} times" for name, count in counts.items() if count > 1), "")
+
+
+def _quoting(error: ValidationError, node: yaml.MappingNode) -> str:
+    """Say how to write a text that YAML reads as a number, a date, true or false, if that is the first fault."""
+    first = error.errors(include_url=False)[0]
+    written = next((value for key, value in node.value if (key.value,) == first["loc"]), None)
+    if first["type"] != "string_type" or not isinstance(written, yaml.ScalarNode) or first["input"] is None:
+        return ""
+    return f'; YAML reads {written.value} as that: write "{written.value}", in quotes'
 
 
 def _line(node: yaml.Node) -> int:

@@ -1,6 +1,6 @@
 """Reads a network file: the pools and the locations of each, as `locations.v1` will carry them. Says what looks odd on a map.
 
-Owner: `nearshelf network check`, and whoever starts a worker or publishes with `--network`.
+Owner: `nearshelf network`, and whoever starts a worker or publishes with `--network`.
 Invariants: a network that is returned is whole: every field valid, ids unique, every location's pool declared.
 Not here: publishing to `locations.v1` (streams), what the fields do (topics/events.py, docs/network-file.md).
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from config.entries import EntriesFile
-from topics.events import Id, LocationRecord, Record
+from topics.events import Id, LocationRecord, Reach, Record
 
 VERSION = 1
 EARTH_RADIUS_KM = 6371.0088
@@ -25,6 +25,8 @@ OUTLIER = 5.0
 
 class _Pool(Record):
     id: Id
+    max_distance_km: Reach | None = None
+    """Of each of its locations that has none of its own."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ def load_network(path: Path) -> Network:
     Returns
     -------
     Network
-        Locations with their defaults filled in.
+        Locations with their defaults, and what their pool gives them, filled in.
 
     Raises
     ------
@@ -54,14 +56,19 @@ def load_network(path: Path) -> Network:
         The file is missing, is no YAML, or has entries that are wrong: each with line, expected and found.
     """
     file = EntriesFile(path, VERSION, ("pools", "locations"))
-    pools = [pool.id for pool, _ in file.entries("pools", _Pool)]
+    pools = {pool.id: pool for pool, _ in file.entries("pools", _Pool)}
     places = file.entries("locations", LocationRecord)
     for place, line in places:
         if place.pool not in pools:
             known = ", ".join(pools)
             file.fault(line, f"location {place.id}: pool: expected one of {known} (declared under pools), found {place.pool}")
     file.check()
-    return Network(tuple(pools), tuple(place for place, _ in places))
+    return Network(tuple(pools), tuple(_within_its_pool(place, pools[place.pool]) for place, _ in places))
+
+
+def _within_its_pool(place: LocationRecord, pool: _Pool) -> LocationRecord:
+    """Give a location its pool's limit of distance, unless it has one of its own."""
+    return place if place.max_distance_km else place.model_copy(update={"max_distance_km": pool.max_distance_km})
 
 
 class Extent:

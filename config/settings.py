@@ -16,12 +16,15 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from config.broker import CACHE_DIRECTORY, MAVEN_CENTRAL, Broker
+from topics.catalogue import CATALOGUE
 from topics.errors import WrongUse
 
 PREFIX = "NEARSHELF_"
 PRESETS = Path(__file__).with_name("presets")
 DEFAULT_BOOTSTRAP = "127.0.0.1:9092"
 CHECKOUT = Path(__file__).resolve().parents[1]
+# Kafka's limit of a topic's name, 249, less the longest of the contract's.
+PREFIX_LENGTH = 249 - max(map(len, CATALOGUE))
 DATA_DIRECTORY = CHECKOUT / "var" if (CHECKOUT / "pyproject.toml").exists() else user_data_path("nearshelf")
 
 
@@ -44,9 +47,21 @@ class Settings(BaseSettings):
         min_length=1,
         max_length=200,
         pattern=r"^[A-Za-z0-9._-]+$",
-        description="Consumer group, and first part of each transactional id",
+        description=(
+            "Name of the shop or environment whose workers these are. The changelog keeps it: workers of another name refuse "
+            "to start. Also the consumer group, or the part of its name behind topic_prefix"
+        ),
     )
-    network: Path | None = Field(None, description="Network file (YAML) that a worker publishes to locations.v1 at its start")
+    topic_prefix: str = Field(
+        "",
+        max_length=PREFIX_LENGTH,
+        pattern=r"^([A-Za-z0-9._-]*[._-])?$",  # without an end, al and locations.v1 would be another's allocations.v1
+        description=(
+            "Put before the name of every topic, shop1. say; ends with a dot, a hyphen or an underscore. Gives each shop or "
+            "environment its own set of all topics on one cluster. The names inside records stay the contract's"
+        ),
+    )
+    network: Path | None = Field(None, description="Network file (YAML): a worker publishes what locations.v1 lacks of it")
     data_directory: Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())] = Field(
         DATA_DIRECTORY,
         description=(
@@ -147,6 +162,9 @@ class Settings(BaseSettings):
     max_supplies: int = Field(
         2_000_000, ge=1, le=1 << 30, description="Expected supplies and transfers under way of a pool, at most"
     )
+    on_shortfall: Literal["reroute", "keep"] = Field(
+        "reroute", description="What becomes of the newest promises that a cell can't cover: reroute, or keep"
+    )
     max_demand_rows: int = Field(
         5_000_000, ge=1, le=1 << 30, description="Pools' SKUs clicked on within the window, per partition, at most"
     )
@@ -173,6 +191,10 @@ class Settings(BaseSettings):
         description=("How long a batch that names an unknown location waits for locations.v1 to catch up, ms"),
     )
 
+    clock_skew_ms: int = Field(
+        300_000, ge=0, description="How far an event's own time may be ahead of its record's in the log, ms"
+    )
+
     # Tests
     fail_at: str = Field(
         "", description="Kill this worker at a named point, for tests: `after_flush:3` = the third time it is passed"
@@ -187,6 +209,11 @@ class Settings(BaseSettings):
     demand_buckets: int = Field(
         60, ge=1, le=10_000, description="Steps in which the window slides; they divide demand_window_ms"
     )
+
+    @property
+    def group_id(self) -> str:
+        """The workers' consumer group; no two pairs of prefix and app_id have the same, since neither holds a slash."""
+        return f"{self.topic_prefix}/{self.app_id}" if self.topic_prefix else self.app_id
 
     @property
     def broker_directory(self) -> Path:

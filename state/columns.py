@@ -36,6 +36,7 @@ POOL_ROW = Table(
     ("movement_tail", "i8"),  # one past the newest
     ("seen_head", "i8", INTERNAL),
     ("seen_tail", "i8"),
+    ("seen_keyed", "i8"),  # entries remembered by their sender too; those before them, by layout 1, by their event id alone
     ("waiting_lines", "i8"),
     ("held_orders", "i8"),
     ("open_lines", "i8"),  # lines of all orders not closed: what one event can decide on at most
@@ -52,6 +53,7 @@ LOCATIONS = Table(
     ("z", "f8"),
     ("latitude", "f8"),  # degrees
     ("longitude", "f8"),
+    ("limit_chord2", "f8"),  # squared straight line through the unit sphere to the farthest it serves, 0 = no limit
     ("id_at", "i8", TEXT),
     ("id_size", "i4"),
     ("rank", "i4"),  # place among the pool's location ids in code-point order: the last tie-break
@@ -101,9 +103,20 @@ CELLS = Table(
     ("counted_at", "i8", NEVER),  # of the last count applied, -1 = never
     ("movement", "i8", NO_ROW),  # position of the newest movement, -1 = none
     ("forgotten", "i8", NEVER),  # latest event_time among the movements no longer kept, epoch ms, -1 = none
+    ("alerts", "u4"),  # bit 1 << reasons.AlertKind: one of this kind stands
     ("dirty", "u1", INTERNAL),
 )
 CELL = CELLS.dtype
+# Derived: what the batch in hand does to a cell, and its promises.
+CELL_LINK = np.dtype(
+    [
+        ("event", "i4"),  # 1 + the event (row of the batch) that changed it last; 0 = none yet
+        ("promised_head", "i4"),  # 1 + its newest promised line; 0 = none
+        ("promised_count", "i4"),
+        ("watched", "u1"),  # in `watched`: this event may have raised or settled a shortfall
+    ],
+    align=True,
+)
 
 ORDERS = Table(
     "orders",
@@ -146,15 +159,21 @@ LINES = Table(
     ("shipment_sequence", "i8"),
     ("shipment_number", "i4"),
     ("distance_m", "i4"),
+    ("released", "i4"),  # units of the shipment that were given back: they may still leave the location
+    ("missing", "i4"),  # of those, units that left on hand because they could not be found
+    ("rung", "i4"),  # > 0: a till reported them, `collected` has yet to; < 0: the other way round
+    ("implied", "i4"),  # of a transfer: taken as shipped since they were collected; `shipped` has yet to say so
     ("shipment_kind", "u1"),  # reasons.ShipmentKind
-    ("state", "u1"),  # WAITING | RESERVED | SHIPPED | COLLECTED | DROPPED | ADDED; 0 = free
+    ("state", "u1"),  # WAITING | RESERVED | SHIPPED | COLLECTED | DROPPED | ADDED | CARRIED; 0 = free
     ("reason", "u1"),  # reasons.Unallocated, while it waits
     ("dirty", "u1", INTERNAL),
 )
 LINE = LINES.dtype
-WAITING, RESERVED, SHIPPED, COLLECTED, DROPPED, ADDED = range(1, 7)
-# Derived: neighbours in the SKU's queue of waiting lines.
-LINE_LINK = np.dtype([("waiting_next", "i4"), ("waiting_previous", "i4")], align=True)
+WAITING, RESERVED, SHIPPED, COLLECTED, DROPPED, ADDED, CARRIED = range(1, 8)  # COLLECTED: in old logs only
+# Derived: neighbours in the SKU's queue of waiting lines, and in the cell's list of promises, newest first (1 + row, 0 = none).
+LINE_LINK = np.dtype(
+    [("waiting_next", "i4"), ("waiting_previous", "i4"), ("promised_next", "i4"), ("promised_previous", "i4")], align=True
+)
 
 # A location that rejected units of a line: the line is never promised to it again.
 REFUSALS = Table(
@@ -191,7 +210,8 @@ MOVEMENTS = Table(
 MOVEMENT = MOVEMENTS.dtype
 SEEN_IDS = Table(
     "seen",
-    *HASH,
+    *HASH,  # of topic, sender and event id
+    ("content", "u8"),  # what the event said
     ("time", "i8"),
 )
 SEEN = SEEN_IDS.dtype

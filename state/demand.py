@@ -42,6 +42,7 @@ CLOCK = Table(
     ("heap_size", "i8", INTERNAL),  # bytes in use or free
     ("seen_head", "i8", INTERNAL),  # positions count from the partition's first click
     ("seen_tail", "i8"),
+    ("seen_keyed", "i8"),
     ("free_text", "(24,)i8", NO_ROW),  # heads of the free blocks of 16 << k bytes
 )
 
@@ -90,12 +91,12 @@ class Tables(Bundle):
         "journal",  # int64[]: table << 40 | row, a row once
         "counters",  # int64[1]: JOURNAL_SIZE
         "key",  # uint8[]: scratch
-        "limits",  # int64[5]: DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS
+        "limits",  # int64[6]: DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS, SKEW_MS
     )
 
 
 ROWS, STEPS = range(2)
-WINDOW_MS, STEP_MS, MAX_ROWS = 2, 3, 4
+WINDOW_MS, STEP_MS, MAX_ROWS, SKEW_MS = 2, 3, 4, 5
 _KEY_BYTES = 2 * 4 * MAX_ID + 1
 _NUMBER = (1 << 40) - 1
 
@@ -253,16 +254,21 @@ class DemandState(TableSet):
         How long event ids are remembered, as in a pool (seen.py).
     max_rows : int
         Rows that may have clicks at a time.
+    clock_skew_ms : int
+        How far a click's own time may be ahead of the log, ms.
     """
 
     schema = SCHEMA
     indexes: ClassVar = {"rows": "row_index", "seen": "seen_index"}
     beside: ClassVar = {"rows": ("row_event", np.dtype(np.int32))}
 
-    def __init__(self, window_ms: int, step_ms: int, dedupe_events: int, dedupe_ms: int, max_rows: int = 5_000_000):
-        limits = np.zeros(5, np.int64)
-        limits[[DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS]] = (
-            dedupe_events, dedupe_ms, window_ms, step_ms, max_rows
+    def __init__(
+        self, window_ms: int, step_ms: int, dedupe_events: int, dedupe_ms: int, max_rows: int = 5_000_000,
+        clock_skew_ms: int = 300_000,
+    ):  # fmt: skip
+        limits = np.zeros(6, np.int64)
+        limits[[DEDUPE_EVENTS, DEDUPE_MS, WINDOW_MS, STEP_MS, MAX_ROWS, SKEW_MS]] = (
+            dedupe_events, dedupe_ms, window_ms, step_ms, max_rows, clock_skew_ms
         )  # fmt: skip
         super().__init__(counters=np.zeros(1, np.int64), key=np.zeros(_KEY_BYTES, np.uint8), limits=limits)
 

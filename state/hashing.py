@@ -1,6 +1,6 @@
-"""The 128-bit hash of a key: MurmurHash3_x64_128 (Austin Appleby, public domain), seed 0.
+"""The 128-bit hash of a key: MurmurHash3_x64_128 (Austin Appleby, public domain), seed 0; of several texts, one on another.
 
-128 bits, because the dedupe window knows an event id by its hash alone: among 4 million ids the chance of any
+128 bits, because the dedupe window knows an event by its hash alone: among 4 million the chance of any
 accidental collision is about 2e-26 (birthday bound n²/2^129).
 """
 
@@ -44,8 +44,12 @@ def _word(text, at, size):
 @kernel
 def hash_text(text, at, size):
     """Hash `size` bytes of `text` (uint8[]) from `at`; returns (low, high) as uint64."""
-    low = np.uint64(0)
-    high = np.uint64(0)
+    return hash_on(np.uint64(0), np.uint64(0), text, at, size)
+
+
+@kernel
+def hash_on(low, high, text, at, size):
+    """Hash a text on top of another one's hash, which takes the place of the seed."""
     end = at + size
     i = at
     while i + 16 <= end:

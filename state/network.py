@@ -17,11 +17,25 @@ from state.stock import find_location, relink_cells
 from state.tables import LOCATIONS, mark
 from state.text import name_row
 
+EARTH_RADIUS_KM = 6371.0088
+
 
 def unit_vector(latitude: float, longitude: float) -> tuple[float, float, float]:
     """Place degrees on the unit sphere; (x, y, z)."""
     phi, theta = math.radians(latitude), math.radians(longitude)
     return math.cos(phi) * math.cos(theta), math.cos(phi) * math.sin(theta), math.sin(phi)
+
+
+def limit_chord2(max_distance_km: float | None) -> float:
+    """Give the squared chord of a great circle, which routing compares; 0 = no limit.
+
+    Examples
+    --------
+    >>> round(limit_chord2(10_007.557), 6), limit_chord2(None), limit_chord2(20_100)  # a quarter of the equator; over half
+    (2.0, 0.0, 0.0)
+    """
+    angle = (max_distance_km or 0.0) / EARTH_RADIUS_KM
+    return 4 * math.sin(angle / 2) ** 2 if angle < math.pi else 0.0
 
 
 def location_row(state: PoolState, location_id: bytes) -> int:

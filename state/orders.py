@@ -1,8 +1,9 @@
 """Orders, their lines and promises, the queues of waiting lines, holds by time: the only code that changes them.
 
-A line is WAITING (in its SKU's queue, oldest order first), RESERVED at one location, SHIPPED, COLLECTED or DROPPED. The cell's
-`reserved` is the sum over its RESERVED lines of quantity − shipped. A closed order is kept for `CLOSED_MS`, so that a second
-`placed` or a return finds it; after that it counts as unknown, and its rows and text are used again.
+A line is WAITING (in its SKU's queue, oldest order first), RESERVED at one location (in its cell's list, newest promise first),
+SHIPPED, DROPPED, or CARRIED: not stocked. The cell's `reserved` is the sum over its RESERVED lines of quantity − shipped. A
+closed order is kept for `CLOSED_MS`, so that a second `placed` or a return finds it; after that it counts as unknown, and its
+rows and text are used again.
 Not here: which location gets a line (streams/routing), what an event means (streams/inventory).
 """
 
@@ -31,15 +32,19 @@ from state.tables import (
     HOLD_COUNT,
     LINES,
     LONGEST_ORDER,
+    MOST_PROMISED,
     ORDERS,
     REFUSALS,
     mark,
     take_row,
 )
-from state.text import free_text_block, name_row
+from state.text import allocate_text, copy_text, free_text_block, name_row, touch_text
 from topics.compiled.kernels import kernel
 
 _FEWEST_HOLDS = 64
+# Into how many parts what is given back may cut a line, and all of an order.
+MAX_LINE_PARTS = 64
+MAX_ORDER_PARTS = 2_000
 
 
 @kernel
@@ -61,7 +66,8 @@ def forget_order(t, row):
     remove(t.order_index, t.orders, row)
     order.state = GONE
     mark(t.journal, t.counters, ORDERS, order, row)
-    if order.closed_at + t.limits[CLOSED_MS] >= t.pool[0].now:  # else its time has come: it goes when the batch is done
+    # Else its time has come, and it goes when the batch is done; or it has just been closed, and is queued.
+    if order.closed_at < t.pool[0].now <= order.closed_at + t.limits[CLOSED_MS]:
         order.closed_at = t.pool[0].now
         push_closed(t, row)
 
@@ -95,6 +101,31 @@ def add_order(t, text, at, size, text_size):
 
 
 @kernel
+def enlarge_text(t, row, more):
+    """Give an order `more` bytes behind its text. A row of its own keeps the former block, which decisions in hand point to."""
+    pool = t.pool[0]
+    order = t.orders[row]
+    keeper_row, pool.free_order, pool.order_count = take_row(t.orders, pool.free_order, pool.order_count)
+    keeper = t.orders[keeper_row]
+    keeper.age = 0
+    keeper.id_at = order.id_at
+    keeper.id_size = order.id_size
+    keeper.text_size = order.text_size
+    keeper.closed_at = pool.now
+    keeper.first_line = -1
+    keeper.line_count = 0
+    keeper.refusal = -1
+    keeper.state = GONE
+    mark(t.journal, t.counters, ORDERS, keeper, keeper_row)
+    push_closed(t, keeper_row)
+    order.id_at = allocate_text(t.pool, t.heap, order.text_size + more)
+    copy_text(t.heap, order.id_at, t.heap, keeper.id_at, order.text_size)
+    order.text_size += more
+    touch_text(t.page_dirty, t.journal, t.counters, order.id_at, order.text_size)
+    mark(t.journal, t.counters, ORDERS, order, row)
+
+
+@kernel
 def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     """Make a line, neither waiting nor promised yet, behind line `previous` (-1: the first).
 
@@ -117,6 +148,10 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     line.shipment_sequence = 0
     line.shipment_number = 0
     line.distance_m = 0
+    line.released = 0
+    line.missing = 0
+    line.rung = 0
+    line.implied = 0
     line.shipment_kind = 0
     line.state = ADDED
     line.reason = 0
@@ -216,42 +251,150 @@ def promise_line(t, row, cell, sequence, number, kind, distance_m, event_row):
     line = t.lines[row]
     line.state = RESERVED
     line.reason = 0
+    line.released = 0
+    line.missing = 0
+    line.rung = 0
+    line.implied = 0
     line.location = t.cells[cell].location
     line.shipment_sequence = sequence
     line.shipment_number = number
     line.shipment_kind = kind
     line.distance_m = distance_m
     mark(t.journal, t.counters, LINES, line, row)
+    _link_promise(t, cell, row)
     reserve(t, cell, line.quantity, event_row)
 
 
 @kernel
-def drop_line(t, row, event_row):
-    """Take an open line out of its order: its promise is given back; what was shipped of it stays shipped."""
-    line = t.lines[row]
-    if line.state == RESERVED:
-        cell = find_cell(t.cell_index, t.cells, line.sku, line.location)
-        reserve(t, cell, line.shipped - line.quantity, event_row)
-    _leave_queue(t, row)
-    if line.shipped > 0:
-        line.quantity = line.shipped
-        line.state = SHIPPED
+def _link_promise(t, cell, row):
+    """Put a line at the head of its cell's promises, which are thus newest first."""
+    link = t.cell_links[cell]
+    t.line_links[row].promised_next = link.promised_head
+    t.line_links[row].promised_previous = 0
+    if link.promised_head > 0:
+        t.line_links[link.promised_head - 1].promised_previous = row + 1
+    link.promised_head = row + 1
+    link.promised_count += 1
+    t.counters[MOST_PROMISED] = max(t.counters[MOST_PROMISED], np.int64(link.promised_count))
+
+
+@kernel
+def link_promises(t, rows):
+    """List the promised lines (int64[], oldest promise first) by their cells, after a restore."""
+    for row in range(t.pool[0].cell_count):
+        t.cell_links[row].promised_head = 0
+        t.cell_links[row].promised_count = 0
+    for row in rows:
+        _link_promise(t, find_cell(t.cell_index, t.cells, t.lines[row].sku, t.lines[row].location), row)
+
+
+@kernel
+def _unlink_promise(t, row):
+    own = t.line_links[row]
+    link = t.cell_links[find_cell(t.cell_index, t.cells, t.lines[row].sku, t.lines[row].location)]
+    if own.promised_previous > 0:
+        t.line_links[own.promised_previous - 1].promised_next = own.promised_next
     else:
-        line.state = DROPPED
+        link.promised_head = own.promised_next
+    if own.promised_next > 0:
+        t.line_links[own.promised_next - 1].promised_previous = own.promised_previous
+    link.promised_count -= 1
+
+
+@kernel
+def open_units(line):
+    """Units that are promised and not yet shipped."""
+    return np.int64(line.quantity - line.shipped) if line.state == RESERVED else np.int64(0)
+
+
+@kernel
+def waiting_units(line):
+    """Units that have no promise."""
+    return np.int64(line.quantity) if line.state == WAITING or line.state == ADDED else np.int64(0)
+
+
+@kernel
+def settle_line(t, row):
+    """Bring a line's state in line with its units, and note the change."""
+    line = t.lines[row]
+    if line.state == RESERVED and line.quantity == line.shipped:
+        _unlink_promise(t, row)
+        line.state = SHIPPED if line.shipped > 0 else DROPPED
+    elif (line.state == WAITING or line.state == ADDED) and (line.quantity == 0 or line.shipped > 0):
+        _leave_queue(t, row)
+        line.state = SHIPPED if line.shipped > 0 else DROPPED
+    elif line.state == DROPPED and line.shipped > 0:
+        line.state = SHIPPED
     mark(t.journal, t.counters, LINES, line, row)
 
 
 @kernel
-def split_line(t, row, units):
-    """Part off `units` of a line's unshipped quantity as a line of its own, neither waiting nor promised; returns its row."""
+def unwant(t, row, units, event_row):
+    """Take open or waiting units out of an order: nobody wants them any more."""
+    line = t.lines[row]
+    if line.state == RESERVED:
+        line.released += units
+        reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units, event_row)
+    line.quantity -= units
+    settle_line(t, row)
+
+
+@kernel
+def unwant_line(t, row, event_row):
+    """Take all that is open or waiting of a line out of its order; what was shipped of it stays shipped."""
+    units = open_units(t.lines[row]) + waiting_units(t.lines[row])
+    if units > 0:
+        unwant(t, row, units, event_row)
+
+
+@kernel
+def add_part(t, row, units, state):
+    """Make a part of a line behind its row; returns the part's row."""
     line = t.lines[row]
     part = add_line(t, line.order, row, line.sku, units, line.id_at, line.id_size)
     t.lines[part].root = line.root
-    line.quantity -= units
-    if line.shipped == line.quantity:
-        line.state = SHIPPED
-    mark(t.journal, t.counters, LINES, line, row)
+    t.lines[part].state = state
     return part
+
+
+@kernel
+def has_room_for_part(t, row):
+    """Whether a line, and its order, may be cut into one part more."""
+    order = t.orders[t.lines[row].order]
+    if order.line_count >= MAX_ORDER_PARTS:
+        return False
+    parts = 0
+    other = order.first_line
+    while other >= 0:
+        parts += t.lines[other].root == t.lines[row].root
+        other = t.lines[other].next
+    return parts < MAX_LINE_PARTS
+
+
+@kernel
+def want_again(t, row, units, event_row):
+    """Give back open units of a line that are still wanted: a part of their own, to be routed.
+
+    The line keeps its shipment, since the units may leave the location all the same. A line cut into as many parts as it may be
+    forgets its shipment instead, if it gives back all it has.
+    """
+    line = t.lines[row]
+    reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units, event_row)
+    if units == line.quantity and not has_room_for_part(t, row):
+        _unlink_promise(t, row)
+        line.state = ADDED
+        line.shipment_sequence = 0
+        line.shipment_number = 0
+        line.released = 0
+        line.missing = 0
+        line.rung = 0
+        line.implied = 0
+        mark(t.journal, t.counters, LINES, line, row)
+        return
+    add_part(t, row, units, ADDED)
+    line.quantity -= units
+    line.released += units
+    settle_line(t, row)
 
 
 @kernel
@@ -381,6 +524,13 @@ def push_hold(t, row):
 
 
 @kernel
+def _still_held(t, hold):
+    """Whether an entry of the heap is that of a hold as it is now: one held again is in it twice."""
+    order = t.orders[hold.order]
+    return order.state == HELD and order.age == hold.age and order.expires_at == hold.time
+
+
+@kernel
 def forget_holds(t):
     """Drop from the holds' heap those that ended before their time, once they are most of it."""
     if t.counters[HOLD_COUNT] <= 2 * t.pool[0].held_orders + _FEWEST_HOLDS:
@@ -390,7 +540,7 @@ def forget_holds(t):
     for i in range(count):
         row = t.holds[i].order
         # What is pushed goes to a place before this one.
-        if t.orders[row].state == HELD and t.orders[row].age == t.holds[i].age:
+        if _still_held(t, t.holds[i]):
             push_hold(t, row)
 
 
@@ -398,7 +548,7 @@ def forget_holds(t):
 def pop_due_hold(t):
     """Take the next hold that has expired by the pool's now; -1 = none is due."""
     while t.counters[HOLD_COUNT] > 0 and t.holds[0].time <= t.pool[0].now:
-        row, age = t.holds[0].order, t.holds[0].age
+        row, due = t.holds[0].order, _still_held(t, t.holds[0])
         t.counters[HOLD_COUNT] -= 1
         last = t.counters[HOLD_COUNT]
         _swap(t.holds, 0, last)
@@ -412,6 +562,6 @@ def pop_due_hold(t):
                 break
             _swap(t.holds, i, least)
             i = least
-        if t.orders[row].state == HELD and t.orders[row].age == age:
+        if due:
             return row
     return np.int32(-1)

@@ -12,11 +12,12 @@ import numpy as np
 from state import columns
 from state.hashing import hash_bytes
 from state.index import index_cells
-from state.orders import link_timed, link_waiting
+from state.orders import link_promises, link_timed, link_waiting
 from state.rows import moved
 from state.seen import remembered
 from state.stock import FIRST_BLOCK, link_cells
 from state.tables import (
+    ALERT_COUNT,
     BLOCKS_TAIL,
     CELLS,
     CLOSED_HEAD,
@@ -29,6 +30,7 @@ from state.tables import (
     View,
 )
 from state.tableset import Delta, TableSet
+from topics.columns import ALERT
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,9 @@ class Limits:
     max_cells: int = 20_000_000
     max_lines: int = 10_000_000
     max_supplies: int = 2_000_000
+    reroutes: int = 1
+    """1: a shortfall's promises are routed again; 0: they stay."""
+    clock_skew_ms: int = 300_000
 
 
 class PoolState(TableSet):
@@ -60,7 +65,7 @@ class PoolState(TableSet):
     beside: ClassVar = {
         "skus": ("sku_links", columns.SKU_LINK),
         "lines": ("line_links", columns.LINE_LINK),
-        "cells": ("cell_event", np.dtype(np.int32)),
+        "cells": ("cell_links", columns.CELL_LINK),
     }
 
     def __init__(self, pool_id: bytes, limits: Limits = Limits()):
@@ -73,23 +78,34 @@ class PoolState(TableSet):
             holds=np.zeros(0, columns.TIMED),
             closed=np.zeros(0, columns.TIMED),
             freed=np.zeros(256, np.int32),
+            watched=np.zeros(0, np.int32),
+            alerts=np.zeros(0, ALERT),
         )
 
     def bundled(self) -> Any:
         """Make the bundle of the arrays."""
         return Tables(**self._arrays, routing_view=View(**{name: self._arrays[name] for name in View._fields}))
 
-    def ensure(self, *, sku_cells: int = 0, holds: int = 0, **needed: int) -> None:
-        """Make room for so many more rows (of a table or ring by name), bytes (`heap`) or slots (`sku_cells`, `holds`)."""
+    def names_of(self, location: int, sku: int) -> tuple[str, str]:
+        """Give the ids of a location's row and a SKU's."""
+        rows = self.table("locations")[location], self.table("skus")[sku]
+        place, article = (self.text(int(row["id_at"]), int(row["id_size"])).decode() for row in rows)
+        return place, article
+
+    def ensure(self, *, sku_cells: int = 0, holds: int = 0, alerts: int = 0, **needed: int) -> None:
+        """Make room for so many more rows (of a table or ring by name), bytes (`heap`) or slots (the others)."""
         counters = self._arrays["counters"]
         self._grow("sku_cells", int(counters[BLOCKS_TAIL]) + sku_cells)
         self._grow("holds", int(counters[HOLD_COUNT]) + holds)
+        self._grow("alerts", int(counters[ALERT_COUNT]) + alerts)
         super().ensure(**needed)
 
     def _grow_rows(self, name: str, needed: int) -> bool:
         a, grown = self._arrays, super()._grow_rows(name, needed)
         if grown and name == "orders":  # a closed one is in the ring twice at most
             a["closed"] = moved(a["closed"], 2 * a["orders"].size, *a["counters"][[CLOSED_HEAD, CLOSED_TAIL]].tolist())
+        if grown and name == "cells":
+            self._grow("watched", a["cells"].size)
         if grown:  # in one event each line of the orders it touches frees a cell at most once
             self._grow("freed", a["lines"].size + a["orders"].size + 16)
         return grown
@@ -109,12 +125,12 @@ class PoolState(TableSet):
     def changed_cells(self) -> tuple[np.ndarray, np.ndarray]:
         """Give the cells that got a new version since the last `take_delta`, and the events that changed them last."""
         rows = self.journal(CELLS).astype(np.int32)
-        events = self.table("cell_event")[rows]
+        events = self.table("cell_links")["event"][rows]
         return rows[events > 0], events[events > 0] - 1
 
     def take_delta(self) -> Delta:
         """Give what changed since the last call, and call it clean."""
-        self.table("cell_event")[self.journal(CELLS)] = 0
+        self.table("cell_links")["event"][self.journal(CELLS)] = 0
         return super().take_delta()
 
     def seal(self) -> None:
@@ -129,6 +145,12 @@ class PoolState(TableSet):
         _, heights = np.unique(self.rows("locations")["z"], return_inverse=True)
         link_cells(self.t, np.argsort(heights.astype(np.int32)[self.rows("cells")["location"]], kind="stable"))
         lines, orders = self.rows("lines"), self.rows("orders")
+        promised = np.flatnonzero(lines["state"] == columns.RESERVED)
+        served = np.isin(orders["state"], (columns.OPEN, columns.HELD))
+        chains = _chained(orders["first_line"][served], self.table("lines")["next"])
+        depth = np.zeros(lines.size, np.int64)
+        depth[chains] = np.arange(chains.size)
+        link_promises(self.t, promised[np.lexsort((depth[promised], lines["shipment_sequence"][promised]))])
         waiting = np.flatnonzero(lines["state"] == columns.WAITING)
         link_waiting(self.t, waiting[np.argsort(orders["age"][lines["order"][waiting]], kind="stable")])
         closed = np.flatnonzero(np.isin(orders["state"], (columns.CLOSED, columns.EXPIRED, columns.GONE)))

@@ -19,7 +19,7 @@ import numpy as np
 
 from topics.errors import WrongUse
 
-LAYOUT = 1
+LAYOUT = 2
 """Number of the schemas' layout; raised with each change of a schema (tests/unit/test_schema.py has the fingerprints)."""
 
 

@@ -7,6 +7,7 @@ Not here: who decides on a reservation (streams/inventory), orders and their lin
 
 import numpy as np
 
+from state.alerts import SHORTFALL_BIT, tell
 from state.columns import IN_TRANSIT
 from state.hashing import hash_text
 from state.index import cell_home, find_cell, find_hash, find_text, insert, remove
@@ -18,11 +19,13 @@ from state.tables import (
     MAX_UNITS,
     SKUS,
     SUPPLIES,
+    WATCHED_COUNT,
     mark,
     take_row,
 )
 from state.text import name_row
 from topics.compiled.kernels import kernel
+from topics.reasons import AlertKind, AlertStatus
 
 FIRST_BLOCK = 4
 
@@ -157,7 +160,13 @@ def cell_row(t, sku, location):
     cell.counted_at = -1
     cell.movement = -1
     cell.forgotten = -1
+    cell.alerts = 0
     cell.dirty = 0
+    link = t.cell_links[row]
+    link.event = 0
+    link.promised_head = 0
+    link.promised_count = 0
+    link.watched = 0
     insert(t.cell_index, cell_home(sku, location), row)
     link_cell(t, row)
     return row
@@ -173,8 +182,13 @@ def change_cell(t, row, on_hand, reserved, safety_stock, event_row):
     cell.safety_stock = safety_stock
     cell.version += 1
     cell.updated_at = t.pool[0].now
-    t.cell_event[row] = event_row + 1
+    link = t.cell_links[row]
+    link.event = event_row + 1
     mark(t.journal, t.counters, CELLS, cell, row)
+    if (on_hand < reserved or cell.alerts & SHORTFALL_BIT) and link.watched == 0:
+        link.watched = 1
+        t.watched[t.counters[WATCHED_COUNT]] = row
+        t.counters[WATCHED_COUNT] += 1
     if available(cell) > before:
         t.freed[t.counters[FREED_COUNT]] = row
         t.counters[FREED_COUNT] += 1
@@ -207,6 +221,8 @@ def move_stock(t, row, units, reserved_units, event_time, event_row):
     """
     cell = t.cells[row]
     if is_counted(t, row, event_time):
+        if units != 0:
+            tell(t, AlertKind.LATE_MOVEMENT.value, AlertStatus.RAISED.value, event_row, cell.location, cell.sku, units, 0)
         change_cell(t, row, cell.on_hand, cell.reserved + reserved_units, cell.safety_stock, event_row)
         return
     position = t.pool[0].movement_tail

@@ -29,10 +29,12 @@ class Tables(Bundle):
         "holds",  # TIMED[], binary heap by (time, age)
         "closed",  # TIMED[], ring by time
         # of the batch in hand
-        "cell_event",  # int32[]: per cell, 1 + the event (row of the batch) that changed it last; 0 = none yet
+        "cell_links",  # CELL_LINK[]
         "page_dirty",  # uint8[]: of each page of the heap
         "journal",  # int64[]: table << 40 | row, a row once
         "freed",  # int32[]: cells whose available rose in the event in hand
+        "watched",  # int32[]: cells of the event in hand that are short, or were
+        "alerts",  # ALERT[] (topics/columns.py)
         "counters",  # int64[]: see below
         "limits",  # int64[]: see below
         "routing_view",  # View of the tables above
@@ -47,8 +49,11 @@ PAGE_BYTES = 64
 
 # counters
 JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT, LONGEST_ORDER = range(7)
+WATCHED_COUNT, ALERT_COUNT = 7, 8
+MOST_PROMISED = 9  # promises that any cell has had at once
 # limits, from the settings
 DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS, CLOSED_MS, MAX_SKUS, MAX_CELLS, MAX_LINES, MAX_SUPPLIES = range(8)
+REROUTES, CLOCK_SKEW_MS = 8, 9
 
 MAX_UNITS = 1_000_000_000
 

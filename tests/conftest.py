@@ -1,7 +1,7 @@
 """What tests share: one real Kafka a session, and a fresh set of topics for each test that asks for one.
 
-The topics' names are fixed by the contract, so isolation is by time: `settings` and `make_settings` delete every topic and
-create the catalogue anew (0.5 s), under an application id of the test's own.
+Isolation is by time: `settings` and `make_settings` delete every topic and create the catalogue anew (0.5 s), under an
+application id of the test's own.
 """
 
 import contextlib
@@ -17,6 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from config.broker import Broker
 from config.settings import PREFIX, Settings, load_settings
+from streams.kafka.clients import connect
 from streams.kafka.create import create_topics
 
 FETCHING = {f"{PREFIX}CACHE_DIRECTORY", f"{PREFIX}MAVEN_URL"}  # where this machine gets Kafka from
@@ -63,7 +64,7 @@ def make_settings(empty_cluster: AdminClient, broker: Broker, tmp_path: Path) ->
             "metrics_port": 0,
         }
         settings = load_settings(**(own | flags))
-        create_topics(empty_cluster, settings)
+        create_topics(connect(settings), settings)
         return settings
 
     return make

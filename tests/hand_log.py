@@ -17,11 +17,12 @@ from streams.audit.log import Record
 from streams.audit.memory import Limits
 from streams.audit.report import Report
 from tests.memory_log import MemoryLog
+from topics.reasons import AlertKind
 
 HOUR_MS = 3_600_000
 T0 = 1_700_000_000_000
 TOPICS = ("sales.v1", "stock.v1", "orders.v1", "fulfilments.v1", "ticks.v1")
-OUTPUTS = ("allocations.v1", "inventory.v1", "dead-letter.v1", "inventory-changelog.v1", "locations.v1")
+OUTPUTS = ("allocations.v1", "alerts.v1", "inventory.v1", "dead-letter.v1", "inventory-changelog.v1", "locations.v1")
 LIMITS = Limits(dedupe_events=1000, dedupe_ms=24 * HOUR_MS, horizon_ms=48 * HOUR_MS, closed_ms=720 * HOUR_MS)
 POOL_DTYPE = np.dtype([("sequence", "<i8"), ("now", "<i8")], align=True)
 NAME_DTYPE = np.dtype([("id_size", "<i4"), ("id_at", "<i8")], align=True)
@@ -70,13 +71,17 @@ class Hand:
         if location_id not in self.places:
             self.places.append(location_id)
 
-    def event(self, topic: str, value, *decisions: dict, dead: str | None = None, after_ms: int = 10, key=b"uk") -> int:
-        """Append an input, with the decisions it causes, or the reason for which it is refused."""
+    def event(
+        self, topic: str, value, *decisions: dict, alerts=(), dead: str | None = None, after_ms: int = 10, key=b"uk"
+    ) -> int:
+        """Append an input, with the decisions and alerts it causes, or the reason for which it is refused."""
         self.now += after_ms
         offset = self.append(topic, value, key)
         self.pending.append((topic, offset))
         for decision in decisions:
             self.decide(decision, topic, offset)
+        for alert in alerts:
+            self.alert(alert, topic, offset, value.get("order_id"))
         if dead:
             record = self.records[topic][offset]
             letter = {
@@ -111,6 +116,23 @@ class Hand:
             "shipments": shipments,
         }
         self.append("allocations.v1", value, decision["order_id"].encode())
+
+    def alert(self, alert: dict, topic: str, offset: int, order_id: str | None) -> None:
+        kind, place, sku = alert["kind"], alert["location_id"], alert["sku"]
+        last = self.now // 60_000 if kind == "late_movement" else sku
+        if "field" in alert:
+            place, last = topic, alert["field"]
+        value = {
+            "alert_id": f"{kind}/uk/{place}/{last}",
+            "severity": "critical" if kind in ("shortfall", "over_shipped", "shipped_after_close") else "warning",
+            "pool_id": "uk",
+            "order_id": order_id,
+            "since": self.now,
+            "source": {"topic": topic, "partition": 0, "offset": offset},
+            "remedy": AlertKind[kind.upper()].sentence,
+            **alert,
+        }
+        self.append("alerts.v1", value, value["alert_id"].encode())
 
     def batch(self, **cells: tuple[int, ...]) -> None:
         """Close a batch; `DC_A=(on hand, reserved, safety stock)` are the cells it changed."""
@@ -180,19 +202,22 @@ class Hand:
             "inputs": inputs,
             "order": {"at": 0, "bytes": len(order)},
             "locations": self.locations,
+            "layout": 2,
             "pools": [{"pool_id": "uk", "tables": tables}],
         }
         text = json.dumps(manifest).encode()
         return len(text).to_bytes(4, "little") + text + bytes(blobs)
 
-    def audit(self, complete: bool = False, moving: bool = False, committed: dict | None = None) -> Report:
+    def audit(
+        self, complete: bool = False, moving: bool = False, committed: dict | None = None, limits: Limits = LIMITS
+    ) -> Report:
         log = MemoryLog(
             {(topic, 0): records for topic, records in self.records.items()},
             dict.fromkeys((*TOPICS, *OUTPUTS), 1),
             {(topic, 0): offset for topic, offset in (committed or {}).items()},
             moving,
         )
-        return audit_log(log, LIMITS, complete=complete)
+        return audit_log(log, limits, complete=complete)
 
     # Spoiling
 
@@ -232,6 +257,8 @@ class Hand:
             data = self.data_of(number)
             link = sha256(link + data).digest()
             self.rewrite(number, data, link)
+        self.link = link
+        self.link = link
 
     def find(self, topic: str, **fields) -> int:
         """Offset of the first record with these fields."""
@@ -266,6 +293,17 @@ def ship(place: str, *lines: dict, kind: str = "ship", to: dict = LINCOLN, shipm
 
 def says(order_id: str, status: str, *shipments: dict, waits: tuple[dict, ...] = ()) -> dict:
     return {"order_id": order_id, "status": status, "shipments": list(shipments), "unallocated": list(waits)}
+
+
+def tells(kind: str, place: str, sku: str, found: int, expected: int = 0, status: str = "raised") -> dict:
+    return {"kind": kind, "status": status, "location_id": place, "sku": sku, "found": found, "expected": expected}
+
+
+def left_out(field: str) -> dict:
+    return {"kind": "field_left_out", "status": "raised", "location_id": None, "sku": None, "field": field} | {
+        "found": 1,
+        "expected": 0,
+    }
 
 
 def stock(event_id: str, kind: str, place: str, sku: str, quantity: int, **fields) -> dict:
@@ -341,14 +379,14 @@ def clean() -> Hand:
     hand.event("fulfilments.v1", answer("e10", "shipped", "O1", "0000abcd-1-1", "DC", ("l1", 3)))
     hand.batch(DC_A=(6, 6))
     hand.event("fulfilments.v1", answer("e11", "collected", "O1", "0000abcd-1-1", "DC"))
-    hand.event("fulfilments.v1", answer("e12", "shipped", "O1", "0000abcd-1-1", "DC"), dead="shipment_closed", after_ms=0)
+    hand.event("fulfilments.v1", answer("e12", "rejected", "O1", "0000abcd-1-1", "DC"), dead="shipment_closed", after_ms=0)
     hand.batch(DC_A=(4, 4))
     hand.event("fulfilments.v1", answer("e13", "returned", "O1", "0000abcd-1-1", "LEEDS", ("l1", 1), event_time=T0 + 50))
     hand.batch(LEEDS_A=(5, 2, 1))
     hand.event("stock.v1", stock("e14", "count", "LEEDS", "A", 3, counted_at=T0 + 20))
     hand.batch(LEEDS_A=(4, 2, 1))
     hand.event("stock.v1", stock("e15", "count", "LEEDS", "A", 9, counted_at=T0 + 10))
-    hand.event("sales.v1", stock("e15b", "sale", "LEEDS", "A", 1))
+    hand.event("sales.v1", stock("e15b", "sale", "LEEDS", "A", 1), alerts=[tells("late_movement", "LEEDS", "A", -1)])
     hand.batch()
 
     # A hold that expires, by a tick, and what it held goes to who waits; a hold that is confirmed.
@@ -397,7 +435,7 @@ def clean() -> Hand:
     hand.event("orders.v1", request, says("P1", "allocated", own, brought))
     hand.batch(LEEDS_B=(1, 1), DC_B=(5, 3))
     number = hand.sequence
-    hand.event("fulfilments.v1", answer("e24", "collected", "P1", f"0000abcd-{number}-2", "LEEDS"), dead="not_shipped")
+    hand.event("fulfilments.v1", answer("e24", "returned", "P1", f"0000abcd-{number}-2", "LEEDS"), dead="not_shipped")
     hand.event("fulfilments.v1", answer("e24", "shipped", "P1", f"0000abcd-{number}-2", "DC"))
     hand.batch(DC_B=(2, 0))
     hand.event("fulfilments.v1", answer("e25", "collected", "P1", f"0000abcd-{number}-2", "LEEDS"))
@@ -427,6 +465,15 @@ def clean() -> Hand:
     hand.batch(LEEDS_A=(6, 3, 1))
     hand.location("LEEDS", **PLACES["LEEDS"])
     hand.decide(says("O5", "allocated", ship("LEEDS", lines[0]), ship("DC", lines[1])), "locations.v1", 4)
-    hand.event("sales.v1", stock("e31", "sale", "DC", "B", 3), after_ms=0)
-    hand.batch(LEEDS_A=(6, 4, 1), DC_B=(-1, 2))
+
+    # A till sells what is promised: the order that loses its promise is routed again.
+    kept = ship("LEEDS", lines[0], shipment_id=f"0000abcd-{hand.sequence}-1")
+    hand.event(
+        "sales.v1",
+        stock("e31", "sale", "DC", "B", 3),
+        says("O5", "partial", kept, waits=(lines[1] | {"reason": "no_stock"},)),
+        alerts=[tells("shortfall", "DC", "B", -1, 2)],
+        after_ms=0,
+    )
+    hand.batch(LEEDS_A=(6, 4, 1), DC_B=(-1, 0))
     return hand

@@ -12,6 +12,7 @@ import orjson
 from config.settings import Settings
 from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.inventory.pipeline import InventoryPipeline
+from tests import reality
 
 SKUS = [f"SKU-{i}" for i in range(7)]
 POOLS = ("uk", "fr")
@@ -64,6 +65,7 @@ def network(rng: random.Random, per_pool: int = 5) -> list[LocationChange]:
                     latitude=round(rng.uniform(50, 58), 3),
                     longitude=round(rng.uniform(-5, 1), 3),
                     priority=rng.choice([1, 100]),
+                    max_distance_km=200 if i == 2 else None,
                 )
             )
     return changes
@@ -100,7 +102,8 @@ class _Shop:
         self.orders: list[tuple[str, str, list[dict]]] = []
         self.shipments: list[tuple[str, str, dict]] = []
         self.made = 0
-        self.transfers: list[tuple[str, str, str]] = []
+        self.pickups: dict[str, str] = {}
+        """Order id → where it is, or was, to be picked up."""
 
     def place(self, pool: str) -> str:
         return f"{pool}-{self.rng.randrange(5)}"
@@ -110,8 +113,18 @@ class _Shop:
         self.made += 1
         base = {"event_id": f"e{self.made}", "event_time": now - rng.choice([0, 0, 5, 4_000, 60_000])}
         make = rng.choices(
-            [self._stock, self._sale, self._order, self._cancel, self._fulfil, self._trouble, self._again],
-            [22, 12, 36, 6, 18, 5, 3],
+            [
+                self._stock,
+                self._sale,
+                self._order,
+                self._cancel,
+                self._change,
+                self._fulfil,
+                self._ring_up,
+                self._trouble,
+                self._again,
+            ],
+            [20, 10, 32, 6, 5, 20, 4, 5, 3],
         )[0]
         topic, body = make(pool, now)
         key = body.pop("_key", pool)
@@ -147,52 +160,56 @@ class _Shop:
     def _order(self, pool: str, now: int) -> tuple[str, dict]:
         rng = self.rng
         count = rng.choice([1, 1, 1, 2, 3, 5, 8, 12])
-        lines = [{"line_id": f"l{i}", "sku": rng.choice(SKUS), "quantity": rng.randint(1, 4)} for i in range(count)]
+        lines = reality.order_lines(rng, SKUS, count, most=4)
         order_id, known = f"o{self.made}", [order for order in self.orders if order[0] == pool]
         if known and rng.random() < 0.12:
             _, order_id, former = rng.choice(known[-8:])
             lines = former if rng.random() < 0.6 else lines
         body = {"kind": "placed", "order_id": order_id, "lines": lines}
         body |= {"allow_split": rng.random() < 0.8, "allow_partial": rng.random() < 0.8}
-        if rng.random() < 0.3:
-            body |= {"mode": "pickup", "pickup_location_id": self.place(pool) if rng.random() < 0.95 else "nowhere"}
-        else:
-            body["destination"] = {"latitude": round(rng.uniform(50, 58), 2), "longitude": round(rng.uniform(-5, 1), 2)}
+        body |= reality.somewhere(rng, self.place(pool) if rng.random() < 0.95 else "nowhere")
+        self._note_pickup(body)
         if rng.random() < 0.2:
             body |= {"kind": "held", "expires_at": now + rng.choice([50, 3_000, 40_000])}
         self.orders.append((pool, order_id, lines))
         return "orders.v1", body
 
-    def _cancel(self, pool: str, now: int) -> tuple[str, dict]:
+    def _note_pickup(self, body: dict) -> None:
+        if "pickup_location_id" in body:
+            self.pickups[body["order_id"]] = body["pickup_location_id"]
+
+    def _known(self, pool: str) -> tuple[str, list[dict]]:
         known = [order for order in self.orders if order[0] == pool] or [(pool, "unheard-of", [{"line_id": "l0"}])]
         _, order_id, lines = self.rng.choice(known[-30:])
-        body = {"kind": "cancelled", "order_id": order_id}
-        if self.rng.random() < 0.4:
-            body["line_ids"] = [line["line_id"] for line in lines if self.rng.random() < 0.5]
+        return order_id, lines
+
+    def _cancel(self, pool: str, now: int) -> tuple[str, dict]:
+        return "orders.v1", reality.cancellation(self.rng, *self._known(pool))
+
+    def _change(self, pool: str, now: int) -> tuple[str, dict]:
+        if not any(order[0] == pool for order in self.orders):
+            return self._order(pool, now)
+        place = self.place(pool) if self.rng.random() < 0.9 else "nowhere"
+        body = reality.change(self.rng, *self._known(pool), SKUS, place)
+        self._note_pickup(body)
         return "orders.v1", body
 
-    def _fulfil(self, pool: str, now: int) -> tuple[str, dict]:
-        rng = self.rng
+    def _promised(self, pool: str, picked_up: bool = False) -> tuple[str, dict] | None:
         known = [shipment for shipment in self.shipments if shipment[0] == pool]
-        if not known:
+        known = [shipment for shipment in known[-40:] if not picked_up or shipment[1] in self.pickups]
+        return self.rng.choice(known)[1:] if known else None
+
+    def _fulfil(self, pool: str, now: int) -> tuple[str, dict]:
+        found = self._promised(pool)
+        if not found:
             return self._order(pool, now)
-        _, order_id, shipment = rng.choice(known[-40:])
-        kind = rng.choice(["shipped", "shipped", "collected", "rejected", "rejected", "returned"])
-        body = {
-            "kind": kind,
-            "order_id": order_id,
-            "shipment_id": shipment["shipment_id"],
-            "location_id": shipment["location_id"],
-        }
-        if kind == "returned" or rng.random() < 0.1:
-            body["location_id"] = self.place(pool)
-        if rng.random() < 0.5:
-            body["lines"] = [
-                {"line_id": line["line_id"], "quantity": rng.randint(1, line["quantity"])}
-                for line in shipment["lines"]
-                if rng.random() < 0.7
-            ]
-        return "fulfilments.v1", body
+        return "fulfilments.v1", reality.answer(self.rng, *found, self.pickups.get(found[0]), self.place(pool), SKUS)
+
+    def _ring_up(self, pool: str, now: int) -> tuple[str, dict]:
+        found = self._promised(pool, picked_up=True)
+        if not found:
+            return self._sale(pool, now)
+        return "sales.v1", reality.till_sale(self.rng, *found, self.pickups[found[0]])
 
     def _trouble(self, pool: str, now: int) -> tuple[str, dict]:
         topic, body = self.rng.choice([self._stock, self._sale, self._order])(pool, now)

@@ -2,8 +2,8 @@
 
 Owner: the public contract. Every other list of topics is derived from this one. Inventory topics share one partition count,
 since a pool's events, decisions, cells and changelog all lie in the partition of the pool's id; the topics of clicks share
-another. Inputs carry the log's own time, so that no sender's clock moves a pool's. Changelogs are the state itself and are kept
-without limit.
+another. Inputs carry the log's own time, so that no sender's clock moves a pool's, and take values as large as the models do.
+Changelogs are the state itself and are kept without limit.
 Invariant: the order of a group's inputs stands in its changelog, as the codes of its events: inputs are appended, never moved.
 Not here: what the fields mean (events.py, outputs.py), creating topics (streams/kafka/create.py).
 """
@@ -15,14 +15,19 @@ from typing import Protocol
 from topics import events, outputs
 
 HOUR_MS = 3_600_000
+INPUT_BYTES = events.MAX_VALUE_BYTES + (64 << 10)
+"""Of a record of an input: the largest value, and 64 KiB for its key, its headers and its frame."""
+INPUT = {"message.timestamp.type": "LogAppendTime", "max.message.bytes": str(INPUT_BYTES)}
 # A refused record goes to the dead letters whole, in base64, and a decision may name 1000 lines.
 LARGE_RECORD = {"max.message.bytes": str(8 << 20)}
-LOG_TIME = {"message.timestamp.type": "LogAppendTime"}
+# The empty record of a removed location stays for a hundred years: an old network file must not bring it back.
+KEPT_REMOVALS = {"delete.retention.ms": str(100 * 365 * 24 * HOUR_MS)}
 
 # The topics that code speaks of one by one.
 CLICKS, TICKS, LOCATIONS = "clicks.v1", "ticks.v1", "locations.v1"
 INVENTORY, ALLOCATIONS, DEMAND = "inventory.v1", "allocations.v1", "demand.v1"
-DEAD_LETTERS, ALERTS = "dead-letter.v1", "alerts.v1"
+DEAD_LETTERS, REPLAYS = "dead-letter.v1", "dead-letter-replays.v1"
+ALERTS, ACKNOWLEDGEMENTS = "alerts.v1", "acknowledgements.v1"
 
 
 class TopicSettings(Protocol):
@@ -69,10 +74,11 @@ class Topic:
     Attributes
     ----------
     groups : tuple of str
-        Which workers' groups read or write it: inventory, clicks; "audit" is written by the audit.
+        Which workers' groups read or write it: inventory, clicks; "audit" is written by the audit, "operators" by a
+        command that a person gives.
     key_fields : tuple of str
-        The fields of the value that make the key, joined by "/"; none: records have no key. The sender of an input knows its
-        `pool_id`, which is no field of the value.
+        The fields of the value that make the key, joined by `keys.compound_key`; none: records have no key. The sender of an
+        input knows its `pool_id`, which is no field of the value.
     models : tuple of type
         The values' models; empty where the value is not JSON.
     internal : bool
@@ -122,7 +128,7 @@ class Topic:
 
 def _input(name: str, group: str, key_field: str, *, internal: bool = False) -> Topic:
     partitions, models = Partitions(group), events.MODELS[name]
-    return Topic(name, (group,), Role.INPUT, (key_field,), models, partitions, Keep.INPUT, LOG_TIME, internal)
+    return Topic(name, (group,), Role.INPUT, (key_field,), models, partitions, Keep.INPUT, INPUT, internal)
 
 
 def _output(
@@ -145,12 +151,49 @@ _CATALOGUE = (
     _input("fulfilments.v1", "inventory", "pool_id"),
     _input(TICKS, "inventory", "pool_id", internal=True),
     _input(CLICKS, "clicks", "visitor_id"),
-    Topic(LOCATIONS, ("inventory",), Role.STATE, ("id",), events.MODELS[LOCATIONS], Partitions.ANY, Keep.LATEST, LOG_TIME),
+    Topic(
+        LOCATIONS,
+        ("inventory",),
+        Role.STATE,
+        ("id",),
+        events.MODELS[LOCATIONS],
+        Partitions.ANY,
+        Keep.LATEST,
+        INPUT | KEPT_REMOVALS,
+    ),
     _output(INVENTORY, "inventory", "location_id/sku", outputs.Inventory, _INVENTORY, Keep.LATEST),
     _output(ALLOCATIONS, "inventory", "order_id", outputs.Allocation, _INVENTORY, _OUTPUT, **LARGE_RECORD),
     _output(DEMAND, "clicks", "pool_id/sku/partition", outputs.Demand, _CLICKS, _OUTPUT),
     _output(DEAD_LETTERS, "inventory clicks", "key", outputs.DeadLetterRecord, Partitions.LARGER, _OUTPUT, **LARGE_RECORD),
-    _output(ALERTS, "audit", "kind/topic/partition", outputs.AuditAlert, Partitions.ANY, _OUTPUT),
+    Topic(
+        ALERTS,
+        ("inventory", "audit"),
+        Role.OUTPUT,
+        ("alert_id",),
+        (outputs.Alert, outputs.AuditAlert),
+        Partitions.LARGER,
+        _OUTPUT,
+    ),
+    Topic(
+        ACKNOWLEDGEMENTS,
+        ("audit",),
+        Role.OUTPUT,
+        ("topic", "partition", "offset"),
+        (outputs.Acknowledgement,),
+        Partitions.ANY,
+        Keep.LATEST,
+    ),
+    # As long as its letters, and of each the latest.
+    Topic(
+        REPLAYS,
+        ("operators",),
+        Role.OUTPUT,
+        ("topic", "partition", "offset"),
+        (outputs.DeadLetterReplay,),
+        Partitions.ANY,
+        _OUTPUT,
+        {"cleanup.policy": "compact,delete"},
+    ),
     _changelog("inventory"),
     _changelog("clicks"),
 )

@@ -20,10 +20,12 @@ EVENT = np.dtype(
         ("reason", "u1"),  # reasons.DeadLetter; 0 = none
         ("outcome", "u1"),  # reasons.Outcome, written by the engine
         ("flags", "u1"),  # ALLOW_SPLIT | ...
+        ("given", "u1"),  # what a changed order gives: GIVEN_MODE | ...
         ("topic", "u1"),  # index into the batch's list of topics
         ("quantity", "i4"),  # units; adjustments are signed
         ("offset", "i8"),
         ("timestamp", "i8"),  # the record's own, epoch ms
+        ("content", "u8"),  # what the event says, hashed (codec/content.py)
         ("event_time", "i8"),  # epoch ms
         ("time", "i8"),  # counted_at | expected_at | expires_at, epoch ms; a count's default is filled in
         ("latitude", "f8"),  # destination, degrees
@@ -32,7 +34,7 @@ EVENT = np.dtype(
         *_text("location"),  # location_id, or pickup_location_id of an order
         *_text("sku"),
         *_text("reference"),  # order_id | transfer_id | supply_id
-        *_text("shipment"),  # shipment_id
+        *_text("shipment"),  # shipment_id | line_id of a sale
         *_text("target"),  # to_location_id of a transfer
         ("first_line", "i4"),
         ("line_count", "i4"),
@@ -46,16 +48,28 @@ ALLOW_PARTIAL = 2
 PICKUP = 4  # mode
 URGENT = 8  # service_level
 HAS_LINES = 16  # lines / line_ids was given (an empty list counts as given)
+MISSING = 32  # of a rejection: the units could not be found
 
-# A line of an order event; `sku` and `quantity` are absent in a cancellation's line_ids; a fulfilment has no `sku`.
+# EVENT.given
+GIVEN_MODE = 1
+GIVEN_DESTINATION = 2
+GIVEN_PICKUP = 4
+GIVEN_LEVEL = 8
+GIVEN_SPLIT = 16
+GIVEN_PARTIAL = 32
+
+# A line of an order event; `sku` is absent in a cancellation's, `quantity` too in its line_ids (0).
+# A fulfilment's has a line id or a SKU, or both.
 LINE = np.dtype(
     [
         *_text("line_id"),
         *_text("sku"),
         ("quantity", "i4"),
+        ("flags", "u1"),  # UNSTOCKED
     ],
     align=True,
 )
+UNSTOCKED = 1
 
 # One decision: a record of allocations.v1. Rows of its children are contiguous, in the tables below.
 DECISION = np.dtype(
@@ -105,6 +119,21 @@ DECISION_LINE = np.dtype(
 
 LOSER = np.dtype([("location", "i4"), ("distance_m", "i4"), ("reason", "u1")], align=True)  # reasons.Lost
 
+# One discrepancy: a record of alerts.v1.
+ALERT = np.dtype(
+    [
+        ("kind", "u1"),  # reasons.AlertKind
+        ("status", "u1"),  # reasons.AlertStatus
+        ("event", "i4"),  # row in the batch's events
+        ("location", "i4"),  # row in the pool's locations
+        ("sku", "i4"),  # row in the pool's SKUs, -1 = none
+        ("time", "i8"),  # epoch ms, the pool's now
+        ("found", "i8"),  # units
+        ("expected", "i8"),  # units
+    ],
+    align=True,
+)
+
 # What a click needs.
 CLICK = np.dtype(
     [
@@ -113,6 +142,7 @@ CLICK = np.dtype(
         ("topic", "u1"),  # index into the batch's list of topics
         ("offset", "i8"),
         ("timestamp", "i8"),  # the record's own, epoch ms
+        ("content", "u8"),  # what the event says, hashed (codec/content.py)
         ("event_time", "i8"),  # epoch ms
         ("latitude", "f8"),  # degrees, NaN = absent
         ("longitude", "f8"),

@@ -4,8 +4,10 @@ NearshelfError
 ├── WrongUse                  what was given is wrong: mend it and try again; exit status 2
 │   ├── SettingsError         a setting is unknown, or its value is wrong
 │   ├── EntriesError          a file that people write is missing or wrong
+│   ├── WrongPlace            a record was named that is not there
 │   ├── MissingTopics         the cluster lacks topics
 │   ├── CannotStart           the cluster, or this machine, is not as a worker needs it
+│   ├── OtherOwner            the topics belong to workers of another app_id
 │   └── NewerLayout           a later version wrote the changelog or the snapshot
 ├── AnswerIsNo                it was tried, and the answer is no; exit status 1
 │   ├── TopicMismatch         an existing topic would give wrong results
@@ -23,6 +25,7 @@ NearshelfError
 │   ├── NotCopartitioned      topics of one group are at different workers
 │   ├── BrokenChain           the audit can't follow the changelog further
 │   └── Deleted               the audit has yet to read a record that is gone
+├── CheckpointUnusable        an audit can't go on from a file
 ├── SnapshotUnusable          a snapshot can't be read or written; the changelog has all of it
 │   ├── StoreDamaged          the disk holds something else than was written
 │   ├── StoreForeign          the snapshot belongs to another partition or changelog

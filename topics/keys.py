@@ -1,6 +1,7 @@
-"""Which partition a key's records lie in: Java's default partitioner, without a Kafka client.
+"""Keys: how one is made of several parts, and which partition its records lie in (Java's default partitioner, no Kafka client).
 
-librdkafka does the same with `partitioner=murmur2_random`. Not here: which topic is keyed by what (catalogue.py).
+librdkafka does the same with `partitioner=murmur2_random`.
+Not here: which topic is keyed by what (catalogue.py), the kernel that writes keys (codec/put.py).
 """
 
 from functools import lru_cache
@@ -38,3 +39,14 @@ def partition_of(key: bytes, partitions: int) -> int:
     0
     """
     return (murmur2(key) & 0x7FFFFFFF) % partitions
+
+
+def compound_key(*parts: str) -> str:
+    """Join parts to a key that no other parts have: `%` and `/` inside a part are written `%25` and `%2F`.
+
+    Examples
+    --------
+    >>> compound_key("WH", "S1/X"), compound_key("WH/S1", "X"), compound_key("100%", "a")
+    ('WH/S1%2FX', 'WH%2FS1/X', '100%25/a')
+    """
+    return "/".join(part.replace("%", "%25").replace("/", "%2F") for part in parts)

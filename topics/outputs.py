@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from topics.events import Id, Record, Time, Units, UnitsOrNone
-from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 
 class Inventory(Record):
-    """`inventory.v1`, key: `{location_id}/{sku}`. A cell after a change; a greater `version` is newer."""
+    """`inventory.v1`, key: `{location_id}/{sku}` (keys.py). A cell after a change; a greater `version` is newer."""
 
     pool_id: Id
     location_id: Id
@@ -110,6 +110,27 @@ class DeadLetterRecord(Record):
     value: str | None
 
 
+class DeadLetterReplay(Record):
+    """`dead-letter-replays.v1`, key: `{topic}/{partition}/{offset}`. The record of the dead letter there was sent again.
+
+    Written in the transaction that sends the record. `refused_at` is the dead letter's own time, by which it is told from one
+    of an earlier topic; `replayed_at` is the sender's. Both are epoch ms. `replayed_by` is who, `user@host` if nothing else was
+    said; `client_id` is the `app_id` of the sender's settings. `changed` says whether the value differs from the letter's;
+    `times` counts the replays.
+    """
+
+    topic: Literal["dead-letter.v1"]
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    refused_at: int
+    replayed_to: str
+    replayed_at: Time
+    replayed_by: str
+    client_id: str
+    changed: bool
+    times: Annotated[int, Field(ge=1)]
+
+
 class Demand(Record):
     """`demand.v1`, key: `{pool_id}/{sku}/{partition}`. Clicks on a SKU in [`window_start`, `window_start + window_ms`).
 
@@ -130,10 +151,35 @@ class Demand(Record):
     updated_at: Time
 
 
-class AuditAlert(Record):
-    """`alerts.v1`, key: `audit/{topic}/{partition}`. The audit found something that is not as it must be, at the record named.
+class Alert(Record):
+    """`alerts.v1`, key: `alert_id`. What is told differs from what was promised; a cleared alert has the same id.
 
-    `alert_id` follows from what was found: an audit that is started again repeats it, under the same id. `fault` is one of
+    `alert_id` is `{kind}/{pool_id}/{location_id}/{sku}`, of a late movement `{kind}/{pool_id}/{location_id}/{minute}`, of a
+    field left out `{kind}/{pool_id}/{topic}/{field}`; such an alert has a `field`, and no location or SKU.
+    `found` and `expected` are units: of a shortfall on hand and reserved, else the units in question and 0.
+    `since` is when the alert came to stand, or was cleared, by the pool's clock.
+    """
+
+    alert_id: str
+    kind: Literal[*(kind.wire for kind in AlertKind)]
+    severity: Literal["critical", "warning"]
+    status: Literal[*(status.wire for status in AlertStatus)]
+    pool_id: Id
+    location_id: Id | None = None
+    sku: Id | None = None
+    order_id: Id | None = None
+    field: str | None = None
+    found: int
+    expected: int
+    since: Time
+    source: Source
+    remedy: str
+
+
+class AuditAlert(Record):
+    """`alerts.v1`, key: `alert_id`. The audit found something that is not as it must be, at the record named.
+
+    `alert_id` follows from what was found: an audit that finds the same again does not repeat it. `fault` is one of
     the kinds of faults (streams/audit/report.py), `offset` null where a record is missing; `raised_at` is when it was found,
     epoch ms.
     """
@@ -148,3 +194,19 @@ class AuditAlert(Record):
     expected: str
     found: str
     raised_at: Time
+
+
+class Acknowledgement(Record):
+    """`acknowledgements.v1`, key: `{topic}/{partition}/{offset}` (keys.py). Somebody has looked at the faults of one record.
+
+    The audit names them from then on, and does not count them. `topic_id` is the cluster's own of the topic: one that is
+    created anew under the name has another. `acknowledged_at` is epoch ms, `reason` free text. An empty record withdraws it.
+    """
+
+    topic: Annotated[str, Field(min_length=1)]
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+    topic_id: str
+    acknowledged_at: Time
+    acknowledged_by: Id
+    reason: Annotated[str, Field(min_length=1, max_length=1000)]

@@ -50,6 +50,7 @@ class Kind(Wire):
     PLACED = 30, "A customer ordered; an order that was held is confirmed."
     CANCELLED = 31, "The order, or some of its lines, is not wanted any more."
     HELD = 32, "A checkout holds units until a time."
+    CHANGED = 33, "The order shall be another now."
     # fulfilments.v1
     SHIPPED = 40, "A location sent units of a shipment."
     COLLECTED = 41, "A customer picked units of a shipment up."
@@ -77,6 +78,7 @@ class Status(Wire):
     CANCELLED = 5, "Nothing of the order is left after a cancellation."
     EXPIRED = 6, "The hold's time is over and its units are free again."
     REJECTED = 7, "The order can never be met: its pickup location is unknown or does no pickup."
+    CLOSED_SHORT = 8, "Some units were shipped; the rest is cancelled."
 
 
 class ShipmentKind(Wire):
@@ -93,7 +95,7 @@ class Unallocated(Wire):
     NO_STOCK = 1, "No eligible location has enough available for the line."
     NO_SINGLE_LOCATION = 2, "The order allows no split, and no location has the whole of it."
     ALL_OR_NOTHING = 3, "The order allows no partial promise; this line could be met, another could not."
-    TOO_FAR = 4, "The locations with stock are too far away."
+    TOO_FAR = 4, "Each location that has the stock and may ship it is farther away than its max_distance_km."
     NOT_ELIGIBLE = 5, "Stock is only at locations that may not ship the line or have refused it."
     UNKNOWN_LOCATION = 6, "The pickup location is not known in the pool."
     NO_PICKUP = 7, "The pickup location does no pickup."
@@ -121,6 +123,7 @@ class Lost(Wire):
     FEWER_UNITS = 4, "It could take only a part of the order."
     PRIORITY = 5, "It is as near as the chosen location, and its priority number is higher."
     LOCATION_ID = 6, "Its distance and priority are those of the chosen location, and its id is larger."
+    TOO_FAR = 7, "It is farther away than its max_distance_km."
 
 
 class DeadLetter(Wire):
@@ -143,7 +146,7 @@ class DeadLetter(Wire):
     UNKNOWN_SHIPMENT = 15, "The order has no shipment of this id."
     WRONG_LOCATION = 16, "The shipment belongs to another location."
     SHIPMENT_CLOSED = 17, "Nothing of the shipment is left to ship, collect or reject."
-    EXCEEDS_SHIPMENT = 18, "The shipment holds fewer units than named."
+    EXCEEDS_SHIPMENT = 18, "The shipment holds fewer units than named; said by versions up to 0.1.0."
     NOT_SHIPPED = 19, "Units of a transfer were collected, or units returned, before they were shipped."
     COUNT_TOO_OLD = 20, "The count is older than the movements the cell remembers."
     TOO_LARGE = 21, "The record's value is larger than 4 MiB."
@@ -151,13 +154,37 @@ class DeadLetter(Wire):
     TOO_MANY_CELLS = 23, "The pool keeps as many cells as it may."
     TOO_MANY_LINES = 24, "The pool keeps as many order lines as it may, or the order is cut into as many parts as it may be."
     TOO_MANY_SUPPLIES = 25, "The pool keeps as many expected supplies and open transfers as it may."
+    TIME_OUT_OF_RANGE = 26, "The event's time is before the year 2000, or ahead of the log."
+    EVENT_ID_REUSED = 27, "The sender has used the event id before, for an event that says something else."
+    EXCEEDS_SHIPPED = 28, "More units of a line were shipped than the changed order has."
+
+
+class AlertKind(Wire):
+    """What differs from the promise; the sentence is the remedy."""
+
+    SHORTFALL = 1, "Count the cell: orders are promised more than is on hand. Orders that it can't cover are routed again."
+    SHIPPED_AFTER_CLOSE = 2, "Ask the location why it sent what was given back, and count the cell."
+    SHIPPED_FROM_ELSEWHERE = 3, "Tell both locations: the goods left another one than the promise named."
+    OVER_SHIPPED = 4, "Ask the customer for the goods that were sent beyond the promise, and count the cell."
+    SHIPPED_UNPROMISED = 5, "Ask the location why it sent goods that no shipment promises from there."
+    SHIPPED_UNKNOWN = 6, "Find the order that these goods were sent for; nobody knows it or its line."
+    OVER_RETURNED = 7, "Compare what came back with what was sent; more came back than was shipped."
+    LATE_MOVEMENT = 8, "Count the cell: a movement came after a count that may or may not have seen it."
+    FIELD_LEFT_OUT = 9, "Mend the sender: a field that only describes its event is wrong, and was left out."
+
+
+class AlertStatus(Wire):
+    """Whether an alert stands."""
+
+    RAISED = 1, "It stands."
+    CLEARED = 2, "It is settled."
 
 
 class Outcome(Wire):
     """What became of an input event; the label of the events metric."""
 
     APPLIED = 0, "The event changed the state."
-    DUPLICATE = 1, "An event of this id was applied before; nothing changed."
+    DUPLICATE = 1, "The same event was applied before; nothing changed."
     STALE = 2, "A later count of the cell has been applied: this count or movement changes nothing."
     DEAD_LETTER = 3, "The event was refused and stands in dead-letter.v1 with its reason."
     CLOCK = 4, "A tick moved the pool's clock."

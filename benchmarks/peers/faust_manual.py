@@ -8,17 +8,15 @@ Start: `python -m benchmarks.peers.faust_manual worker --without-web`, with PEER
 import json
 import os
 from collections import defaultdict
-from math import acos, cos, radians, sin
 from typing import Any
 
 import faust
 
+from benchmarks.peers import kilometres, unit_vector
 from benchmarks.record import values
 from benchmarks.synthetic import Synthetic
 
 given = json.loads(os.environ["PEER"])
-
-EARTH_KM = 6371.0088
 
 
 class Line(faust.Record):
@@ -44,11 +42,6 @@ class Allocation(faust.Record):
     sku: str
     quantity: int
     distance_km: float | None
-
-
-def unit_vector(latitude: float, longitude: float) -> tuple[float, float, float]:
-    north, east = radians(latitude), radians(longitude)
-    return cos(north) * cos(east), cos(north) * sin(east), sin(north)
 
 
 work = Synthetic(**given["work"])
@@ -82,7 +75,7 @@ async def allocate(stream: Any) -> None:
             if opening[cell] - reserved[cell] >= line.quantity:
                 reserved[cell] += line.quantity
                 allocation.location_id = location_id
-                allocation.distance_km = round(EARTH_KM * acos(min(1.0, -cosine)), 3)
+                allocation.distance_km = kilometres(-cosine)
                 break
         await allocations.send(key=order.order_id, value=allocation)
 

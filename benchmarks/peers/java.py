@@ -9,9 +9,9 @@ location beyond the chosen one, where the worker looks whether it had the units;
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
+from benchmarks import peers
 from benchmarks.peers import PeerMissing
 
 SOURCES = Path(__file__).with_name("kafka_streams")
@@ -24,7 +24,6 @@ OPTIONS = [
     "--enable-native-access=ALL-UNNAMED",  # RocksDB
     "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
 ]
-BUILD_TIMEOUT_S = 900  # the first build fetches what it needs
 
 
 def build(directory: Path) -> list[str]:
@@ -73,11 +72,5 @@ def _build(target: Path) -> None:
             f"Install {NEEDED}, or leave this peer out."
         )
     command = ["mvn", "-q", "-B", "-f", str(SOURCES / "pom.xml"), f"-Dpeer.target={target}", "package"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
-    if done.returncode:
-        last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-15:])
-        raise PeerMissing(
-            f"Maven could not build the Kafka Streams peer:\n{last}\n"
-            f"It takes {NEEDED} and, the first time, Maven Central or a mirror of it that Maven's settings name. "
-            "Or leave this peer out."
-        )
+    advice = f"It takes {NEEDED} and, the first time, Maven Central or a mirror of it that Maven's settings name."
+    peers.build(command, "Maven could not build the Kafka Streams peer", advice)

@@ -10,19 +10,16 @@ Start: `environment(directory)` gives the Python for `-m benchmarks.peers.quix`,
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Iterable
-from math import acos, cos, radians, sin
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.peers import PeerMissing
+from benchmarks.peers import build, kilometres, unit_vector
 
 PACKAGES = ("quixstreams==3.28.1", "numpy==2.4.6")
-EARTH_KM = 6371.0088
 MOST_LOSERS = 3
 
 
@@ -43,25 +40,10 @@ def environment(directory: Path) -> Path:
         [sys.executable, "-m", "venv", "--clear", str(directory)],
         [str(python), "-m", "pip", "install", "--quiet", *PACKAGES],
     ):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            last = "\n".join((done.stdout + done.stderr).strip().splitlines()[-10:])
-            raise PeerMissing(
-                f"no environment with {PACKAGES[0]} could be made:\n{last}\n"
-                "It takes Python's venv (Debian, Ubuntu: apt-get install python3-venv) and a package index. "
-                "Or leave this peer out."
-            )
+        advice = "It takes Python's venv (Debian, Ubuntu: apt-get install python3-venv) and a package index."
+        build(command, f"no environment with {PACKAGES[0]} could be made", advice)
     finished.write_text(wanted)
     return python
-
-
-def unit_vector(latitude: float, longitude: float) -> tuple[float, float, float]:
-    north, east = radians(latitude), radians(longitude)
-    return cos(north) * cos(east), cos(north) * sin(east), sin(north)
-
-
-def kilometres(cosine: float) -> float:
-    return round(EARTH_KM * acos(min(1.0, cosine)), 3)
 
 
 class Shelves:

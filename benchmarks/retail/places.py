@@ -48,6 +48,13 @@ class Tiers:
     """Regional and front warehouses."""
 
 
+@cache
+def _towns() -> tuple[list[str], np.ndarray, list[int]]:
+    """The towns: names, float64[towns, 2] of their points in degrees, populations."""
+    towns = json.loads(TOWNS.read_text())["towns"]
+    return [town[0] for town in towns], np.array([[town[2], town[3]] for town in towns]), [town[4] for town in towns]
+
+
 class Places:
     """Towns, and the nearest of a network's locations to each.
 
@@ -65,10 +72,9 @@ class Places:
     """
 
     def __init__(self, locations: Sequence[LocationRecord], seed: int):
-        towns = json.loads(TOWNS.read_text())["towns"]
         self._seed = seed
-        self._points = np.array([[town[2], town[3]] for town in towns])  # float64[towns, 2], degrees
-        self._shares = list(accumulate(town[4] for town in towns))
+        _, self._points, shares = _towns()
+        self._shares = list(accumulate(shares))
         enabled = [location for location in locations if location.enabled]
         self.tiers = {pool: _tiers(pool, enabled) for pool in sorted({location.pool for location in enabled})}
         self._shippers = {
@@ -99,15 +105,9 @@ class Places:
         return nearest
 
 
-@cache
-def _town_points() -> tuple[list[str], np.ndarray]:
-    towns = json.loads(TOWNS.read_text())["towns"]
-    return [town[0] for town in towns], np.array([[town[2], town[3]] for town in towns])
-
-
 def town_near(latitude: float, longitude: float) -> str:
     """Name the British town that is nearest to a point."""
-    names, points = _town_points()
+    names, points, _ = _towns()
     return names[distances_km(points, np.array([latitude, longitude])).argmin()]
 
 

@@ -3,6 +3,8 @@
 For each batch of a changelog: does it follow from the one before it, are its inputs the next ones, are exactly the
 records that must be refused dead letters; then, whenever all that was published is in sight: is there nothing that no
 batch has caused, and are the group's offsets where the changelog is.
+Where retention has deleted the first inputs, events can't be folded (`blind`): what can be judged without is, and the report
+says what was not; that is no fault.
 The audit follows what was published, also where it is at fault, so that a fault is named once and does not spread; only
 a gap in the chain of batches ends a partition's audit, since nobody knows what was applied in it.
 Owner: the audit; one `BatchReplay` per partition and changelog, no state shared between them.
@@ -18,9 +20,9 @@ from streams.audit.chain import Batch, BrokenChain, Chain, Input
 from streams.audit.log import Deleted, Log, Record
 from streams.audit.memory import Limits, RefusedEvent
 from streams.audit.outputs import DeadLetters, Place, Tape
-from streams.audit.report import Report
+from streams.audit.report import NotJudged, Report
 from topics.catalogue import DEAD_LETTERS, LOCATIONS
-from topics.events import Refusal
+from topics.events import Refusal, judge
 
 Due = Callable[[str], float | None]
 """Topic → of an output: the offset before which each record must belong to a batch that was judged; of an input: where the
@@ -42,7 +44,7 @@ class BatchReplay(ABC):
     report : Report
         Told what is found.
     deleted : sequence of str
-        Topics whose first records are gone here: only the chain can be judged then, and whether the inputs' offsets follow.
+        Topics whose first records are gone here: events can't be folded then, but each record that is left is judged by itself.
     """
 
     changelog: str
@@ -57,6 +59,9 @@ class BatchReplay(ABC):
         self.report = report
         self.stopped = False
         self.blind = bool(deleted)
+        self.deleted = deleted
+        self._begun: dict[str, int] = {}
+        """Blind: input → offset from which all of its records are there."""
         self.positions = dict.fromkeys(self.topics, 0)
         self.located: dict[int, int] = {}
         """Partition of `locations.v1` → offset behind the last record a batch has applied."""
@@ -64,10 +69,8 @@ class BatchReplay(ABC):
         self.tapes = {topic: Tape(log.read(topic, partition)) for topic in self.topics}
         self.dead_letters = DeadLetters(log.read(DEAD_LETTERS, partition), self.dead_letter_topics, self._fault)
         self._told_offsets: dict[str, float] = {}
-        if deleted:
-            self._fault(
-                "retention", deleted[0], None, "records from offset 0 on, as an audit needs them", _GONE % ", ".join(deleted)
-            )
+        if self.changelog in deleted:
+            self._fault("retention", self.changelog, None, "records from offset 0 on, kept for ever", _GONE % self.changelog)
 
     def catch_up(self, tell: Callable[[int], None]) -> None:
         """Judge the batches that are there; `tell` is told how many events each had."""
@@ -78,18 +81,29 @@ class BatchReplay(ABC):
                     self.located[change.partition] = max(change.offset + 1, self.located.get(change.partition, 0))
                 if self.blind:
                     self._skip(batch)
+                    self.skip_batch(batch)
                 else:
                     self.judge_batch(batch)
                 tell(len(batch.order))
         except BrokenChain as broken:
-            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found)
+            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found, ends=True)
             self.stopped = True
         except Deleted as deleted:
-            self._fault("retention", deleted.topic, deleted.offset, "a record not yet judged", _GONE % deleted.topic)
+            self._fault("retention", deleted.topic, deleted.offset, "a record not yet judged", _GONE % deleted.topic, ends=True)
             self.stopped = True
         if self.chain.number:
             shown = f"batch {self.chain.number}, link {self.chain.link.hex()}"
             self.report.links[f"{self.changelog}[{self.partition}]"] = shown
+
+    def check_link(self) -> None:
+        """Check, going on from a checkpoint, that the changelog's last batch judged is still the one that was judged."""
+        found = self.chain.link_at(self.log)
+        if found != self.chain.link:
+            expected = f"batch {self.chain.number} with link {self.chain.link.hex()}, as the checkpoint has it"
+            shown = "no record" if found is None else f"link {found.hex()}"
+            place = f"{shown}: the changelog was altered, or the checkpoint is of another one"
+            self._fault("chain", self.changelog, self.chain.offset, expected, place, ends=True)
+            self.stopped = True
 
     def settle(self, due: Due, moving: bool = False) -> None:
         """Judge what no batch has caused, and the group's offsets, when all batches in sight are judged.
@@ -100,7 +114,7 @@ class BatchReplay(ABC):
             if self.stopped or not self.chain.end():
                 return  # what is behind the break, or behind a batch in doubt, can't be told from what nobody has caused
         except BrokenChain as broken:
-            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found)
+            self._fault("chain", self.changelog, broken.offset, broken.expected, broken.found, ends=True)
             self.stopped = True
             return
         for topic in self.topics:
@@ -110,11 +124,13 @@ class BatchReplay(ABC):
                 if not (moving and self._beyond(place)):
                     self._unclaimed_letter(offset, place)
             self.settle_outputs(due, moving)
+        if self.blind and not self.stopped:
+            self.settle_blind(due, moving)
 
     def count_unprocessed(self, complete: bool) -> None:
         """Count the inputs that no batch has consumed; `complete`: they are faults."""
         for topic, tape in self.tapes.items():
-            left = 0 if self.stopped or self.blind else tape.count_rest()
+            left = 0 if self.stopped else tape.count_rest()
             self.report.unprocessed += left
             if left and complete:
                 self._fault("input", topic, self.positions[topic], "every record in a batch", f"{left} in none yet")
@@ -129,22 +145,54 @@ class BatchReplay(ABC):
     def settle_outputs(self, due: Due, moving: bool) -> None:
         """Judge what no batch has caused among the other outputs."""
 
+    def skip_batch(self, batch: Batch) -> None:  # noqa: B027 (not every audit has more to judge)
+        """Judge what can be of a batch whose causes are deleted."""
+
+    def settle_blind(self, due: Due, moving: bool) -> None:  # noqa: B027
+        """Judge what can be of the outputs where causes are deleted."""
+
     def add_totals(self) -> None:  # noqa: B027 (not every audit has totals)
         """Add to the report what there is in the end."""
 
     # What they share
 
-    def _fault(self, kind: str, topic: str, offset: int | None, expected: object, found: object) -> None:
-        self.report.fault(kind, topic, self.partition, offset, expected, found)
+    def _fault(self, kind: str, topic: str, offset: int | None, expected: object, found: object, ends: bool = False) -> None:
+        self.report.fault(kind, topic, self.partition, offset, expected, found, ends)
 
     def _skip(self, batch: Batch) -> None:
-        """Go by a batch whose inputs can't be read; its offsets can be judged all the same."""
+        """Follow a batch where events can't be folded: its offsets, and those of its records that are left, one by one."""
+        self.dead_letters.open(self._reached)
         for topic, given in batch.inputs.items():
+            if topic in self._begun or self._begins(topic, given):
+                for record in self._consumed(batch, topic, given):
+                    self._judge_alone((topic, self.partition, record.offset), record)
+                continue
             position = self.positions.get(topic, 0)
             if given.first < position:
                 expected = f"{topic} from offset {position} on in batch {batch.number}"
                 self._fault("input", self.changelog, batch.offset, expected, f"from {given.first}")
             self.positions[topic] = max(position, given.next)
+        for _ in self.dead_letters.left(self._reached):
+            pass  # of what is deleted, or of what is read and yet refused
+        place = f"{self.changelog}[{self.partition}]"
+        self.report.not_judged[place] = NotJudged(batch.number, self.deleted, self._begun)
+
+    def _begins(self, topic: str, given: Input) -> bool:
+        """Tell whether all is there of a topic from what a batch consumed on; goes by what is left of it if not."""
+        tape = self.tapes.get(topic)
+        if tape is None or tape.head is None or tape.head.offset > given.first:
+            if tape is not None:
+                tape.until(given.next)
+            return False
+        self._begun[topic] = given.first
+        return True
+
+    def _judge_alone(self, place: Place, record: Record) -> None:
+        """Judge what a record calls for by itself: one that can't be read is a dead letter."""
+        self.report.events[place[0]] += 1
+        event = judge(place[0], record.value)
+        if isinstance(event, Refusal) and DEAD_LETTERS not in self.deleted:
+            self._check_dead_letters(place, record, RefusedEvent(event.reason))
 
     def _reached(self, place: Place) -> bool:
         """Tell whether a record is in the batch in hand or one before it; what can be in none counts as reached."""
@@ -238,7 +286,7 @@ class BatchReplay(ABC):
         if self._told_offsets.get(topic) != wrong:
             self._told_offsets[topic] = wrong
             expected = f"the workers' group at offset {position}, where the changelog is"
-            self._fault("chain", topic, int(min(wrong, position)), expected, f"at offset {wrong}")
+            self._fault("chain", topic, int(min(wrong, position)), expected, f"at offset {wrong}", ends=self.stopped)
 
 
 _GONE = "the first records of %s are deleted (retention): what they did is not to be judged, only the chain of batches"

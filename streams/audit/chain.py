@@ -1,6 +1,6 @@
 """A changelog as the audit reads it: whole batches, each proven to follow the one before it by the chain of hashes.
 
-A batch is n records of one partition (headers `batch`, `part`, "i/n", and `link`); joined: a size (uint32, little
+A batch is n records of one partition (headers `batch`, `part`, "i/n", `link`, and `owner`); joined: a size (uint32, little
 endian), a JSON manifest, blobs. link(n) = SHA-256(link(n - 1) + the joined bytes of batch n), link(0) = 32 zero bytes;
 so a record that was altered, removed or inserted shows where it stands, or, if its own headers were made anew, at the
 one behind it.
@@ -17,11 +17,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, NamedTuple
 
-from streams.audit.log import Record
+from streams.audit.log import Log, Record
 from streams.audit.report import FaultSink
 from topics.errors import Contradiction
 
 VERSION = 1
+CLAIM = b"owner"
+"""Key of a record that only names the changelog's owner, in the header `owner`, as all others do; earlier versions' don't."""
 DOUBTFUL_BATCHES = 20
 """So many batches in a row with wrong links are held for one that follows; beyond it nothing is left to follow."""
 UNREADABLE = (KeyError, ValueError, IndexError, TypeError, OverflowError, MemoryError, SyntaxError)
@@ -74,6 +76,8 @@ class Batch:
     pools: dict[str, Tables]
     """Pool id → what the batch changed there."""
     blobs: memoryview
+    layout: int = 1
+    """Of the state that wrote it."""
 
 
 @dataclass(slots=True)
@@ -116,6 +120,20 @@ class Chain:
         self._doubtful: list[_Joined] = []
         self._ready: deque[_Joined] = deque()
         self._strayed = False
+        self._owner: bytes | None = None
+
+    @property
+    def offset(self) -> int | None:
+        """Of the first record of that batch."""
+        return self._offset
+
+    def link_at(self, log: Log) -> bytes | None:
+        """Read the last proven batch's link again; None = its first record is not there."""
+        if self._offset is None:
+            return self.link
+        record = next(log.read(self._topic, self.partition, self._offset), None)
+        header = None if record is None or record.offset != self._offset else _header(record)
+        return None if header is None else header[3]
 
     def next_batch(self) -> Batch | None:
         """Give the next batch; None while there is none.
@@ -149,6 +167,9 @@ class Chain:
 
     def _join(self) -> _Joined | None:
         for record in self._records:
+            self._check_owner(record)
+            if record.key == CLAIM:
+                continue
             header = _header(record)
             if header is None:
                 self._stray(record.offset, "headers `batch`, `part` (i/n) and `link`", record.headers)
@@ -174,6 +195,14 @@ class Chain:
                 self._parts.clear()
                 return _Joined(number, offset, link, data)
         return None
+
+    def _check_owner(self, record: Record) -> None:
+        """Name the first record of another owner than those before it."""
+        owner = dict(record.headers).get("owner", self._owner)
+        if self._owner is not None and owner != self._owner:
+            expected, found = ((each or b"").decode(errors="replace") for each in (self._owner, owner))
+            self._fault("chain", self._topic, record.offset, f"a record of the owner {expected}", f"one of {found}")
+        self._owner = owner
 
     def _stray(self, offset: int, expected: str, found: object) -> None:
         """Name a record that has no place in the chain; of several in a row the first."""
@@ -247,6 +276,7 @@ class Chain:
                 locations=[Change(*(each[field] for field in Change._fields)) for each in manifest["locations"]],
                 pools={each["pool_id"]: {table["name"]: table for table in each["tables"]} for each in manifest["pools"]},
                 blobs=blobs,
+                layout=int(manifest.get("layout", 1)),
             )
         except UNREADABLE as error:
             raise unreadable(offset, joined.number, error) from None

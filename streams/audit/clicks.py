@@ -1,9 +1,9 @@
 """The audit of clicks: one partition of `clicks.v1`, folded click by click, against `demand.v1` and the changelog.
 
 A click moves the clock to its record's timestamp, the largest so far. Time goes in steps; the window ends with the step
-the clock is in, and is `demand_window_ms` long: what lies before it no longer counts. A view, cart or checkout that
-names a pool and a SKU counts at the clock, unless its event id was seen within the dedupe window. After a batch, each
-SKU that changed in it has one record.
+the clock is in, and is `demand_window_ms` long: what lies before it no longer counts. A view, cart or checkout that names
+a pool and a SKU counts at the clock, unless its own time is not plausible or it was seen within the dedupe window. After a
+batch, each SKU that changed in it has one record.
 Owner: the audit; it shares no code with the state or the kernels. Not here: what both audits check (batches.py).
 """
 
@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 from streams.audit.batches import BatchReplay, Due
 from streams.audit.chain import Batch
 from streams.audit.log import Log, Record
-from streams.audit.memory import Limits, RefusedEvent, Seen
-from streams.audit.outputs import Tape, read
+from streams.audit.memory import Limits, RefusedEvent, Seen, check_times
+from streams.audit.outputs import Tape, key_of, read
 from streams.audit.report import FaultSink, Report
 from streams.audit.rows import DemandRow, Names, demand_of
 from topics.catalogue import CLICKS, DEMAND, changelog_of, inputs_of
@@ -52,7 +52,7 @@ class DemandWindow:
         self.changed: dict[Sku, Row] = {}
         """Since the batch began; a row without clicks is in it for the last time."""
         self._changes = 0
-        self._seen = Seen(limits)
+        self.seen = Seen(limits)
         self._steps: deque[tuple[int, Sku, list[int]]] = deque()
         """(Start, SKU, counts), in the order in which they began."""
         self._newest: dict[Sku, tuple[int, list[int]]] = {}
@@ -74,11 +74,11 @@ class DemandWindow:
 
     def apply(self, click: Click) -> Outcome:
         """Count a click; raises RefusedEvent if there is no room for it."""
-        if self._seen.knows(click.event_id, self.now):
+        if self.seen.knows(CLICKS, click, self.now):
             return Outcome.DUPLICATE
         if click.kind in COUNTED and click.sku and click.pool_id:
             self._count((click.pool_id, click.sku), COUNTED.index(click.kind))
-        self._seen.remember(click.event_id, self.now)
+        self.seen.remember(CLICKS, click, self.now)
         return Outcome.APPLIED
 
     def _count(self, sku: Sku, which: int) -> None:
@@ -127,6 +127,7 @@ class ClickReplay(BatchReplay):
     def judge_batch(self, batch: Batch) -> None:
         now, rows = demand_of(batch, self.names)
         self.window.changed.clear()
+        self.window.seen.by_id = batch.layout < 2
         records = {topic: self._consumed(batch, topic, given) for topic, given in batch.inputs.items()}
         self.dead_letters.open(self._reached)
         for topic in self._order(batch, records):  # of one topic: only to judge the order given
@@ -148,6 +149,7 @@ class ClickReplay(BatchReplay):
         try:
             if isinstance(click, Refusal):
                 raise RefusedEvent(click.reason)
+            check_times(click, record.timestamp, self.limits)
             outcome = self.window.apply(click)
         except RefusedEvent as raised:
             outcome, refused = Outcome.DEAD_LETTER, raised
@@ -213,7 +215,7 @@ class _DemandRecords:
         value = read(Demand, DEMAND, "demand", record, self._fault)
         if value is None:
             return True
-        key = f"{value.pool_id}/{value.sku}/{self._partition}"
+        key = key_of(value.pool_id, value.sku, str(self._partition))
         if (record.key, value.partition) != (key.encode(), self._partition):
             found = f"key {record.key!r}, partition {value.partition}"
             self._fault("demand", DEMAND, record.offset, f"key {key}, partition {self._partition}", found)

@@ -9,7 +9,7 @@ tests).
 
 from collections import defaultdict
 from collections.abc import Iterator
-from math import asin, cos, radians, sin, sqrt
+from math import asin, cos, inf, radians, sin, sqrt
 from typing import NamedTuple
 
 from streams.audit.ledger import Pool
@@ -43,12 +43,12 @@ def follow(pool: Pool, order: Order, decision: Allocation, status: str) -> Itera
     if len(published) < len(decision.shipments):
         yield Problem("decision", "each shipment once", f"ids {[each.shipment_id for each in decision.shipments]}")
     for kept in order.open_shipments:
-        yield from _kept(kept, published.pop(kept.id, None))
+        yield from _kept(pool, order, kept, published.pop(kept.id, None))
     waited = order.waiting
     by_line: dict[Line, list[Part]] = defaultdict(list)
     for part in waited:
         by_line[part.line_id, part.sku, part.quantity].append(part)
-    for shipment in published.values():
+    for shipment in sorted(published.values(), key=_number):
         yield from _new_shipment(pool, order, decision, shipment, by_line)
     yield from _flags(order, waited)
     pool.queue(order)
@@ -62,8 +62,17 @@ def _frame(pool: Pool, order: Order, decision: Allocation) -> Iterator[Problem]:
         yield Problem("decision", f"an allocation_id that ends in -{decision.sequence}", decision.allocation_id)
 
 
-def _kept(shipment: Shipment, published: PublishedShipment | None) -> Iterator[Problem]:
-    """Check that a promise made before stands as it was."""
+def _number(published: PublishedShipment) -> int:
+    """Read the number of a shipment in its decision: of equal parts the first is in the shipment of the smaller number."""
+    number = published.shipment_id.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
+
+
+def _kept(pool: Pool, order: Order, shipment: Shipment, published: PublishedShipment | None) -> Iterator[Problem]:
+    """Check that a promise made before stands as it was; to a new destination it is as far as that is."""
+    if shipment.distance_km is None and published:
+        shipment.distance_km = published.distance_km
+        yield from _distance(pool, order, shipment)
     expected = _shown(
         shipment.location_id,
         shipment.kind,
@@ -78,7 +87,7 @@ def _kept(shipment: Shipment, published: PublishedShipment | None) -> Iterator[P
         yield Problem("decision", f"shipment {shipment.id} kept: {expected}", found)
 
 
-def _shown(location_id: str, kind: str, distance_km: float, lines: list[tuple]) -> str:
+def _shown(location_id: str, kind: str, distance_km: float | None, lines: list[tuple]) -> str:
     return f"{kind} by {location_id} over {distance_km} km, lines {sorted(lines)}"
 
 
@@ -90,7 +99,8 @@ def _new_shipment(
     pool: Pool, order: Order, decision: Allocation, published: PublishedShipment, by_line: dict[Line, list[Part]]
 ) -> Iterator[Problem]:
     """Judge a shipment that was not there before, and take its lines from those that wait."""
-    shipment = Shipment(published.shipment_id, published.location_id, published.kind, published.distance_km)
+    named = published.shipment_id, published.location_id, published.kind, published.distance_km
+    shipment = Shipment(*named, sequence=decision.sequence)
     if not published.shipment_id.startswith(decision.allocation_id + "-"):
         yield Problem("decision", f"a shipment_id that begins with {decision.allocation_id}-", published.shipment_id)
     if not published.lines:
@@ -104,8 +114,8 @@ def _new_shipment(
         if not by_line[line]:
             yield Problem("promise", f"one of the lines that wait, whole: {_lines(order.waiting)}", str(line))
             continue
-        part = by_line[line].pop()
-        if (part.line_id, shipment.location_id) in order.refusals:
+        part = by_line[line].pop(0)
+        if (part.root, shipment.location_id) in order.refusals:
             yield Problem("promise", f"line {part.line_id} elsewhere than where it was refused", shipment.location_id)
         cell = pool.stock.cells.get((shipment.location_id, part.sku))
         available = cell.available if cell else 0
@@ -126,14 +136,37 @@ def _capable(pool: Pool, order: Order, shipment: Shipment, location: LocationRec
     needed = "pickup" if kind == "pickup" else "ship"
     if needed not in (location.capabilities or ()):
         yield Problem("promise", f"a location that can {needed}", f"{name}, which can {location.capabilities}")
+    yield from _distance(pool, order, shipment)
+    if kind != "pickup" and _beyond(pool, order, location) > DISTANCE_TOLERANCE_KM:
+        yield Problem(
+            "promise", f"a location within its {location.max_distance_km:g} km", f"{name} over {shipment.distance_km} km"
+        )
+
+
+def _distance(pool: Pool, order: Order, shipment: Shipment) -> Iterator[Problem]:
+    location = pool.network[shipment.location_id]
     distance = _distance_km(pool, order, location)
-    if abs(shipment.distance_km - distance) > DISTANCE_TOLERANCE_KM:
+    if abs((shipment.distance_km or 0.0) - distance) > DISTANCE_TOLERANCE_KM:
         yield Problem("decision", f"distance_km {distance:.3f} from {location.id}", str(shipment.distance_km))
 
 
 def _distance_km(pool: Pool, order: Order, location: LocationRecord) -> float:
+    """Measure how far an order's destination, or its pickup location, is from a location."""
     target = (pool.network.get(order.pickup) if order.pickup else order.request.destination) or location
     return great_circle_km(location.latitude, location.longitude, target.latitude, target.longitude)
+
+
+def _beyond(pool: Pool, order: Order, location: LocationRecord) -> float:
+    """Say by how many km the destination is beyond a location's limit; below 0: within."""
+    limit = location.max_distance_km
+    return -inf if limit is None else _distance_km(pool, order, location) - limit
+
+
+def _too_far(pool: Pool, order: Order, sku: str) -> bool:
+    """Tell whether a location that has cells of a SKU could ship to an order, were it not too far away."""
+    places = [pool.network.get(name) for name in pool.stock.stocked.get(sku, ()) if kind_of(order, name) != "pickup"]
+    able = [place for place in places if place and place.enabled and "ship" in (place.capabilities or ())]
+    return any(_beyond(pool, order, place) > -DISTANCE_TOLERANCE_KM for place in able)
 
 
 def kind_of(order: Order, location_id: str) -> str:
@@ -160,8 +193,8 @@ def _rest(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterat
     unallocated = sorted(_lines(decision.unallocated))
     if waiting != unallocated:
         yield Problem("decision", f"unallocated {waiting}", str(unallocated))
-    possible = _possible_reasons(pool, order, status)
     for line in decision.unallocated:
+        possible = _possible_reasons(pool, order, status, line.sku)
         if line.reason not in possible:
             yield Problem("decision", f"a reason that can be: {' or '.join(possible)}", line.reason)
     if status == "rejected" and decision.shipments:
@@ -171,8 +204,8 @@ def _rest(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterat
         yield Problem("decision", f"status {expected}", decision.status)
 
 
-def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
-    """List what an order's lines can be without a promise for."""
+def _possible_reasons(pool: Pool, order: Order, status: str, sku: str) -> list[str]:
+    """List what an order's line of a SKU can be without a promise for."""
     request = order.request
     if status == "rejected":
         location = pool.network.get(order.pickup)
@@ -180,7 +213,7 @@ def _possible_reasons(pool: Pool, order: Order, status: str) -> list[str]:
     reasons = {
         "no_stock": True,
         "not_eligible": True,
-        "too_far": True,
+        "too_far": _too_far(pool, order, sku),
         "no_single_location": not request.allow_split,
         "all_or_nothing": not request.allow_partial,
         "location_disabled": bool(order.pickup),
@@ -210,21 +243,13 @@ def great_circle_km(latitude_a: float, longitude_a: float, latitude_b: float, lo
     return 2 * EARTH_RADIUS_KM * asin(min(1.0, sqrt(h)))
 
 
-def rejected(pool: Pool, order: Order) -> bool:
-    """Tell whether an order can never be met: its pickup location is unknown in the pool, or does no pickup."""
-    if not order.pickup:
-        return False
-    location = pool.network.get(order.pickup)
-    return location is None or location.pool != pool.id or "pickup" not in (location.capabilities or ())
-
-
 def servable(pool: Pool, order: Order) -> str | None:
     """Name a location that could serve an order that waits, or all of them it needs; None = none is plain to see.
 
     Lines that share a SKU are tried together at one location only, so not every order that could be served is found.
     """
     waiting = order.waiting
-    if not waiting or rejected(pool, order) or (order.pickup and not pool.network[order.pickup].enabled):
+    if not waiting or not pool.can_be_met(order.request) or (order.pickup and not pool.network[order.pickup].enabled):
         return None
     if not order.request.allow_split:
         return _place_for(pool, order, waiting)
@@ -239,14 +264,21 @@ def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
     """Tell whether a decision only gives an order that waits units which are there now."""
     if order is None or not order.waiting or (decision.status == "held") != order.held:
         return False
+    if (not order.request.allow_partial and decision.unallocated) or not pool.can_be_met(order.request):
+        return False
     published = {shipment.shipment_id: shipment for shipment in decision.shipments}
     for kept in order.open_shipments:
         same = published.pop(kept.id, None)
         if same is None or sum(line.quantity for line in same.lines) != kept.open_units:
             return False
+    if not order.request.allow_split and (len(published) > 1 or decision.unallocated):
+        return False
     lines = _lines(decision.unallocated)
     units: dict[tuple[str, str], int] = defaultdict(int)
     for shipment in published.values():
+        named = [part for part in order.waiting for line in shipment.lines if part.line_id == line.line_id]
+        if not _eligible(pool, order, shipment.location_id, named):
+            return False
         lines += _lines(shipment.lines)
         for line in shipment.lines:
             units[shipment.location_id, line.sku] += line.quantity
@@ -269,11 +301,12 @@ def _place_for(pool: Pool, order: Order, parts: list[Part]) -> str | None:
 
 def _eligible(pool: Pool, order: Order, location_id: str, parts: list[Part]) -> bool:
     location = pool.network.get(location_id)
-    needed = "pickup" if kind_of(order, location_id) == "pickup" else "ship"
+    own = kind_of(order, location_id) == "pickup"
     return (
         location is not None
         and location.pool == pool.id
         and location.enabled
-        and needed in (location.capabilities or ())
-        and not any((part.line_id, location_id) in order.refusals for part in parts)
+        and ("pickup" if own else "ship") in (location.capabilities or ())
+        and (own or _beyond(pool, order, location) < -DISTANCE_TOLERANCE_KM)
+        and not any((part.root, location_id) in order.refusals for part in parts)
     )

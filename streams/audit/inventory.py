@@ -1,44 +1,50 @@
 """One partition's audit: the changelog gives the order of events, the ledger what they add up to, the outputs what was said.
 
 For each event of a batch, in the order applied, it checks: the event is refused if it must be; the holds that are due expire;
-the event has the one decision that it needs; the decisions keep the rules; no order waits that could be served. After the
-batch, the cells are those of the changelog and of `inventory.v1`. What every group's audit checks is in batches.py.
+the event has the one decision that it needs; the decisions keep the rules; no order waits that could be served; what
+differs from a promise is told. After the batch, the cells are those of the changelog and of `inventory.v1`. What every
+group's audit checks is in batches.py.
 Memory follows what the pools hold, not the length of the log.
 Owner: the audit. Not here: what a decision may say (decisions.py), what an event adds up to (ledger.py).
 """
 
 import json
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterable
 from typing import Any
 
-from streams.audit.batches import BatchReplay, Due, refusal_of
+from streams.audit import batches
+from streams.audit.batches import BatchReplay, refusal_of
 from streams.audit.chain import Batch, Change
-from streams.audit.decisions import follow, is_served, rejected, servable
+from streams.audit.decisions import follow, is_served, servable
+from streams.audit.discrepancies import alert_of
 from streams.audit.ledger import Pool
 from streams.audit.log import Log, Record
-from streams.audit.memory import Limits, RefusedEvent
+from streams.audit.memory import Limits, RefusedEvent, check_times
 from streams.audit.orders import Order
-from streams.audit.outputs import Cells, Decisions, Place
+from streams.audit.outputs import Alerts, Cells, Decisions, Place
 from streams.audit.report import Report
 from streams.audit.rows import Names, PoolRows, cells_of
+from streams.audit.sequences import Sequences
 from streams.audit.stock import Cell, CellRow
-from topics.catalogue import ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
+from topics.catalogue import ALERTS, ALLOCATIONS, INVENTORY, INVENTORY_TOPICS, LOCATIONS, Role, changelog_of, topics_of
 from topics.events import (
     CAPABILITIES,
+    Answered,
     Cancelled,
-    Fulfilment,
+    Changed,
     Held,
     LocationRecord,
     Placed,
     Refusal,
+    Returned,
     Sale,
     StockEvent,
     Tick,
     judge,
 )
 from topics.keys import partition_of
-from topics.outputs import Allocation
+from topics.outputs import Alert, Allocation
 from topics.reasons import DeadLetter, Outcome
 
 CHANGELOG = changelog_of("inventory")
@@ -84,7 +90,11 @@ class InventoryReplay(BatchReplay):
         self.names: dict[str, Names] = {}
         self.versions: dict[tuple[str, str, str], int] = {}
         self.decisions = Decisions(log.read(ALLOCATIONS, partition), self._fault)
+        self.alerts = Alerts(log.read(ALERTS, partition), self._fault)
         self.cells = Cells(log.read(INVENTORY, partition), self._fault)
+        self.sequences = Sequences(log.read(ALLOCATIONS, partition), self._fault) if self.blind else None
+        self.counted: dict[str, int] = {}
+        """Blind: pool → decisions so far."""
 
     # 1. A batch
 
@@ -92,11 +102,14 @@ class InventoryReplay(BatchReplay):
         left = cells_of(batch, self.names)
         records = {topic: self._consumed(batch, topic, given) for topic, given in batch.inputs.items()}
         self.dead_letters.open(self._reached)
+        self.alerts.open(self._reached)
         self.decisions.open(self._reached, {pool: rows.sequence for pool, rows in left.items() if rows.sequence is not None})
         for pool in self.pools.values():
             pool.stock.changed.clear()
         for change in batch.locations:
             self._location(change)
+        for pool in self.pools.values():
+            pool.seen.by_id = batch.layout < 2
         tapes = {topic: iter(taken) for topic, taken in records.items()}
         for topic in self._order(batch, records):
             self._event(topic, next(tapes[topic]))
@@ -107,12 +120,18 @@ class InventoryReplay(BatchReplay):
             self._unnamed(batch, pool)
         for offset, source in self.decisions.left(self._reached):
             self._unclaimed(offset, source)
+        for offset, source in self.alerts.left(self._reached):
+            self._unclaimed_alert(offset, source)
         for offset, place in self.dead_letters.left(self._reached):
             self._unclaimed_letter(offset, place)
 
     def _unclaimed(self, offset: int, source: Place) -> None:
         found = f"another decision by {source[0]}[{source[1]}]@{source[2]}, or one by what is no input"
         self._fault("decision", ALLOCATIONS, offset, "a source among the records processed", found)
+
+    def _unclaimed_alert(self, offset: int, source: Place) -> None:
+        found = f"another alert by {source[0]}[{source[1]}]@{source[2]}, or one by what is no input"
+        self._fault("alert", ALERTS, offset, "a source among the records that call for alerts", found)
 
     # 2. A change of the network
 
@@ -178,7 +197,7 @@ class InventoryReplay(BatchReplay):
 
     def _apply(self, place: Place, record: Record) -> Outcome:
         topic, _, offset = place
-        event = judge(topic, record.value)
+        event = judge(topic, record.value, left_out := list[str]())
         try:
             pool = self._owner(record)
         except RefusedEvent as refused:
@@ -186,24 +205,31 @@ class InventoryReplay(BatchReplay):
         pool.advance(record.timestamp)
         pool.stock.freed.clear()
         turn = deque(self.decisions.take((pool.id, place)))
-        order = None
+        touched: list[Order] = []
         try:
             self._expire(pool, place, turn)
             if isinstance(event, Refusal):
                 raise RefusedEvent(event.reason)
             if isinstance(event, Tick):
                 return Outcome.CLOCK
-            if pool.is_duplicate(event.event_id):
+            check_times(event, record.timestamp, self.limits)
+            if pool.seen.knows(topic, event, pool.now):
+                pool.discrepancies.left_out(left_out)
                 return Outcome.DUPLICATE
+            pool.stock.written.clear()
             outcome, order, status = self._effect(pool, event)
-            pool.remember(event.event_id)
-            if order:
-                self._own(pool, order, place, turn, status)
+            pool.discrepancies.left_out(left_out)
+            pool.seen.remember(topic, event, pool.now)
+            touched = [order] if order else []
+            touched += [loser for loser in pool.cover() if loser is not order]
+            for each in touched:
+                self._own(pool, each, place, turn, status if each is order else "")
             return outcome
         finally:
             self._sweep(pool, turn)
             self._leftover(turn, f"no more decisions by {topic} offset {offset}")
-            self._check_waiting(pool, place, (order,) if order else ())
+            self._check_waiting(pool, place, touched)
+            self._check_alerts(pool, place, record, getattr(event, "order_id", None))
 
     def _owner(self, record: Record) -> Pool:
         if not record.key:
@@ -220,14 +246,23 @@ class InventoryReplay(BatchReplay):
         if isinstance(event, Placed | Held):
             former = pool.known(event.order_id)
             order = pool.place_order(event)
-            return Outcome.APPLIED, order, "rejected" if order is not former and rejected(pool, order) else ""
+            return Outcome.APPLIED, order, "rejected" if order is not former and not pool.can_be_met(order.request) else ""
+        if isinstance(event, Changed):
+            return Outcome.APPLIED, pool.change_order(event), ""
         if isinstance(event, Cancelled):
             order = pool.cancel(event)
-            return Outcome.APPLIED, order, "" if order.closed_at is None else "cancelled"
-        if isinstance(event, Fulfilment):
-            order = pool.fulfil(event)
-            return Outcome.APPLIED, order if event.kind == "rejected" else None, ""
-        if isinstance(event, (Sale, StockEvent)):
+            closed = "closed_short" if order.shipped else "cancelled"
+            return Outcome.APPLIED, order, "" if order.closed_at is None else closed
+        if isinstance(event, Answered):
+            fulfilled, decided = pool.answer(event)
+            return Outcome.APPLIED, fulfilled if decided else None, ""
+        if isinstance(event, Returned):
+            pool.take_back(event)
+            return Outcome.APPLIED, None, ""
+        if isinstance(event, Sale):
+            applied, collected, decided = pool.sell(event)
+            return Outcome.APPLIED if applied else Outcome.STALE, collected if decided else None, ""
+        if isinstance(event, StockEvent):
             return Outcome.APPLIED if pool.move_stock(event) else Outcome.STALE, None, ""
         raise TypeError(f"the audit has no rule for {type(event).__name__}: see InventoryReplay._effect")
 
@@ -236,6 +271,7 @@ class InventoryReplay(BatchReplay):
     def _expire(self, pool: Pool, place: Place, turn: Turn) -> None:
         """Judge the expiry of each hold that is due, and who is served by it."""
         for order in pool.due_holds():
+            pool.stock.written.clear()
             if not (turn and turn[0][1].order_id == order.id and turn[0][1].status == "expired"):
                 found = f"a decision {turn[0][1].status} for order {turn[0][1].order_id}" if turn else "no decision"
                 expected = f"hold {order.id} expired, due at {order.expires_at} and now is {pool.now}"
@@ -245,11 +281,12 @@ class InventoryReplay(BatchReplay):
             self._sweep(pool, turn, early=True)
 
     def _expired(self, pool: Pool, order: Order, turn: Turn) -> None:
-        pool.end(order, expired=True)
+        pool.end(order)
+        pool.cover()
         self._follow(pool, order, turn, "expired")
 
     def _own(self, pool: Pool, order: Order, place: Place, turn: Turn, status: str) -> None:
-        """Judge the decision that an event calls for."""
+        """Judge the decision that an event calls for, on its own order or on one that lost a promise."""
         if not turn or turn[0][1].order_id != order.id:
             found = f"a decision for order {turn[0][1].order_id}" if turn else "none"
             self._fault("decision", place[0], place[2], f"a decision for order {order.id}", found)
@@ -297,7 +334,7 @@ class InventoryReplay(BatchReplay):
             self._fault(problem.kind, ALLOCATIONS, offset, problem.expected, f"{problem.found} (order {order.id})")
         new = list(order.shipments.values())[before:]
         self.report.shipments += len(new)
-        self.report.distance_km += sum(shipment.distance_km for shipment in new)
+        self.report.distance_km += sum(shipment.distance_km or 0.0 for shipment in new)
 
     def _count(self, pool: Pool, turn: Turn) -> tuple[int, Allocation]:
         """Take the next decision, and check that it is the pool's next."""
@@ -325,7 +362,26 @@ class InventoryReplay(BatchReplay):
                 expected = f"order {order.id} served, which waits for {waiting}: {location} has the units"
                 self.report.fault("waiting", *place, expected, "no decision")
 
-    # 5. What a batch leaves behind
+    # 5. Its alerts
+
+    def _check_alerts(self, pool: Pool, place: Place, record: Record, order_id: str | None) -> None:
+        """Check that what an event contradicts, or settles, is told, each once and in the order in which it happened."""
+        wanted: dict[tuple[str, str | None], deque[Alert]] = defaultdict(deque)
+        for due in pool.take_due():
+            self.report.alerts[due.kind.wire] += 1
+            alert = alert_of(due, pool.id, pool.now, place, record.timestamp, order_id)
+            wanted[alert.alert_id, alert.sku].append(alert)
+        for offset, found in self.alerts.take((pool.id, place), due=bool(wanted)):
+            waiting = wanted[found.alert_id, found.sku]
+            if not waiting:
+                self._fault("alert", ALERTS, offset, f"no more alerts by {place[0]} offset {place[2]}", _shown(found))
+            elif found != (alert := waiting.popleft()):
+                self._fault("alert", ALERTS, offset, _shown(alert), _shown(found))
+        for left in wanted.values():
+            for alert in left:
+                self.report.fault("alert", *place, _shown(alert), "none")
+
+    # 6. What a batch leaves behind
 
     def _compare(self, batch: Batch, pool_id: str, rows: PoolRows) -> None:
         pool = self._pool(pool_id)
@@ -344,16 +400,21 @@ class InventoryReplay(BatchReplay):
         if row != cell.expected(row):
             expected = f"{shown} = {cell.expected(row)}"
             self._fault("cell", CHANGELOG, batch.offset, expected, f"{row}, batch {batch.number}")
-        version = self.versions.get(name, 0)
-        if row.version == version:
-            return  # written, but nothing an order could see
-        if row.version < version:
-            self._fault("cell", CHANGELOG, batch.offset, f"{shown} at a version above {version}", row.version)
-        if not cell.changed_at <= row.updated_at <= cell.touched_at:
+        if self._expect(name, batch, row) and not cell.changed_at <= row.updated_at <= cell.touched_at:
             expected = f"{shown} updated_at from {cell.changed_at} to {cell.touched_at}"
             self._fault("clock", CHANGELOG, batch.offset, expected, row.updated_at)
+
+    def _expect(self, name: tuple[str, str, str], batch: Batch, row: CellRow) -> bool:
+        """Expect a cell's new version in `inventory.v1`; false = it has the same one."""
+        version = self.versions.get(name, 0)
+        if row.version == version:
+            return False  # written, but nothing an order could see
+        if row.version < version:
+            shown = "/".join(name)
+            self._fault("cell", CHANGELOG, batch.offset, f"{shown} at a version above {version}", row.version)
         self.versions[name] = row.version
         self.cells.expect(name, batch.number, row)
+        return True
 
     def _unnamed(self, batch: Batch, pool: Pool) -> None:
         """Check that the cells a batch changed are in its changelog record."""
@@ -361,19 +422,43 @@ class InventoryReplay(BatchReplay):
             expected = f"{pool.id}/{location_id}/{sku} among the cells of batch {batch.number}, which changes it"
             self._fault("cell", CHANGELOG, batch.offset, expected, "not there")
 
-    # 6. Whenever all is in sight
+    # 7. Whenever all is in sight
 
-    def settle_outputs(self, due: Due, moving: bool) -> None:
+    def settle_outputs(self, due: batches.Due, moving: bool) -> None:
         for offset, source in self.decisions.rest(due(ALLOCATIONS) or 0):
             if not (moving and self._beyond(source)):
                 self._unclaimed(offset, source)
+        for offset, source in self.alerts.rest(due(ALERTS) or 0):
+            if not (moving and self._beyond(source)):
+                self._unclaimed_alert(offset, source)
+        self._settle_cells(due, moving)
+
+    def _settle_cells(self, due: batches.Due, moving: bool) -> None:
         self.cells.drain()
         if not moving:
             for published in self.cells.rest(due(INVENTORY) or 0, self.versions):
                 self._fault("inventory", INVENTORY, published.offset, "a value of a batch", published.value)
 
+    # 8. Where the causes are deleted
+
+    def skip_batch(self, batch: Batch) -> None:
+        for pool_id, rows in cells_of(batch, self.names).items():
+            self.counted[pool_id] = self.counted.get(pool_id, 0) if rows.sequence is None else rows.sequence
+            for (location_id, sku), row in rows.cells.items():
+                self._expect((pool_id, location_id, sku), batch, row)
+        self.cells.settle()
+
+    def settle_blind(self, due: batches.Due, moving: bool) -> None:
+        assert self.sequences
+        self.sequences.settle(due(ALLOCATIONS) or 0, self.counted, moving)
+        self._settle_cells(due, moving)
+
     def add_totals(self) -> None:
         report = self.report
+        if self.blind:
+            report.pools += len(self.names)
+            report.cells += len(self.versions)
+            return
         for pool in self.pools.values():
             report.orders += pool.order_count
             report.order_lines += pool.line_count
@@ -381,6 +466,10 @@ class InventoryReplay(BatchReplay):
             report.units_on_hand += sum(cell.on_hand for cell in pool.stock.cells.values())
             report.units_reserved += sum(cell.reserved for cell in pool.stock.cells.values())
         report.pools += len(self.pools)
+
+
+def _shown(alert: Alert) -> str:
+    return " ".join(f"{name}={value}" for name, value in alert.model_dump(exclude={"source"}).items())
 
 
 def _said(value: bytes | None) -> LocationRecord | bool | None:

@@ -25,11 +25,12 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import AdminClient, OffsetSpec
+from confluent_kafka.admin import OffsetSpec
 
 from config.settings import Settings
 from streams.audit.log import Deleted, Record
 from streams.kafka.clients import MissingTopics, client_config
+from streams.kafka.names import AdminClient
 from streams.kafka.reading import Interrupted, LogReader, Partition, read_to_end
 from topics.catalogue import CATALOGUE, GROUPS, Keep, Role, changelog_of, inputs_of, outputs_of, topics_of
 
@@ -82,7 +83,7 @@ class KafkaLog:
         found = self._admin.list_topics(timeout=self._timeout_s).topics
         missing = [topic for topic in TOPICS if topic not in found]
         if missing:
-            raise MissingTopics(missing, settings.bootstrap_servers)
+            raise MissingTopics(missing, settings)
         self._counts = {topic: len(found[topic].partitions) for topic in TOPICS}
         self._starts = self._offsets(TOPICS, OffsetSpec.earliest(), IsolationLevel.READ_COMMITTED)
         self._ends = dict(self._starts)
@@ -91,6 +92,7 @@ class KafkaLog:
         self._due: dict[Partition, Offsets] = {}
         self._open: dict[Partition, tuple[int, int, float]] = {}
         self.moving = False
+        self.short: set[str] = set()
         self._reader = LogReader(settings, log_level=0, queued_max_messages_kbytes=FETCH_BYTES >> 10)
 
     def __enter__(self) -> "KafkaLog":
@@ -110,8 +112,15 @@ class KafkaLog:
     def committed(self, topic: str, partition: int) -> int | None:
         return self._committed.get((topic, partition))
 
-    def read(self, topic: str, partition: int) -> Iterator[Record]:
-        return _Reader(self, (topic, partition), self._starts[topic, partition])
+    def read(self, topic: str, partition: int, start: int = 0) -> Iterator[Record]:
+        return _Reader(self, (topic, partition), max(start, self._starts[topic, partition]))
+
+    def resumed(self, place: Partition, position: int) -> int:
+        """Give where a reader of a checkpoint reads on; note it if retention has been there."""
+        start = self._starts[place]
+        if position < start and CATALOGUE[place[0]].keep is not Keep.LATEST:
+            self.short.add(f"{place[0]}[{place[1]}]@{position}")
+        return max(position, start)
 
     def deletions(self, changelog: str, partition: int) -> tuple[str, ...]:
         """Give the topics of a changelog's partition whose first records were deleted."""
@@ -261,6 +270,13 @@ class _Reader:
         self._place = place
         self._position = position
         self._records: deque[Record] = deque()
+
+    def __getstate__(self) -> tuple:
+        return self._log, self._place, self._records[0].offset if self._records else self._position
+
+    def __setstate__(self, state: tuple) -> None:
+        log, place, position = state
+        self.__init__(log, place, log.resumed(place, position))  # type: ignore[misc]
 
     def __iter__(self) -> "_Reader":
         return self

@@ -9,16 +9,31 @@ Not here: cells and supplies (stock.py), whether a record is readable (topics/ev
 import heapq
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator
+from itertools import count
 
+from streams.audit.changes import change
+from streams.audit.discrepancies import Discrepancies, Due
+from streams.audit.facts import Demand, Fact, demands_of, is_arrival, may_be_rung_up, rejected_units
 from streams.audit.memory import Limits, RefusedEvent, Seen
-from streams.audit.orders import Order, Part, Shipment, is_as_asked, open_units_of, units_of
+from streams.audit.orders import Order, Part, Root, Shipment, is_as_asked, newness, part_of
 from streams.audit.stock import Clock, Stock
-from topics.events import Cancelled, Fulfilment, Held, LocationRecord, Placed, Sale, StockEvent
-from topics.reasons import DeadLetter
+from topics.events import (
+    Answered,
+    Cancelled,
+    Changed,
+    Count,
+    Held,
+    LocationRecord,
+    OrderLine,
+    Placed,
+    Returned,
+    Sale,
+    StockEvent,
+    TransferOut,
+)
+from topics.reasons import AlertKind, DeadLetter
 
-MAX_LINE_PARTS = 64
-MAX_ORDER_PARTS = 2_000
-"""Into how many parts rejections may cut a line, and all of an order."""
+MAX_UNITS = 1 << 62
 
 
 class Pool:
@@ -39,11 +54,16 @@ class Pool:
         self.order_count = 0
         self.line_count = 0
         """Orders, and the lines they asked for, ever."""
+        self.discrepancies = Discrepancies()
         self._age = 0
-        self._holds: list[tuple[int, int, Order]] = []
+        self._holds: list[tuple[int, int, int, Order]] = []
+        """(Expires at, age, number of the entry, order)."""
+        self._pushed = count()
+        self._promises: dict[tuple[str, str], dict[Part, Order]] = defaultdict(dict)
+        """Cell → its promises that are open."""
         self._closed: deque[tuple[int, Order]] = deque()
         """(Closed at, order), oldest first."""
-        self._seen = Seen(limits)
+        self.seen = Seen(limits)
 
     # Time and identity
 
@@ -60,17 +80,9 @@ class Pool:
     def due_holds(self) -> Iterator[Order]:
         """Give the holds whose time has come, in the order in which they expire."""
         while self._holds and self._holds[0][0] <= self.now:
-            _, age, order = heapq.heappop(self._holds)
-            if order.held and order.age == age and order.closed_at is None:
+            expires_at, *_, order = heapq.heappop(self._holds)
+            if order.held and order.expires_at == expires_at:
                 yield order
-
-    def is_duplicate(self, event_id: str) -> bool:
-        """Tell whether an event id was applied inside the dedupe window."""
-        return self._seen.knows(event_id, self.now)
-
-    def remember(self, event_id: str) -> None:
-        """Note an event id as applied."""
-        self._seen.remember(event_id, self.now)
 
     def _forget_orders(self) -> None:
         """Drop the orders that were closed so long ago that they count as unknown."""
@@ -84,10 +96,16 @@ class Pool:
 
     # Events. Each raises RefusedEvent before it changes anything.
 
-    def move_stock(self, event: Sale | StockEvent) -> bool:
-        """Apply an event of `sales.v1` or `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
+    def move_stock(self, event: StockEvent) -> bool:
+        """Apply an event of `stock.v1`; false = stale, ignored: the last count of the cell has seen it."""
         self.place(event.location_id)
-        return self.stock.apply(event)
+        if isinstance(event, TransferOut):
+            self.place(event.to_location_id)
+        applied = self.stock.apply(event)
+        if applied and isinstance(event, Count):
+            cell = event.location_id, event.sku
+            self.discrepancies.counted(cell, self.stock.cells[cell].on_hand)
+        return applied
 
     def place(self, location_id: str) -> LocationRecord:
         """Find a location of this pool."""
@@ -104,82 +122,171 @@ class Pool:
         return self.orders.get(order_id)
 
     def place_order(self, event: Placed | Held) -> Order:
-        """Enter an order, or confirm its hold; the lines of a new one wait until a decision says otherwise."""
-        held = isinstance(event, Held)
+        """Enter an order, or bring its hold in line with the event; new lines wait until a decision says otherwise."""
         former = self.known(event.order_id)
-        if former and not former.expired:
-            if held or not former.held:
+        if former and not (former.ended and not former.shipped):
+            if not former.held:
                 raise RefusedEvent(DeadLetter.ORDER_EXISTS)
-            if is_as_asked(former, event):
-                former.held = False
-                former.request = event
-                self.queue(former)
-                return former
-        self._check_order_room(event)
-        if former and not former.expired:
-            former.held = False
-            self.release(former)
-            age = former.age
-        else:
-            self._age += 1
-            age = self._age
-        self.order_count += former is None
-        self.line_count += len(event.lines) - (len(former.request.lines) if former else 0)
+            if not is_as_asked(former, event):
+                if not self.can_be_met(event):
+                    return self._enter(event, former)
+                change(self, former, event)
+            former.request = event
+            self._keep_held(former, event)
+            self.queue(former)
+            return former
+        order = self._enter(event, None)
         if former:  # its lines count on as if it had been closed now
             former.closed_at = self.now
             self._closed.append((self.now, former))
-        parts = [Part(line.line_id, line.sku, line.quantity) for line in event.lines]
-        self.kept_lines += len(parts)
-        self.stock.skus.update(part.sku for part in parts)
-        order = self.orders[event.order_id] = Order(event.order_id, age, event, parts, held)
-        self.queue(order)
-        if isinstance(event, Held):
-            heapq.heappush(self._holds, (event.expires_at, age, order))
         return order
 
-    def _check_order_room(self, event: Placed | Held) -> None:
-        """Check that the pool may keep what a new order would add."""
-        unknown = sum(line.sku not in self.stock.skus for line in event.lines)
+    def _enter(self, event: Placed | Held, hold: Order | None) -> Order:
+        """Make a new order; a hold that it stands for is given back."""
+        self.check_order_room(event.lines)
+        if hold:
+            self.end(hold)
+            age = hold.age
+        else:
+            self._age += 1
+            age = self._age
+        self.order_count += hold is None
+        self.line_count += len(event.lines) - (len(hold.request.lines) if hold else 0)
+        parts = [part_of(line) for line in event.lines]
+        self.kept_lines += len(parts)
+        self.stock.skus.update(part.sku for part in parts)
+        order = self.orders[event.order_id] = Order(event.order_id, age, event, parts, held=False)
+        self._keep_held(order, event)
+        self.queue(order)
+        return order
+
+    def _keep_held(self, order: Order, event: Placed | Held) -> None:
+        order.held = isinstance(event, Held)
+        order.expires_at = event.expires_at if isinstance(event, Held) else None
+        if isinstance(event, Held):
+            heapq.heappush(self._holds, (event.expires_at, order.age, next(self._pushed), order))
+
+    def can_be_met(self, request: Placed | Held) -> bool:
+        """Tell whether a pickup, if it is one, has a location of the pool that does pickups."""
+        if request.mode != "pickup":
+            return True
+        location = self.network.get(request.pickup_location_id or "")
+        return location is not None and location.pool == self.id and "pickup" in (location.capabilities or ())
+
+    def check_order_room(self, lines: list[OrderLine]) -> None:
+        """Check that the pool may keep what an order's lines would add."""
+        unknown = sum(line.sku not in self.stock.skus for line in lines)
         if len(self.stock.skus) + unknown > self.limits.max_skus:
             raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
-        if self.kept_lines + len(event.lines) > self.limits.max_order_lines:
+        if self.kept_lines + len(lines) > self.limits.max_order_lines:
             raise RefusedEvent(DeadLetter.TOO_MANY_LINES)
 
-    def cancel(self, event: Cancelled) -> Order:
-        """Give back an order's unshipped units, or some lines'."""
-        order = self.known(event.order_id)
+    def change_order(self, event: Changed) -> Order:
+        """Make an order another."""
+        order = self._open_order(event.order_id)
+        change(self, order, event)
+        self.queue(order)
+        return order
+
+    def _open_order(self, order_id: str) -> Order:
+        order = self.known(order_id)
         if order is None:
             raise RefusedEvent(DeadLetter.UNKNOWN_ORDER)
         if order.closed_at is not None:
             raise RefusedEvent(DeadLetter.ORDER_CLOSED)
-        parts = order.parts
-        if event.line_ids is not None:
-            if not set(event.line_ids) <= {part.line_id for part in parts}:
-                raise RefusedEvent(DeadLetter.UNKNOWN_LINE)
-            parts = [part for part in parts if part.line_id in event.line_ids]
-        if not any(part.waiting or part.open_units for part in parts):
-            raise RefusedEvent(DeadLetter.ORDER_CLOSED)
-        order.held = order.held and any(part.waiting or part.open_units for part in order.parts if part not in parts)
-        self.release(order, parts)
         return order
 
-    def end(self, order: Order, expired: bool = False) -> None:
-        """Close an order that gets nothing any more: its hold expired, or it can never be met."""
-        order.held, order.expired = False, expired
-        self.release(order)
+    def cancel(self, event: Cancelled) -> Order:
+        """Give back an order's unshipped units, those of some lines, or so many of some."""
+        order = self._open_order(event.order_id)
+        known = {part.line_id for part in order.parts}
+        units: dict[str, int] = dict.fromkeys(known, MAX_UNITS)
+        if event.line_ids is not None:
+            units = dict.fromkeys(event.line_ids, MAX_UNITS)
+        elif event.lines is not None:
+            units = {line.line_id: line.quantity for line in event.lines}
+        if not set(units) <= known:
+            raise RefusedEvent(DeadLetter.UNKNOWN_LINE)
+        if not sum(self._cancel_line(order, line_id, quantity) for line_id, quantity in units.items()):
+            raise RefusedEvent(DeadLetter.ORDER_CLOSED)
+        order.held = order.held and order.wants_units
+        self.queue(order)
+        return order
 
-    def release(self, order: Order, parts: list[Part] | None = None) -> None:
-        """Take open parts (default: all) out of an order; what was shipped stays shipped."""
-        for part in order.parts if parts is None else parts:
-            if part.shipment and part.open_units:
-                self.stock.write((part.shipment.location_id, part.sku), reserved=-part.open_units)
-            if part.waiting or part.open_units:
-                part.quantity = part.shipped
-            part.waiting = False
+    def _cancel_line(self, order: Order, line_id: str, units: int) -> int:
+        """Give back units of a line, at most so many; returns how many."""
+        parts = [part for part in order.parts if part.line_id == line_id]
+        left = units
+        for part in parts:
+            left -= part.want_less(left)
+        for part in parts:
+            left -= self.give_back(part, left)
+        return units - left
+
+    def end(self, order: Order) -> None:
+        """Close an order that gets nothing any more: its hold expired, or it can never be met."""
+        order.held, order.ended = False, True
+        for part in order.parts:
+            part.want_less(part.quantity)
+            self.give_back(part, part.open_units)
         self.queue(order)
 
-    def fulfil(self, event: Fulfilment) -> Order:
-        """Apply what a location answers; returns the order."""
+    def answer(self, event: Answered) -> tuple[Order | None, bool]:
+        """Apply what a location did with goods; returns the order, if it is known, and whether it needs a decision."""
+        if event.kind == "rejected":
+            return self._reject(event), True
+        order, demands = self._fact(event, -1)
+        if order is None:
+            return None, False
+        fact = Fact(self, order, event.location_id, event.event_time)
+        arrival = is_arrival(order, event)
+        for demand in demands:
+            if demand.parts:
+                fact.send(event, demand, arrival)
+        self.queue(order)
+        return order, fact.took_from_others
+
+    def take_back(self, event: Returned) -> None:
+        """Apply what came back."""
+        order, demands = self._fact(event, 1)
+        if order is None:
+            return
+        fact = Fact(self, order, event.location_id, event.event_time)
+        for demand in demands:
+            if demand.parts:
+                fact.take_back(event, demand)
+
+    def _fact(self, event: Answered | Returned, sign: int) -> tuple[Order | None, list[Demand]]:
+        """Say what a fact is about; goods that nobody knows are moved, if all of it may be applied."""
+        self.place(event.location_id)
+        order = self.known(event.order_id)
+        demands = demands_of(order, event)
+        if order is None and not demands:
+            raise RefusedEvent(DeadLetter.UNKNOWN_ORDER)
+        self._check_fact(event, demands, sign)
+        for demand in demands:
+            if not demand.parts:
+                cell = event.location_id, demand.sku
+                self.stock.skus.add(demand.sku)
+                self.discrepancies.tell(AlertKind.SHIPPED_UNKNOWN if sign < 0 else AlertKind.OVER_RETURNED, cell, demand.units)
+                self.stock.move(cell, sign * demand.units, event.event_time)
+        return order, demands
+
+    def _check_fact(self, event: Answered | Returned, demands: list[Demand], sign: int) -> None:
+        """Check that the pool may keep what a fact adds, each demand by itself."""
+        cells = [(event.location_id, demand.sku) for demand in demands]
+        for cell, demand in zip(cells, demands, strict=True):
+            if not self.stock.is_counted(cell, event.event_time):
+                self.stock.check_bounds(cell, sign * demand.units)
+        new_skus = sum(sku not in self.stock.skus for _, sku in cells)
+        if len(self.stock.skus) + new_skus > self.limits.max_skus:
+            raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
+        new_cells = sum(cell not in self.stock.cells for cell in cells)
+        if len(self.stock.cells) + new_cells > self.limits.max_cells:
+            raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
+
+    def _reject(self, event: Answered) -> Order | None:
+        """Give promises back that a location can't keep; the units wait again, elsewhere."""
         order = self.known(event.order_id)
         if order is None:
             raise RefusedEvent(DeadLetter.UNKNOWN_ORDER)
@@ -187,69 +294,116 @@ class Pool:
         shipment = order.shipments.get(event.shipment_id)
         if shipment is None or not shipment.parts:
             raise RefusedEvent(DeadLetter.UNKNOWN_SHIPMENT)
-        arrival = shipment.kind == "transfer" and event.kind == "collected"
-        at = order.pickup if arrival else shipment.location_id
-        if event.kind != "returned" and event.location_id != at:
+        if event.location_id != shipment.location_id:
             raise RefusedEvent(DeadLetter.WRONG_LOCATION)
-        if arrival:
-            self._collect(shipment, event)
-        elif event.kind == "returned":
-            self._return(shipment, event)
-        elif event.kind == "rejected":
-            self._reject(order, shipment, event)
-        else:
-            self._ship(shipment, event)
+        taken, given_back = rejected_units(order, event)
+        self._check_cuts(order, taken)
+        for part in [part for part in order.parts if part in taken or part in given_back]:
+            order.refusals.add((part.root, shipment.location_id))
+            units, more = taken.get(part, 0), given_back.get(part, 0)
+            if units:
+                self.lose(order, part, units, missing=units if event.missing else 0)
+            if event.missing:
+                part.missing += more
+                self.stock.move((shipment.location_id, part.sku), -units - more, event.event_time)
         self.queue(order)
-        return order
+        return order if taken else None
 
-    def _ship(self, shipment: Shipment, event: Fulfilment) -> None:
-        for part, units in open_units_of(shipment, event):
-            part.shipped += units
-            self.stock.move((shipment.location_id, part.sku), -units, event.event_time, reserved=-units)
+    def _check_cuts(self, order: Order, taken: dict[Part, int]) -> None:
+        """Check that a line is not cut into more parts than are kept of one."""
+        new = Counter[Root]()
+        for part, units in taken.items():
+            if order.has_room(part.root, new[part.root], new.total()):
+                new[part.root] += 1
+            elif units < part.quantity:
+                raise RefusedEvent(DeadLetter.TOO_MANY_LINES)
 
-    def _collect(self, shipment: Shipment, event: Fulfilment) -> None:
-        """Close what a transfer brought to the pickup location; its stock moved when it was shipped."""
-        arrived = {part: 0 if part.open_units else part.shipped - part.collected for part in shipment.parts}
-        on_its_way = any(part.open_units for part in shipment.parts)
-        for part, units in units_of(event, arrived, DeadLetter.NOT_SHIPPED if on_its_way else DeadLetter.SHIPMENT_CLOSED):
-            part.collected += units
+    def sell(self, event: Sale) -> tuple[bool, Order | None, bool]:
+        """Apply a till's line; returns false = stale, the order it collects, and whether that needs a decision."""
+        self.place(event.location_id)
+        order = self.known(event.order_id) if event.order_id and event.kind == "sale" else None
+        if order is None or order.pickup != event.location_id:
+            return self.stock.apply(event), None, False
+        parts = [part for part in order.parts if part.stocked and part.sku == event.sku]
+        parts = [part for part in parts if event.line_id in (None, part.line_id)]
+        if not any(map(may_be_rung_up, parts)):
+            return self.stock.apply(event), None, False
+        self.stock.check_sale(event)
+        fact = Fact(self, order, event.location_id, event.event_time)
+        left = fact.ring_up(parts, event.quantity)
+        if left:
+            self.stock.move((event.location_id, event.sku), -left, event.event_time)
+        self.queue(order)
+        return True, order, fact.took_from_others
 
-    def _reject(self, order: Order, shipment: Shipment, event: Fulfilment) -> None:
-        """Give promises back; the units wait, as a line of their own if the location keeps or has shipped some."""
-        taken = list(open_units_of(shipment, event))
-        cut = [part for part, units in taken if 0 < units < part.quantity]
-        parts = Counter(part.line_id for part in order.parts)
-        if any(parts[part.line_id] >= MAX_LINE_PARTS for part in cut) or (
-            cut and len(order.parts) + len(cut) > MAX_ORDER_PARTS
-        ):
-            raise RefusedEvent(DeadLetter.TOO_MANY_LINES)
-        for part, units in taken:
+    # Promises, given back
+
+    def give_back(self, part: Part, units: int) -> int:
+        """Take promised units that are not wanted out of a part, as many as there are; returns how many."""
+        taken = min(units, part.open_units)
+        if taken:
+            assert part.shipment
+            self.stock.write((part.shipment.location_id, part.sku), reserved=-taken)
+            part.released += taken
+            part.quantity -= taken
+        return taken
+
+    def lose(self, order: Order, part: Part, units: int, missing: int = 0, at_any_rate: bool = False) -> None:
+        """Take a promise from units that are still wanted: they wait again, behind the part or, lacking room, as the part."""
+        shipment = part.shipment
+        assert shipment
+        if not (order.has_room(part.root) or (at_any_rate and units < part.quantity)):
             self.stock.write((shipment.location_id, part.sku), reserved=-units)
-            order.refusals.add((part.line_id, shipment.location_id))
-            if units == part.quantity:
-                shipment.parts.remove(part)
-                part.shipment, part.waiting = None, True
-            else:
-                part.quantity -= units
-                order.parts.append(Part(part.line_id, part.sku, units))
-                self.kept_lines += 1
+            shipment.parts.remove(part)
+            self._promises[shipment.location_id, part.sku].pop(part, None)
+            part.shipment, part.waiting = None, True
+            part.released = part.missing = part.rung = part.implied = 0
+            return
+        self.give_back(part, units)
+        part.missing += missing
+        self.split(order, part, Part(*part.root[:2], units))
 
-    def _return(self, shipment: Shipment, event: Fulfilment) -> None:
-        shipped = any(part.shipped for part in shipment.parts)
-        room = {part: part.shipped - part.returned for part in shipment.parts}
-        taken = units_of(event, room, DeadLetter.SHIPMENT_CLOSED if shipped else DeadLetter.NOT_SHIPPED)
-        per_cell: dict[str, int] = defaultdict(int)
-        for part, units in taken:
-            per_cell[part.sku] += units
-        new = sum(1 for part, units in taken if units and (event.location_id, part.sku) not in self.stock.cells)
-        if new and len(self.stock.cells) + new > self.limits.max_cells:
-            raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
-        for sku, units in per_cell.items():
-            if not self.stock.is_counted((event.location_id, sku), event.event_time):
-                self.stock.check_bounds((event.location_id, sku), units)
-        for part, units in taken:
-            part.returned += units
-            self.stock.move((event.location_id, part.sku), units, event.event_time)
+    def split(self, order: Order, part: Part, new: Part) -> None:
+        """Enter a part that was split off another one."""
+        order.put_behind(part, new)
+        self.kept_lines += 1
+
+    def want_less(self, order: Order, part: Part, units: int) -> int:
+        """Let an order want fewer units of a line, of which a part brought more; returns how many could be taken."""
+        line = [each for each in order.parts if each.root == part.root]
+        promised = [each for each in line if each.shipment and each.shipment is not part.shipment]
+        left = units
+        for each in line:
+            left -= each.want_less(left)
+        for each in sorted(promised, key=lambda each: newness(order, each), reverse=True):
+            left -= self.give_back(each, left)
+        return units - left
+
+    def cover(self) -> list[Order]:
+        """See to the cells that the event's own changes left short; gives the orders that lost a promise, oldest first."""
+        losers: dict[str, Order] = {}
+        for cell_name in list(self.stock.written):
+            cell = self.stock.cells[cell_name]
+            if cell.on_hand < cell.reserved:
+                self.discrepancies.short(cell_name, cell.on_hand, cell.reserved)
+            while self.limits.on_shortfall == "reroute" and cell.reserved > max(cell.on_hand, 0):
+                promises = {part: order for part, order in self._promises[cell_name].items() if part.open_units}
+                part, order = max(promises.items(), key=lambda promise: newness(promise[1], promise[0]))
+                self.lose(order, part, part.open_units, at_any_rate=True)
+                losers[order.id] = order
+            if cell.on_hand >= cell.reserved:
+                self.discrepancies.covered(cell_name, cell.on_hand, cell.reserved)
+        for order in losers.values():
+            self.queue(order)
+        return sorted(losers.values(), key=lambda order: order.age)
+
+    def take_due(self) -> list[Due]:
+        """Take the alerts that the event in hand calls for."""
+        for cell, units in self.stock.late:
+            self.discrepancies.tell(AlertKind.LATE_MOVEMENT, cell, units)
+        self.stock.late.clear()
+        taken, self.discrepancies.due = self.discrepancies.due, []
+        return taken
 
     # Promises, as published
 
@@ -258,10 +412,15 @@ class Pool:
         part.shipment, part.waiting = shipment, False
         shipment.parts.append(part)
         order.shipments[shipment.id] = shipment
-        self.stock.write((shipment.location_id, part.sku), reserved=part.quantity)
+        cell = shipment.location_id, part.sku
+        self._promises[cell][part] = order
+        self.stock.write(cell, reserved=part.quantity)
 
     def queue(self, order: Order) -> None:
         """Bring the queues in line with what an order waits for, and note whether it is closed."""
+        for part in order.parts:
+            if part.shipment and not part.open_units:
+                self._promises[part.shipment.location_id, part.sku].pop(part, None)
         waits = {part.sku for part in order.parts if part.waiting}
         for sku in {part.sku for part in order.parts}:
             if sku in waits:
@@ -269,7 +428,7 @@ class Pool:
             else:
                 self.waiting[sku].pop(order.id, None)
         # A hold ends by its event or its time, not by being shipped.
-        if waits or order.held or any(part.open_units for part in order.parts):
+        if order.held or order.wants_units:
             order.closed_at = None
         elif order.closed_at is None:
             order.closed_at = self.now

@@ -32,6 +32,8 @@ class Deleted(Contradiction):
 class Log(Protocol):
     """A consistent view of the topics: every output of a batch is in sight if its changelog record is."""
 
+    short: set[str]
+    """Places from which a checkpoint would read on, and whose next records are deleted."""
     moving: bool
     """Whether outputs may be in sight of batches whose changelog record is not."""
 
@@ -41,8 +43,11 @@ class Log(Protocol):
     def length(self, topic: str, partition: int) -> int:
         """Estimate how many records `read` will give."""
 
-    def read(self, topic: str, partition: int) -> Iterator[Record]:
-        """Give the committed records, oldest first; of a log that grows, `next` may be tried again after the end."""
+    def read(self, topic: str, partition: int, start: int = 0) -> Iterator[Record]:
+        """Give the committed records from an offset on, oldest first.
+
+        Of a log that grows, `next` may be tried again after the end. The iterator can be pickled, without the log.
+        """
 
     def committed(self, topic: str, partition: int) -> int | None:
         """Give the offset the workers' group had committed before anything else was read; None = never any."""

@@ -1,18 +1,25 @@
-"""Orders as the audit keeps them: parts of lines, shipments, and which units an event is about.
+"""Orders as the audit keeps them: lines in parts, in an order's chain, and the shipments that hold them.
 
+A line is one or more parts. The chain has the lines as given; a part split off stands behind the one it was split from.
 Owner: the pool's ledger (ledger.py). It shares no code with the state or the engine, on purpose.
+Not here: what an event does to parts (facts.py, changes.py, ledger.py).
 """
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 
-from streams.audit.memory import RefusedEvent
-from topics.events import Fulfilment, Held, Placed
-from topics.reasons import DeadLetter
+from topics.events import Held, OrderLine, Placed
+
+MAX_LINE_PARTS = 64
+MAX_ORDER_PARTS = 2_000
+"""Into how many parts a line may be cut, and all of an order, unless a shortfall cuts it."""
+Root = tuple[str, str, bool]
+"""A line of an order: line id, SKU, whether it is stocked."""
 
 
 @dataclass(slots=True, eq=False)
 class Part:
-    """Units of a line that go one way: a whole line, or what a location refused of it."""
+    """Units of a line that go one way."""
 
     line_id: str
     sku: str
@@ -23,11 +30,36 @@ class Part:
     waiting: bool = True
     collected: int = 0
     """Of a transfer: handed over at the pickup location."""
+    released: int = 0
+    """Units of its shipment that were given back; they may still leave the location."""
+    missing: int = 0
+    """Of those: units that left on hand as not to be found."""
+    rung: int = 0
+    """Units that a till reported and `collected` has yet to confirm; below 0: the other way round."""
+    implied: int = 0
+    """Of a transfer: units taken as shipped because they were collected; `shipped` has yet to confirm them."""
+    stocked: bool = True
+
+    @property
+    def root(self) -> Root:
+        return self.line_id, self.sku, self.stocked
+
+    @property
+    def kind(self) -> str:
+        """What its shipment is; empty without one."""
+        return self.shipment.kind if self.shipment else ""
 
     @property
     def open_units(self) -> int:
         """Promised and not yet shipped or collected."""
         return self.quantity - self.shipped if self.shipment else 0
+
+    def want_less(self, units: int) -> int:
+        """Take units out of a part that waits, as many as there are; returns how many."""
+        taken = min(units, self.quantity) if self.waiting else 0
+        self.quantity -= taken
+        self.waiting = self.waiting and self.quantity > 0
+        return taken
 
 
 @dataclass(slots=True, eq=False)
@@ -37,7 +69,10 @@ class Shipment:
     id: str
     location_id: str
     kind: str
-    distance_km: float
+    distance_km: float | None
+    """None: to a new destination, not published yet."""
+    sequence: int
+    """Of the decision that made it."""
     parts: list[Part] = field(default_factory=list)
 
     @property
@@ -52,24 +87,24 @@ class Order:
     id: str
     age: int
     request: Placed | Held
+    """As it shall be now, but for the lines: those are in the parts."""
     parts: list[Part]
+    """The chain."""
     held: bool
+    expires_at: int | None = None
+    """When a hold ends, epoch ms; None for an order."""
     shipments: dict[str, Shipment] = field(default_factory=dict)
-    refusals: set[tuple[str, str]] = field(default_factory=set)
-    """(Line id, location that refused it)."""
+    refusals: set[tuple[Root, str]] = field(default_factory=set)
+    """(Line, location that refused it)."""
     closed_at: int | None = None
-    expired: bool = False
+    ended: bool = False
+    """It expired or was rejected."""
     forgotten: bool = False
 
     @property
     def pickup(self) -> str:
         """The location where the customer comes for it; empty for a delivery."""
         return (self.request.pickup_location_id or "") if self.request.mode == "pickup" else ""
-
-    @property
-    def expires_at(self) -> int | None:
-        """When a hold ends, epoch ms; None for an order."""
-        return self.request.expires_at if isinstance(self.request, Held) else None
 
     @property
     def waiting(self) -> list[Part]:
@@ -79,39 +114,59 @@ class Order:
     def open_shipments(self) -> list[Shipment]:
         return [shipment for shipment in self.shipments.values() if shipment.open_units]
 
+    @property
+    def shipped(self) -> bool:
+        """Whether anything of it ever was."""
+        return any(part.shipped for part in self.parts)
+
+    @property
+    def wants_units(self) -> bool:
+        """Whether a part waits or is promised."""
+        return any(part.waiting or part.open_units for part in self.parts)
+
+    def roots(self) -> dict[Root, list[Part]]:
+        """Give each line's parts, in the chain's order."""
+        found: dict[Root, list[Part]] = defaultdict(list)
+        for part in self.parts:
+            found[part.root].append(part)
+        return found
+
+    def has_room(self, root: Root, more: int = 0, more_in_all: int = 0) -> bool:
+        """Tell whether a line may be cut once more, if so many parts are added to it, and to all the order, before."""
+        of_line = sum(part.root == root for part in self.parts)
+        return len(self.parts) + more_in_all < MAX_ORDER_PARTS and of_line + more < MAX_LINE_PARTS
+
+    def put_behind(self, part: Part, new: Part) -> None:
+        """Enter a new part behind another one of its line."""
+        self.parts.insert(self.parts.index(part) + 1, new)
+
+
+def newness(order: Order, part: Part) -> tuple[int, int]:
+    """Say how new a promise is: the last decision's is the newest, and in it the one that is last in its order's chain."""
+    return part.shipment.sequence if part.shipment else 0, order.parts.index(part)
+
+
+def part_of(line: OrderLine) -> Part:
+    """Make the part of a new line."""
+    return Part(line.line_id, line.sku, line.quantity, waiting=line.stocked, stocked=line.stocked)
+
+
+def asked_by(lines: list[OrderLine]) -> dict[Root, int]:
+    """Say how many units of each line are asked for."""
+    return {(line.line_id, line.sku, line.stocked): line.quantity for line in lines}
+
+
+def place_of(request: Placed | Held) -> tuple:
+    """Give the mode and the place that goes with it."""
+    return request.mode, request.destination if request.mode == "delivery" else request.pickup_location_id
+
 
 def is_as_asked(order: Order, event: Placed | Held) -> bool:
-    """Tell whether an order asks for just what its hold asked for, all of which is still in it."""
+    """Tell whether an event asks for just what a hold asked for, all of which is still in it."""
 
     def essence(request: Placed | Held) -> tuple:
-        lines = [(line.line_id, line.sku, line.quantity) for line in request.lines]
-        place = request.destination if request.mode == "delivery" else request.pickup_location_id
-        return lines, request.mode, place, request.service_level, request.allow_split, request.allow_partial
+        return place_of(request), request.service_level, request.allow_split, request.allow_partial
 
-    asked = sum(line.quantity for line in order.request.lines)
-    return essence(order.request) == essence(event) and sum(part.quantity for part in order.parts) == asked
-
-
-def open_units_of(shipment: Shipment, event: Fulfilment) -> list[tuple[Part, int]]:
-    return units_of(event, {part: part.open_units for part in shipment.parts}, DeadLetter.SHIPMENT_CLOSED)
-
-
-def units_of(event: Fulfilment, room: dict[Part, int], when_none: DeadLetter) -> list[tuple[Part, int]]:
-    """Say how many units of which parts an event is about: what it names, by default all there is room for."""
-    if not any(room.values()):
-        raise RefusedEvent(when_none)
-    if event.lines is None:
-        return [(part, units) for part, units in room.items() if units]
-    taken = dict.fromkeys(room, 0)
-    for line in event.lines:
-        left = line.quantity
-        parts = [part for part in room if part.line_id == line.line_id]
-        if not parts:
-            raise RefusedEvent(DeadLetter.UNKNOWN_LINE)
-        for part in parts:
-            units = min(left, room[part] - taken[part])
-            taken[part] += units
-            left -= units
-        if left:
-            raise RefusedEvent(DeadLetter.EXCEEDS_SHIPMENT)
-    return [(part, units) for part, units in taken.items() if units]
+    kept = {root: sum(part.quantity for part in parts) for root, parts in order.roots().items()}
+    asked = asked_by(event.lines)
+    return essence(order.request) == essence(event) and [*kept.items()] == [*asked.items()]

@@ -6,6 +6,7 @@ or was never due is found however it is placed within the window; one that lies 
 Owner: the audit. Not here: what they should say (inventory.py, decisions.py, clicks.py).
 """
 
+import json
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -15,8 +16,8 @@ from pydantic import ValidationError
 from streams.audit.log import Record
 from streams.audit.report import FaultSink
 from streams.audit.stock import CellRow
-from topics.catalogue import ALLOCATIONS, DEAD_LETTERS, INVENTORY
-from topics.outputs import Allocation, DeadLetterRecord, Inventory
+from topics.catalogue import ALERTS, ALLOCATIONS, DEAD_LETTERS, INVENTORY
+from topics.outputs import Alert, Allocation, DeadLetterRecord, Inventory
 
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
@@ -167,6 +168,25 @@ class Decisions(Caused):
         super().pull(head)
 
 
+class Alerts(Caused):
+    """The workers' alerts of a partition, by pool and source; what an audit wrote is passed over."""
+
+    def __init__(self, records: Iterator[Record], fault: FaultSink):
+        super().__init__(records, self._alert)
+        self._fault = fault
+
+    def _alert(self, record: Record) -> tuple[Any, Place, Alert] | None:
+        if b"audit" in (record.value or b"") and _kind_of(record) == "audit":
+            return None
+        alert = read(Alert, ALERTS, "alert", record, self._fault)
+        if alert is None:
+            return None
+        if record.key != alert.alert_id.encode():
+            self._fault("alert", ALERTS, record.offset, f"key {alert.alert_id}", record.key)
+        place = _place(alert.source)
+        return (alert.pool_id, place), place, alert
+
+
 class DeadLetters(Caused):
     """The dead letters of some topics in a partition, by the record refused."""
 
@@ -277,8 +297,9 @@ class Cells:
 
     def _check(self, cell: CellName, value: Inventory, record: Record) -> None:
         """Check a value by itself."""
-        if record.key != f"{value.location_id}/{value.sku}".encode():
-            self._fault("inventory", INVENTORY, record.offset, f"key {value.location_id}/{value.sku}", record.key)
+        key = key_of(value.location_id, value.sku)
+        if record.key != key.encode():
+            self._fault("inventory", INVENTORY, record.offset, f"key {key}", record.key)
         if value.available != max(0, value.on_hand - value.reserved - value.safety_stock):
             expected = "available = max(0, on_hand - reserved - safety_stock)"
             self._fault("inventory", INVENTORY, record.offset, expected, value)
@@ -288,8 +309,23 @@ class Cells:
         self._versions[cell] = max(before, value.version)
 
 
+_ESCAPES = str.maketrans({"%": "%25", "/": "%2F"})
+
+
+def key_of(*parts: str) -> str:
+    """Join parts to a key from which each can be told again."""
+    return "/".join(part.translate(_ESCAPES) for part in parts)
+
+
 def _shown(cell: CellName, batch: int, row: CellRow) -> str:
     return f"{'/'.join(cell)} = {row}, as batch {batch} left it"
+
+
+def _kind_of(record: Record) -> object:
+    try:
+        return json.loads(record.value or b"")["kind"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _place(source: Any) -> Place:

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 
+from topics.outputs import Acknowledgement
+
 FaultSink = Callable[[str, str, int | None, object, object], None]
 """(kind, topic, offset, expected, found)."""
 KEPT_FAULTS = 1000
@@ -27,16 +29,52 @@ class Fault:
     """Of the record named; None where a record is missing and nothing stands in its place."""
     expected: str
     found: str
+    ends: bool = False
+    """Whether nothing behind it can be judged."""
 
     def __str__(self) -> str:
         place = f"{self.topic}[{self.partition}]" + ("" if self.offset is None else f"@{self.offset}")
         return f"{self.kind} at {place}: expected {self.expected}; found {self.found}"
 
 
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """A fault that somebody has looked at: it is named, and not counted."""
+
+    fault: Fault
+    by: str
+    at: int
+    """Epoch ms."""
+    reason: str
+
+    def __str__(self) -> str:
+        return f"acknowledged by {self.by} at {self.at} ({self.reason}): {self.fault}"
+
+
+@dataclass(slots=True)
+class NotJudged:
+    """What an audit could not judge of a partition, since it is not there any more; no fault by itself."""
+
+    batches: int
+    """From the first on."""
+    deleted: tuple[str, ...]
+    """Topics whose first records retention has deleted."""
+    inputs_from: dict[str, int] = field(default_factory=dict)
+    """Input → offset from which each record was judged by itself."""
+
+    def __str__(self) -> str:
+        begin = ", ".join(f"{topic} from {offset:,}" for topic, offset in sorted(self.inputs_from.items()))
+        return (
+            f"orders, decisions, alerts and what events add up to in batches 1 to {self.batches:,}, since the first records of "
+            f"{', '.join(self.deleted)} are deleted (retention). Judged: the chain of batches, offsets, cells against "
+            f"inventory.v1, the numbers of decisions, and each record of {begin or 'no input'}"
+        )
+
+
 FAULTS = {
     "chain": "the changelog's batches follow each other without a gap, each as it was written",
     "transaction": "no transaction stays open: the last stable offset comes to the end",
-    "retention": "the topics hold their records from the first",
+    "retention": "a changelog holds its records from the first, and no record is deleted while it is judged",
     "input": "each input record up to the committed offset is in exactly one batch",
     "network": "the locations a batch names are those of locations.v1",
     "dead_letter": "exactly the bad and refused records are dead letters, once, with the right reason",
@@ -45,6 +83,7 @@ FAULTS = {
     "promise": "no promise beyond available, nor by a location that may not make it",
     "expiry": "a hold expires once its time has come, and not before",
     "waiting": "an order that could be served does not wait",
+    "alert": "exactly what differs from a promise, and what is settled again, is told on alerts.v1, as it is",
     "clock": "a pool's now is the largest timestamp seen",
     "cell": "the changelog's cells are what the inputs and decisions add up to",
     "inventory": "inventory.v1 holds each cell's value",
@@ -71,6 +110,8 @@ class Report:
     """Reason → records."""
     decisions: Counter[str] = field(default_factory=Counter)
     """Status → decisions."""
+    alerts: Counter[str] = field(default_factory=Counter)
+    """Kind → alerts of the workers that were called for, raised or cleared."""
     orders: int = 0
     order_lines: int = 0
     shipments: int = 0
@@ -82,25 +123,45 @@ class Report:
     units_reserved: int = 0
     unprocessed: int = 0
     """Input records beyond the last committed batch."""
+    not_judged: dict[str, NotJudged] = field(default_factory=dict)
+    """Changelog partition → what retention has put beyond judgement."""
+    checkpoint: str = ""
+    """What the audit went on from, or why it did not."""
     open_transactions: list[str] = field(default_factory=list)
     """Partitions with a transaction open for seconds, and since which offset; no fault before it is over due."""
     faults: list[Fault] = field(default_factory=list)
     """The first `KEPT_FAULTS`."""
     fault_count: int = 0
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    """The first `KEPT_FAULTS` of those that are not counted."""
+    acknowledged_count: int = 0
     told: Callable[[Fault], None] | None = None
     """Told each fault at once."""
+    acknowledgements: dict[tuple[str, int, int], Acknowledgement] = field(default_factory=dict)
+    """Topic, partition and offset of a record → who has acknowledged its faults."""
 
     @property
     def clean(self) -> bool:
         """Whether nothing is at fault."""
         return self.fault_count == 0
 
-    def fault(self, kind: str, topic: str, partition: int, offset: int | None, expected: object, found: object) -> None:
-        """Note one fault."""
+    def fault(
+        self, kind: str, topic: str, partition: int, offset: int | None, expected: object, found: object, ends: bool = False
+    ) -> None:
+        """Note one fault; `ends`: nothing behind it can be judged, so it counts whatever was acknowledged."""
         assert kind in FAULTS, kind
+        given = None if offset is None else self.acknowledgements.get((topic, partition, offset))
+        if given and not ends:
+            self.acknowledged_count += 1
+            if len(self.acknowledged) < KEPT_FAULTS:
+                fault = Fault(kind, topic, partition, offset, _short(expected), _short(found))
+                self.acknowledged.append(Acknowledged(fault, given.acknowledged_by, given.acknowledged_at, given.reason))
+            return
+        if given:
+            found = f"{found} (acknowledged by {given.acknowledged_by}, but nothing behind it can be judged: it counts)"
         self.fault_count += 1
         if len(self.faults) < KEPT_FAULTS or self.told:
-            fault = Fault(kind, topic, partition, offset, _short(expected), _short(found))
+            fault = Fault(kind, topic, partition, offset, _short(expected), _short(found), ends)
             self.faults += [fault] if len(self.faults) < KEPT_FAULTS else []
             if self.told:
                 self.told(fault)
@@ -108,8 +169,11 @@ class Report:
     def as_dict(self) -> dict:
         """Give the report as JSON can carry it."""
         # asdict() would take a Counter apart wrongly
-        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "told"}
-        return {"clean": self.clean, **values, "faults": [asdict(fault) for fault in self.faults]}
+        left_out = "told", "acknowledgements"
+        values = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in left_out}
+        named: dict[str, object] = {name: [asdict(fault) for fault in values[name]] for name in ("faults", "acknowledged")}
+        named["not_judged"] = {place: asdict(each) for place, each in self.not_judged.items()}
+        return {"clean": self.clean, **values, **named}
 
 
 def _short(value: object) -> str:

@@ -94,6 +94,10 @@ class Stock:
         """Cells written since the batch began."""
         self.freed: set[tuple[str, str]] = set()
         """Cells whose available rose in the event in hand."""
+        self.written: dict[tuple[str, str], None] = {}
+        """Cells that the event in hand wrote by itself, in order."""
+        self.late: list[tuple[tuple[str, str], int]] = []
+        """(Cell, signed units) of the event in hand that moved nothing, since the cell's last count has seen them."""
         self.skus: set[str] = set()
         """Ever heard of."""
         self.supplies: dict[tuple[str, str, str], int] = {}
@@ -117,6 +121,7 @@ class Stock:
         cell.safety_stock += safety_stock
         if on_hand or reserved or safety_stock:
             cell.changed_at = self.clock.now
+        self.written[key] = None
         cell.touched_at = self.clock.now
         self.changed.add(key)
         if cell.available > before:
@@ -133,7 +138,9 @@ class Stock:
         return cell is not None and event_time < cell.counted_at
 
     def move(self, key: tuple[str, str], on_hand: int, event_time: int, reserved: int = 0) -> None:
+        """Apply a movement, unless the cell's last count has seen it; what is `reserved` changes in any case."""
         if self.is_counted(key, event_time):
+            self.late.append((key, on_hand))
             self.write(key, 0, reserved)
             return
         cell = self.cell(*key)
@@ -164,16 +171,26 @@ class Stock:
             supply = ("in transit", event.transfer_id, event.sku) if isinstance(event, TransferOut | TransferIn) else None
             counted = self.is_counted(key, event.event_time)
             if counted and not supply:
+                self.late.append((key, units))
                 return False
             if not counted:
                 self.check_bounds(key, units)
             self._check_room(key, supply)
-            if not counted:
+            if counted:
+                self.late.append((key, units))
+            else:
                 self.move(key, units, event.event_time)
             if supply:
                 self._supply(supply, self.supplies.get(supply, 0) - units)
         self.skus.add(event.sku)
         return True
+
+    def check_sale(self, event: Sale) -> None:
+        """Check that a sale may be applied, whatever it turns out to be."""
+        key = event.location_id, event.sku
+        if not self.is_counted(key, event.event_time):
+            self.check_bounds(key, -event.quantity)
+        self._check_room(key)
 
     def _check_room(self, key: tuple[str, str], supply: tuple[str, str, str] | None = None, makes_cell: bool = True) -> None:
         """Check that the pool may keep what an event about a cell, and a supply, would add."""

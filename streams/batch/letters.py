@@ -34,3 +34,17 @@ def letter(topic: str, partition: int, record: Any, reason: DeadLetter, detail: 
         key = value = None
         detail += f"; key and value, {size} bytes, are left out: read them at {topic}[{partition}] offset {record.offset}"
     return encode_dead_letter(topic, partition, record.offset, record.timestamp, key, value, reason, detail)
+
+
+def reused(event_id: str, sender: str) -> str:
+    """Say that a sender has used an event id before.
+
+    Examples
+    --------
+    >>> reused("3", "location 'S1'").split(";")[0]
+    "event_id: expected an id of its own, found '3', which location 'S1' has used for an event that says something else"
+    """
+    return (
+        f"event_id: expected an id of its own, found {event_id!r}, which {sender} has used for an event that says something "
+        "else; give each event a new id, and send an event again as it was"
+    )

@@ -68,6 +68,8 @@ class Outcome:
     """The changelog record's link in the hash chain (state/changelog.py)."""
     timestamps: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     """int64[n]: the records' own timestamps, epoch ms."""
+    left_out: dict[tuple[str, str], int] = field(default_factory=dict)
+    """(Topic, field) → good events in which it only describes them, was wrong, and is left out."""
 
 
 @dataclass(frozen=True, slots=True)

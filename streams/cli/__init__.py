@@ -10,7 +10,10 @@ import sys
 
 import typer
 
-GROUPS = ("broker", "topics", "network", "worker", "publish", "tail", "dead_letter", "audit", "demo", "bench", "settings")
+GROUPS = (
+    *("broker", "topics", "network", "worker", "publish", "tail"),
+    *("dead_letter", "alerts", "audit", "demo", "bench", "settings"),
+)
 
 
 def main() -> None:

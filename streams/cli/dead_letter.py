@@ -2,9 +2,10 @@
 
 A dead letter's place is `partition@offset` in dead-letter.v1. A replayed event goes to the topic it came from, keyed as
 `nearshelf publish` would, with its event id: the id of a refused event is not remembered, so the repaired one is no duplicate,
-and sent again it is one.
-Invariants: nothing is ever removed from dead-letter.v1; what the models would refuse again is not sent.
-Not here: why a record is refused (topics/events.py, streams/inventory), sending (publish.py).
+and sent again it is one. That it was replayed, by whom and when, is noted on dead-letter-replays.v1.
+Invariants: nothing is ever removed from dead-letter.v1; what the models would refuse again is not sent; no letter stops a
+command, whatever it holds.
+Not here: why a record is refused (topics/events.py, streams/inventory), sending and marks (replays.py).
 """
 
 import heapq
@@ -13,15 +14,20 @@ import re
 import sys
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from streams.cli import publish, tail
+from streams.cli.lines import fault_of, fields_of, text_field
 from streams.cli.options import Bootstrap, Json, Set, read_settings
+from streams.cli.replays import Mark, Marks, Replayer, Sending, operator, read_marks, read_marks_if_any
+
+if TYPE_CHECKING:
+    from topics.outputs import DeadLetterReplay
 
 _AGE = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -55,6 +61,20 @@ class Letter:
     def place(self) -> str:
         return f"{self.partition}@{self.offset}"
 
+    def mark(self, marks: Marks) -> "DeadLetterReplay | None":
+        """Give its mark, None if it was never replayed."""
+        return marks.of(self.partition, self.offset, self.refused_at)
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What a letter becomes: the record to send, and the letters that would become the same, this one among them."""
+
+    letter: Letter
+    key: str
+    value: bytes
+    alike: list[Letter] = field(default_factory=list)
+
 
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those refused for this reason, `unknown_location` say.")]
 Source = Annotated[str | None, typer.Option("--topic", help="Only those from this topic.")]
@@ -77,24 +97,29 @@ def list_(
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
-    """List dead letters, newest first; with --json one object a line."""
+    """List dead letters, newest first, and which were replayed, when and by whom; with --json one object a line."""
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
     found = _read(settings, _wanted(reason, topic, pool), _since(since))
     newest = heapq.nlargest(limit, found, key=lambda letter: (letter.refused_at, letter.partition, letter.offset))
+    marks = read_marks_if_any(settings)
     if as_json:
         for letter in newest:
-            typer.echo(json.dumps(_summary(letter)))
+            typer.echo(json.dumps(_summary(letter, marks)))
         return
     from rich.console import Console
     from rich.table import Column, Table
     from rich.text import Text
 
     table = Table(
-        *(Column(name, no_wrap=True) for name in ("place", "refused at", "from", "key", "reason")), "detail", box=None
+        *(Column(name, no_wrap=True) for name in ("place", "refused at", "from", "key", "reason")),
+        "replayed",
+        "detail",
+        box=None,
     )
     for letter in newest:
         source = f"{letter.topic}/{letter.source_partition}@{letter.source_offset}"
-        row = (letter.place, _iso(letter.refused_at), source, tail.as_text(letter.key) or "-", letter.reason, letter.detail)
+        key, mark = tail.as_text(letter.key) or "-", letter.mark(marks)
+        row = (letter.place, tail.iso(letter.refused_at), source, key, letter.reason, _marked(mark), letter.detail)
         table.add_row(*map(Text, row))
     console = Console() if sys.stdout.isatty() else Console(width=250)
     console.print(table)
@@ -113,7 +138,8 @@ def show(
     settings = read_settings(assignments, bootstrap_servers=bootstrap_servers)
     letter = _at(settings, place)
     fault = _fault(letter.topic, letter.value)
-    answer = _summary(letter) | {
+    marks = read_marks_if_any(settings)
+    answer = _summary(letter, marks) | {
         "timestamp": letter.timestamp,
         "headers": {name: tail.as_text(value) for name, value in letter.headers},
         "value": tail.parsed(letter.value),
@@ -124,6 +150,7 @@ def show(
         return
     for name in ("place", "refused_at", "topic", "partition", "offset", "timestamp", "key", "reason", "detail", "headers"):
         typer.echo(f"{name.replace('_', ' '):<11}{answer[name]}")
+    typer.echo(f"{'replayed':<11}{_marked(letter.mark(marks))}")
     typer.echo(f"{'now':<11}{fault or 'the models take it; what the state says to it, the worker tells'}")
     value = answer["value"]
     typer.echo(value if isinstance(value, str) else json.dumps(value, indent=2, ensure_ascii=False))
@@ -140,7 +167,13 @@ def replay(
         typer.Option("--set", metavar="FIELD=JSON", help="Change a field: sku='\"A\"', lines.0.quantity=2. Repeatable."),
     ] = None,
     key: Annotated[str | None, typer.Option("--key", help="The pool, where the event does not tell it.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Instead of places: all that the filters below let through.")] = False,
+    every: Annotated[
+        bool, typer.Option("--all", help="Instead of places: all that the filters let through and nobody has replayed.")
+    ] = False,
+    again: Annotated[bool, typer.Option("--again", help="With --all: also those that were replayed before.")] = False,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="NAME", help="Who replays, for the mark.", show_default="user@host")
+    ] = None,
     reason: Reason = None,
     topic: Source = None,
     pool: Pool = None,
@@ -154,16 +187,23 @@ def replay(
 
     Many are sent oldest first, and those that are alike once. What the models would refuse again is not sent. What depends on
     the state (unknown_order, order_exists, a limit) only the worker can tell: refused again, it is a new dead letter. An event
-    keeps its event_id, so that one sent twice counts once, within the dedupe window; whether a dead letter was replayed
-    before is not looked up, since that would mean to read the whole topic. A record of locations.v1 becomes its location's
-    latest.
+    keeps its event_id, so that one sent twice counts once, within the dedupe window. A record of locations.v1 becomes its
+    location's latest.
+
+    Each record is sent in one transaction with a mark that its letter was replayed, when and by whom. --all leaves out what has
+    a mark; a place that is named is sent whether or not it has one.
     """
     filtered = any((reason, topic, pool, since))
     _check_use(places, every, filtered, value, asked=not (yes or dry_run), as_json=as_json)
     changes = [_change(assignment) for assignment in fields or []]
     settings = read_settings(bootstrap_servers=bootstrap_servers)
+    marks = read_marks(settings)
+    done: list[Letter] = []
     if every:
-        found = _read(settings, _wanted(reason, topic, pool), _since(since))
+        wanted = _wanted(reason, topic, pool)
+        found = list(_read(settings, wanted, _since(since)))
+        done = [] if again else [letter for letter in found if letter.mark(marks)]
+        found = [letter for letter in found if again or not letter.mark(marks)]
         letters = sorted(found, key=lambda letter: (letter.refused_at, letter.partition, letter.offset))
     else:
         letters = [_at(settings, place) for place in places or ()]
@@ -171,16 +211,17 @@ def replay(
     events, faults = _repaired(settings, letters, replacement, changes, key)
     if not as_json:
         _tell(faults)
+        if done:
+            typer.echo(f"{len(done)} were replayed before and are left out; --again includes them", err=True)
     if dry_run:
-        _tell_plan(events, faults, as_json)
+        _tell_plan(events, faults, len(done), as_json)
     else:
         if events and not yes:
-            typer.confirm(f"Send {len(events)} to {', '.join(sorted({event[0].topic for event in events}))}?", abort=True)
-        undelivered = _send(settings, events)
+            typer.confirm(f"Send {len(events)} to {', '.join(sorted({event.letter.topic for event in events}))}?", abort=True)
+        sent, undelivered = _send(settings, events, by or operator(), skip_marked=every and not again)
         faults |= undelivered
-        sent = len(events) - len(undelivered)
         if as_json:
-            typer.echo(json.dumps({"sent": sent, "faults": _listed(faults)}))
+            typer.echo(json.dumps({"sent": sent, "replayed_before": len(done), "faults": _listed(faults)}))
         else:
             _tell(undelivered)
             typer.echo(f"{sent} sent" + (f", {len(faults)} not" if faults else ""))
@@ -244,7 +285,7 @@ def _messages(settings: Any, starts: dict[int, int], since: int | None) -> Itera
     from streams.kafka.reading import LogReader
     from topics.catalogue import DEAD_LETTERS
 
-    with LogReader(settings, f"{settings.app_id}-dead-letter", log_level=0) as reader:
+    with LogReader(settings, f"{settings.group_id}-dead-letter", log_level=0) as reader:
         if since is not None:
             found = {partition: reader.since(DEAD_LETTERS, partition, since) for partition in starts}
             starts = {partition: offset for partition, offset in found.items() if offset >= 0}
@@ -320,7 +361,7 @@ def _change(assignment: str) -> tuple[list[str], Any]:
         raise typer.BadParameter(f"expected FIELD=JSON, found {assignment}", param_hint="--set")
     try:
         return name.split("."), json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise typer.BadParameter(
             f"{name}: expected JSON, found {text}. Text needs its quotes: --set {name}='\"{text}\"'", param_hint="--set"
         ) from None
@@ -329,8 +370,8 @@ def _change(assignment: str) -> tuple[list[str], Any]:
 def _changed(value: bytes | None, changes: list[tuple[list[str], Any]]) -> bytes:
     """Return the event with its fields changed; raises ValueError where it can't be."""
     try:
-        event = json.loads(value or b"")
-    except ValueError:
+        event = json.loads((value or b"").decode())
+    except (ValueError, RecursionError):
         raise ValueError("the value is no JSON: no field of it can be changed. Give it whole, by --value") from None
     for path, new in changes:
         place = event
@@ -347,18 +388,14 @@ def _changed(value: bytes | None, changes: list[tuple[list[str], Any]]) -> bytes
     return json.dumps(event).encode()
 
 
-Events = list[tuple[Letter, str, bytes]]  # each with its key and value
-
-
 def _repaired(
     settings: Any, letters: list[Letter], replacement: bytes | None, changes: list[tuple[list[str], Any]], key: str | None
-) -> tuple[Events, dict[str, str]]:
-    """Give what can be sent, each with its key, and place → why not for the rest; what is alike is given once."""
+) -> tuple[list[Event], dict[str, str]]:
+    """Give what can be sent, and place → why not for the rest; letters that are alike become one event."""
     by_pool = key is None and any(_own_key(letter.topic) is None for letter in letters)
     pools = publish.published_pools(settings) if by_pool else {}
-    events: Events = []
+    events: dict[tuple[str, str, bytes], Event] = {}
     faults: dict[str, str] = {}
-    seen: set[tuple[str, str, bytes]] = set()
     for letter in letters:
         try:
             value = letter.value if replacement is None else replacement
@@ -370,21 +407,17 @@ def _repaired(
         except ValueError as error:
             faults[letter.place] = str(error)
             continue
-        if (letter.topic, own, value) not in seen:
-            seen.add((letter.topic, own, value))
-            events.append((letter, own, value))
-    return events, faults
+        events.setdefault((letter.topic, own, value), Event(letter, own, value)).alike.append(letter)
+    return list(events.values()), faults
 
 
 def _fault(topic: str, value: bytes | None) -> str:
     """Say why the event would be refused again; empty if the models take it."""
     from topics.catalogue import publishable
-    from topics.events import Refusal, judge
 
     if topic not in {each.name for each in publishable()}:
         return f"{topic} is written by workers only; there is nothing to send again"
-    judged = judge(topic, value)
-    return judged.detail if isinstance(judged, Refusal) else ""
+    return fault_of(topic, value)
 
 
 def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
@@ -397,7 +430,7 @@ def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
     """
     from topics.catalogue import CATALOGUE
 
-    event = json.loads(value)
+    event = fields_of(value)
     if own_key := _own_key(letter.topic):
         return event[own_key]
     if CATALOGUE[letter.topic].every_value_has("location_id"):
@@ -405,7 +438,7 @@ def _key(letter: Letter, value: bytes, pools: dict[str, str]) -> str:
             return pools[event["location_id"]]
         raise ValueError(f"location_id: expected a known location, found {event['location_id']}")
     known = sorted(set(pools.values()))
-    pool = publish.text_field(event, "pool_id") or tail.as_text(letter.key) or (known[0] if len(known) == 1 else None)
+    pool = text_field(event, "pool_id") or tail.as_text(letter.key) or (known[0] if len(known) == 1 else None)
     if pool in known:
         return pool
     expected = f"one of {', '.join(known)}" if known else "a pool of locations.v1, which is empty"
@@ -422,16 +455,32 @@ def _own_key(topic: str) -> str | None:
 # Sending and telling
 
 
-def _send(settings: Any, events: Events) -> dict[str, str]:
-    """Send the events, topic by topic; returns place → why for each that was not delivered."""
-    undelivered: dict[str, str] = {}
-    for topic in dict.fromkeys(letter.topic for letter, _, _ in events):
-        report = publish.Report()
-        chosen = [event for event in events if event[0].topic == topic]
-        messages = ((i, key, value, *_headers(letter)) for i, (letter, key, value) in enumerate(chosen))
-        publish.send(settings, topic, messages, report)
-        undelivered |= {chosen[i][0].place: fault for i, fault in report.faults.items()}
-    return undelivered
+def _send(settings: Any, events: list[Event], by: str, *, skip_marked: bool) -> tuple[int, dict[str, str]]:
+    """Send the events with their marks; give how many were sent, and place → why for each that was not.
+
+    With `skip_marked` an event whose letters were all replayed since they were listed is a fault.
+    """
+    if not events:
+        return 0, {}
+    replayer = Replayer(settings, by, {event.letter.topic for event in events})
+    faults: dict[str, str] = {}
+    chosen = []
+    for event in events:
+        marks = [letter.mark(replayer.marks) for letter in event.alike]
+        if skip_marked and all(marks):
+            faults[event.letter.place] = f"replayed meanwhile, {_marked(marks[0])}"
+        else:
+            chosen.append(event)
+    unsent = replayer.send([_sending(event) for event in chosen])
+    faults |= {chosen[number].letter.place: why for number, why in unsent.items()}
+    return len(chosen) - len(unsent), faults
+
+
+def _sending(event: Event) -> Sending:
+    marks = tuple(
+        Mark(letter.partition, letter.offset, letter.refused_at, changed=letter.value != event.value) for letter in event.alike
+    )
+    return Sending(event.letter.topic, event.key, event.value, marks, _headers(event.letter))
 
 
 def _headers(letter: Letter) -> list[tuple[str, bytes]]:
@@ -446,34 +495,50 @@ def _tell(faults: dict[str, str]) -> None:
         typer.echo(f"{place}: {fault}", err=True)
 
 
-def _tell_plan(events: Events, faults: dict[str, str], as_json: bool) -> None:
+def _tell_plan(events: list[Event], faults: dict[str, str], done: int, as_json: bool) -> None:
     if as_json:
         plan = [
-            {"place": letter.place, "topic": letter.topic, "key": key, "value": tail.parsed(value)}
-            for letter, key, value in events
+            {
+                "place": event.letter.place,
+                "topic": event.letter.topic,
+                "key": event.key,
+                "value": tail.parsed(event.value),
+            }
+            for event in events
         ]
-        typer.echo(json.dumps({"sent": 0, "events": plan, "faults": _listed(faults)}))
+        typer.echo(json.dumps({"sent": 0, "replayed_before": done, "events": plan, "faults": _listed(faults)}))
         return
-    for letter, key, value in events:
-        typer.echo(f"{letter.place}: to {letter.topic}, key {key}: {tail.as_text(value)}")
+    for event in events:
+        typer.echo(f"{event.letter.place}: to {event.letter.topic}, key {event.key}: {tail.as_text(event.value)}")
 
 
 def _listed(faults: dict[str, str]) -> list[dict[str, str]]:
     return [{"place": place, "detail": fault} for place, fault in faults.items()]
 
 
-def _summary(letter: Letter) -> dict[str, Any]:
+def _marked(mark: "DeadLetterReplay | None") -> str:
+    if mark is None:
+        return "-"
+    return f"{tail.iso(mark.replayed_at)} by {mark.replayed_by}" + (f", {mark.times} times" if mark.times > 1 else "")
+
+
+def _summary(letter: Letter, marks: Marks) -> dict[str, Any]:
+    mark = letter.mark(marks)
+    replayed = mark and {
+        "at": tail.iso(mark.replayed_at),
+        "by": mark.replayed_by,
+        "client_id": mark.client_id,
+        "changed": mark.changed,
+        "times": mark.times,
+    }
     return {
         "place": letter.place,
-        "refused_at": _iso(letter.refused_at),
+        "refused_at": tail.iso(letter.refused_at),
         "topic": letter.topic,
         "partition": letter.source_partition,
         "offset": letter.source_offset,
         "key": tail.as_text(letter.key),
         "reason": letter.reason,
         "detail": letter.detail,
+        "replayed": replayed,
     }
-
-
-def _iso(time_ms: int) -> str:
-    return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
 
 
 def tail(
-    topic: Annotated[str, typer.Argument(help="Any topic of the cluster.")],
+    topic: Annotated[str, typer.Argument(help="Any topic of the cluster, without the topic_prefix.")],
     from_beginning: Annotated[bool, typer.Option("--from-beginning", help="Not only what comes from now on.")] = False,
     committed: Annotated[
         bool, typer.Option("--committed/--uncommitted", help="Wait for transactions to commit, or show at once.")
@@ -43,14 +43,15 @@ def tail(
 def _messages(
     settings: Any, topic: str, partitions: list[int], from_beginning: bool, committed: bool, count: int | None
 ) -> Iterator[Any]:
-    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, Consumer, KafkaException, TopicPartition
+    from confluent_kafka import OFFSET_BEGINNING, OFFSET_END, KafkaException, TopicPartition
 
     from streams.kafka.clients import reading_config
+    from streams.kafka.names import Consumer
 
     level = "read_committed" if committed else "read_uncommitted"
     backoff_ms = settings.fetch_queue_backoff_ms
     own = {"isolation_level": level, "fetch_queue_backoff_ms": backoff_ms, "log_level": 0}
-    consumer = Consumer(reading_config(settings, f"{settings.app_id}-tail", **own))  # never joined, nothing is committed
+    consumer = Consumer(reading_config(settings, f"{settings.group_id}-tail", **own))  # never joined, nothing is committed
     start = OFFSET_BEGINNING if from_beginning else OFFSET_END
     consumer.assign([TopicPartition(topic, partition, start) for partition in partitions])
     seen = 0
@@ -67,8 +68,9 @@ def _messages(
 
 def _text_line(message: Any) -> str:
     _, timestamp = message.timestamp()
-    time = datetime.fromtimestamp(timestamp / 1000, UTC).strftime("%H:%M:%S.%f")[:-3]
     key, value = (as_text(part) for part in (message.key(), message.value()))
+    time = iso(timestamp)
+    time = time[11:-1] if time.endswith("Z") else time
     return f"{time} {message.partition()}@{message.offset()} {key or '-'} {value}"
 
 
@@ -88,13 +90,23 @@ def _json_line(message: Any) -> str:
 
 
 def parsed(value: bytes | None) -> Any:
-    """JSON as what it is, other text as text, other bytes as base64."""
+    """JSON as what it is, other text as text, other bytes as base64; JSON too deep to be written again is text."""
     import orjson
 
     try:
-        return orjson.loads(value or b"")
-    except orjson.JSONDecodeError:
+        found = orjson.loads(value or b"")
+        orjson.dumps(found)
+        return found
+    except (orjson.JSONDecodeError, orjson.JSONEncodeError):
         return as_text(value)
+
+
+def iso(time_ms: int) -> str:
+    """Write a time for people; the number itself where the calendar has no such time, since any producer may set one."""
+    try:
+        return datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):
+        return str(time_ms)
 
 
 def as_text(value: bytes | None) -> str | None:

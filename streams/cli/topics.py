@@ -22,19 +22,25 @@ def create(
     assignments: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Create the topics that are missing, and check those that are there."""
+    """Create the topics that are missing, and check those that are there; warns of inputs that take only smaller records."""
     from streams.kafka.clients import connect
-    from streams.kafka.create import create_topics
+    from streams.kafka.create import create_topics, narrow_topics
+    from streams.kafka.names import on_cluster
     from topics.catalogue import CATALOGUE
 
     settings = read_settings(
         assignments, bootstrap_servers=bootstrap_servers, partitions=partitions, click_partitions=click_partitions
     )
-    created = create_topics(connect(settings), settings)
+    admin = connect(settings)
+    created = create_topics(admin, settings)
+    warnings = narrow_topics(admin, settings)
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
     if as_json:
-        typer.echo(json.dumps({"created": created, "existing": [name for name in CATALOGUE if name not in created]}))
+        existing = [name for name in CATALOGUE if name not in created]
+        typer.echo(json.dumps({"created": created, "existing": existing, "warnings": warnings}))
     elif created:
-        typer.echo(f"Created at {settings.bootstrap_servers}: {', '.join(created)}")
+        typer.echo(f"Created at {settings.bootstrap_servers}: {', '.join(on_cluster(settings, name) for name in created)}")
     else:
         typer.echo(f"All {len(CATALOGUE)} topics are there already, at {settings.bootstrap_servers}")
 
@@ -51,13 +57,14 @@ def list_(bootstrap_servers: Bootstrap = None, assignments: Set = None, as_json:
 
     table = Table(Column("topic", no_wrap=True), "key", "partitions", "time", "kept", box=None)
     for row in rows:
-        table.add_row(row["topic"], row["key"], str(row["partitions"] or "missing"), row["time"], row["kept"])
+        table.add_row(row["on_cluster"], row["key"], str(row["partitions"] or "missing"), row["time"], row["kept"])
     Console().print(table)
 
 
 def _rows(settings: Any) -> list[dict[str, Any]]:
     from streams.kafka.clients import connect
     from streams.kafka.create import topic_config
+    from streams.kafka.names import on_cluster
     from topics.catalogue import CATALOGUE
 
     admin = connect(settings)
@@ -66,6 +73,7 @@ def _rows(settings: Any) -> list[dict[str, Any]]:
     return [
         {
             "topic": topic.name,
+            "on_cluster": on_cluster(settings, topic.name),
             "key": "/".join(topic.key_fields),
             "partitions": len(found[topic.name].partitions) if topic.name in found else None,
             "time": configs[topic.name]["message.timestamp.type"] if topic.name in found else "",

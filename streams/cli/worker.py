@@ -15,7 +15,7 @@ def register(app: typer.Typer) -> None:
 def worker(
     network: Annotated[
         Path | None,
-        typer.Option(exists=True, dir_okay=False, help="Publish this file's locations where they differ. Default: none."),
+        typer.Option(exists=True, dir_okay=False, help="Publish this file's locations that never were. Default: none."),
     ] = None,
     bootstrap_servers: Bootstrap = None,
     preset: Preset = None,

@@ -10,18 +10,19 @@ from typing import Protocol
 
 import numpy as np
 
-from state.demand import DemandState, drop_empty_rows
+from state.demand import SKEW_MS, DemandState, drop_empty_rows
 from state.seen import forget_seen
 from streams.batch.base import GroupPipeline
 from streams.batch.clock import Clock
 from streams.batch.inputs import Inputs
-from streams.batch.letters import letter
+from streams.batch.letters import letter, reused
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange, Outcome, Segment
+from streams.batch.times import implausible
 from streams.demand.kernel import apply_clicks
 from topics.catalogue import CLICKS as TOPIC
 from topics.catalogue import changelog_of, inputs_of
-from topics.codec.decode import ClickBatch, decode_clicks
+from topics.codec.decode import ClickBatch, by_field, decode_clicks
 from topics.codec.demand import encode_demand
 from topics.codec.messages import Messages
 from topics.codec.records import Record
@@ -41,6 +42,7 @@ class Settings(Protocol):
     dedupe_events: int
     dedupe_hours: int
     max_demand_rows: int
+    clock_skew_ms: int
 
 
 @dataclass(slots=True)
@@ -69,6 +71,7 @@ class ClicksPipeline(GroupPipeline[DemandState]):
             dedupe_events=settings.dedupe_events,
             dedupe_ms=settings.dedupe_hours * 3_600_000,
             max_rows=settings.max_demand_rows,
+            clock_skew_ms=settings.clock_skew_ms,
         )
         self.pools = {_ALL_POOLS: self.state}
 
@@ -110,6 +113,7 @@ class ClicksPipeline(GroupPipeline[DemandState]):
             sequence=self.sequence,
             link=self.link,
             counts={(TOPIC, Fate(fate).wire): number for fate, number in enumerate(np.bincount(fates).tolist()) if number},
+            left_out=by_field(batch.left_out, [TOPIC] * len(fates)),
             stages=clock.seconds,
             timestamps=inputs.records.rows["timestamp"].copy(),
         )
@@ -130,18 +134,22 @@ class ClicksPipeline(GroupPipeline[DemandState]):
 
     def _add_dead_letters(self, outputs: Outputs, decoded: Decoded, fates: np.ndarray) -> None:
         """Encode the clicks that were refused, each whole, with a reason and a sentence."""
-        records, batch, rows = decoded.inputs.records, decoded.batch, np.flatnonzero(fates == Fate.DEAD_LETTER).tolist()
-        letters = [
-            letter(
-                TOPIC,
-                self.partition,
-                records.record(row),
-                DeadLetter(int(batch.clicks["reason"][row])),
-                batch.details.get(row, _NO_ROOM),
-            )
-            for row in rows
-        ]
+        records, rows = decoded.inputs.records, np.flatnonzero(fates == Fate.DEAD_LETTER).tolist()
+        letters = [letter(TOPIC, self.partition, records.record(row), *self._refusal(decoded.batch, row)) for row in rows]
         outputs.add("dead-letter.v1", Messages.of(letters), rows)
+
+    def _refusal(self, batch: ClickBatch, row: int) -> tuple[DeadLetter, str]:
+        """Give the reason why a click was refused, and its sentence."""
+        click = batch.clicks[row]
+        reason = DeadLetter(int(click["reason"]))
+        if row in batch.details:
+            return reason, batch.details[row]
+        if reason is DeadLetter.TIME_OUT_OF_RANGE:
+            skew = int(self.state.t.limits[SKEW_MS])
+            return reason, implausible("event_time", int(click["event_time"]), int(click["timestamp"]), skew)
+        if reason is DeadLetter.EVENT_ID_REUSED:
+            return reason, reused(batch.text(row, "event_id"), f"visitor {batch.text(row, 'visitor')!r}")
+        return reason, _NO_ROOM
 
 
 def warm(settings: Settings) -> None:

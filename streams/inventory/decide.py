@@ -7,13 +7,13 @@ Owner: waiting.py, which alone writes decisions. Not here: which location wins (
 
 import numpy as np
 
-from state.columns import ADDED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
+from state.columns import ADDED, CARRIED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
 from state.orders import promise_line, wait_line
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
 from topics import columns as c
 from topics.compiled.bundle import Bundle
-from topics.compiled.kernels import allocating_kernel, kernel
+from topics.compiled.kernels import allocating_kernel, inner_kernel
 from topics.reasons import Status
 
 N_DECISIONS, N_SHIPMENTS, N_LINES, N_LOSERS = range(4)
@@ -32,6 +32,8 @@ class Work(Bundle):
         "rows",  # int32[]: the lines to route, or to act on
         "shipments",  # int32[]: shipment of each reserved line
         "units",  # int32[]: units a fulfilment takes of each line
+        "new",  # int64[1]: cells an event would make
+        "lost",  # int32[]: orders that lost a promise in the event in hand
         "stamps",  # int64[]: per order, the last sweep that chose it
         "chosen",  # int32[]: orders a sweep will try
         "sweeps",  # int64[1]
@@ -49,6 +51,8 @@ def make_work(line_capacity: int, order_capacity: int, location_capacity: int) -
         rows=lines(),
         shipments=lines(),
         units=lines(),
+        new=np.zeros(1, np.int64),
+        lost=np.zeros(order_capacity, np.int32),
         stamps=np.zeros(order_capacity, np.int64),
         chosen=np.zeros(order_capacity, np.int32),
         sweeps=np.zeros(1, np.int64),
@@ -88,7 +92,7 @@ def _refusals(t, order_row, work, n):
     return which, where
 
 
-@kernel
+@inner_kernel
 def _route(t, order_row, n, work):
     order = t.orders[order_row]
     if order.refusal >= 0:
@@ -110,7 +114,7 @@ def _route(t, order_row, n, work):
     )
 
 
-@kernel
+@inner_kernel
 def try_order(t, order_row, event_row, work):
     """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
 
@@ -147,12 +151,13 @@ def try_order(t, order_row, event_row, work):
     return promised
 
 
-@kernel
+@inner_kernel
 def status_of(t, order_row):
     """Give the reasons.Status of what an order has now."""
     order = t.orders[order_row]
     waiting = 0
     met = 0
+    carried = 0
     row = order.first_line
     while row >= 0:
         state = t.lines[row].state
@@ -160,26 +165,28 @@ def status_of(t, order_row):
             waiting += 1
         elif state in (RESERVED, SHIPPED, COLLECTED):
             met += 1
+        elif state == CARRIED:
+            carried += t.lines[row].quantity
         row = t.lines[row].next
     if order.state == HELD:
         return Status.HELD
     if waiting == 0:
-        return Status.ALLOCATED if met > 0 else Status.CANCELLED
+        return Status.ALLOCATED if met + carried > 0 else Status.CANCELLED
     return Status.PARTIAL if met > 0 else Status.BACKORDERED
 
 
-@kernel
+@inner_kernel
 def is_open(t, order_row):
     """Whether a line of the order still waits or is promised."""
     row = t.orders[order_row].first_line
     while row >= 0:
-        if t.lines[row].state == WAITING or t.lines[row].state == RESERVED:
+        if t.lines[row].state in (WAITING, RESERVED, ADDED):
             return True
         row = t.lines[row].next
     return False
 
 
-@kernel
+@inner_kernel
 def _write_shipments(t, out, order_row, work):
     """Write the order's open shipments, each with its lines; returns how many."""
     first = out.counts[N_SHIPMENTS]
@@ -224,7 +231,7 @@ def _write_shipments(t, out, order_row, work):
     return count
 
 
-@kernel
+@inner_kernel
 def _write_line(t, written, order_row, line, quantity, reason):
     written.line_id_at = t.orders[order_row].id_at + line.id_at
     written.line_id_size = line.id_size
@@ -233,7 +240,7 @@ def _write_line(t, written, order_row, line, quantity, reason):
     written.reason = reason
 
 
-@kernel
+@inner_kernel
 def _write_unallocated(t, out, order_row, state):
     """Write the lines in `state`, with their reasons; returns how many."""
     count = 0
@@ -248,7 +255,7 @@ def _write_unallocated(t, out, order_row, state):
     return count
 
 
-@kernel
+@inner_kernel
 def write_decision(t, out, order_row, status, event_row, work, routed):
     """Write a decision with the pool's next sequence number; `routed`: the scratch explains it."""
     pool = t.pool[0]

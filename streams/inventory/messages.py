@@ -3,8 +3,10 @@
 from typing import Any
 
 import numpy as np
+import orjson
 
 from state.pool import PoolState
+from state.tables import ALERT_COUNT
 from streams.batch.letters import letter
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange
@@ -12,9 +14,16 @@ from streams.inventory.decide import N_DECISIONS
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.refusals import sentence
 from streams.routing.policy import POLICIES
+from topics.catalogue import ALERTS
+from topics.codec.decode import text_of
 from topics.codec.encode import encode_allocations, encode_inventory
 from topics.codec.messages import Messages
-from topics.reasons import DeadLetter, Outcome
+from topics.keys import compound_key
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind, Outcome
+
+MINUTE_MS = 60_000
+CRITICAL = (AlertKind.SHORTFALL, AlertKind.SHIPPED_AFTER_CLOSE, AlertKind.OVER_SHIPPED)
+ORDER_KINDS = tuple(kind for kind in Kind if Kind.PLACED <= kind <= Kind.RETURNED)
 
 
 class InventoryOutputs(Outputs):
@@ -70,23 +79,92 @@ class InventoryOutputs(Outputs):
         self.add("allocations.v1", messages, decisions["event"])
         out.counts[:] = 0
 
-    def add_state(self, state: PoolState) -> None:
-        """Encode what is published of a pool's state, as it is now: the cells that changed."""
-        rows, causes = state.changed_cells()
+    def add_state(self, state: PoolState, rows: np.ndarray) -> None:
+        """Encode what is published of a pool: the cells that changed, as they are now, and alerts; `rows` are its events."""
+        changed, causes = state.changed_cells()
         t = state.t
-        messages = encode_inventory(t.cells, rows, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)
+        messages = encode_inventory(t.cells, changed, skus=t.skus, locations=t.locations, heap=t.heap, pool_id=state.pool_id)
         self.add("inventory.v1", messages, causes)
+        self._add_alerts(state)
+        self._add_left_out(state, rows)
 
-    def add_dead_letters(self, location_pools: dict[bytes, bytes]) -> None:
+    def _add_alerts(self, state: PoolState) -> None:
+        counters = state.t.counters
+        alerts = state.t.alerts[: counters[ALERT_COUNT]]
+        if alerts.size:
+            self.add(ALERTS, Messages.of([self._alert(alert, state) for alert in alerts]), alerts["event"])
+            counters[ALERT_COUNT] = 0
+
+    def _alert(self, alert: Any, state: PoolState) -> dict[str, Any]:
+        row, kind = int(alert["event"]), AlertKind(int(alert["kind"]))
+        location, sku = state.names_of(int(alert["location"]), int(alert["sku"]))
+        last = str(int(self.events["timestamp"][row]) // MINUTE_MS) if kind is AlertKind.LATE_MOVEMENT else sku
+        return self._told(
+            state,
+            row,
+            kind,
+            (location, last),
+            status=AlertStatus(int(alert["status"])),
+            location_id=location,
+            sku=sku,
+            found=int(alert["found"]),
+            expected=int(alert["expected"]),
+            since=int(alert["time"]),
+        )
+
+    def _add_left_out(self, state: PoolState, rows: np.ndarray) -> None:
+        """Encode an alert for each field that was left out of an event that was not refused."""
+        left_out = self._decoded.batch.left_out
+        good = [row for row in rows.tolist() if row in left_out and self.events["outcome"][row] != Outcome.DEAD_LETTER]
+        fields = [(row, name) for row in good for name in dict.fromkeys(left_out[row])]
+        if not fields:
+            return
+        topics = [TOPICS[self.events["topic"][row]] for row, _ in fields]
+        told = [
+            self._told(
+                state, row, AlertKind.FIELD_LEFT_OUT, (topic, name), field=name, since=int(self.events["timestamp"][row])
+            )
+            for (row, name), topic in zip(fields, topics, strict=True)
+        ]
+        self.add(ALERTS, Messages.of(told), [row for row, _ in fields])
+
+    def _told(self, state: PoolState, row: int, kind: AlertKind, thing: tuple[str, str], **values: Any) -> dict[str, Any]:
+        """Make the record of an alert that a row's event causes; `thing` ends its id, `values` differ by kind."""
+        event, pool = self.events[row], state.pool_id.decode()
+        alert_id = compound_key(kind.wire, pool, *thing)
+        of_order = event["kind"] in (Kind.SALE, *ORDER_KINDS) and event["reference_size"] > 0
+        value = {
+            "alert_id": alert_id,
+            "kind": kind.wire,
+            "severity": "critical" if kind in CRITICAL else "warning",
+            "status": AlertStatus.RAISED,
+            "pool_id": pool,
+            "location_id": None,
+            "sku": None,
+            "order_id": text_of(event, "reference", self._decoded.batch.buffer) if of_order else None,
+            "field": None,
+            "found": 1,
+            "expected": 0,
+        } | values
+        value["status"] = value["status"].wire
+        value["source"] = {
+            "topic": TOPICS[event["topic"]],
+            "partition": int(self._partitions[row]),
+            "offset": int(event["offset"]),
+        }
+        value["remedy"] = kind.sentence
+        return {"key": alert_id.encode(), "value": orjson.dumps(value)}
+
+    def add_dead_letters(self, location_pools: dict[bytes, bytes], clock_skew_ms: int) -> None:
         """Encode the events that were refused, each whole, with a reason and a sentence."""
         rows = np.flatnonzero(self.events["outcome"] == Outcome.DEAD_LETTER).tolist()
-        self.add("dead-letter.v1", Messages.of([self._dead_letter(row, location_pools) for row in rows]), rows)
+        self.add("dead-letter.v1", Messages.of([self._dead_letter(row, location_pools, clock_skew_ms) for row in rows]), rows)
 
-    def _dead_letter(self, row: int, location_pools: dict[bytes, bytes]) -> dict[str, Any]:
+    def _dead_letter(self, row: int, location_pools: dict[bytes, bytes], clock_skew_ms: int) -> dict[str, Any]:
         event, count = self.events[row], len(self._decoded)
         record = self._decoded.inputs.records.record(row) if row < count else self._changes[row - count]
         detail = self._details.get(row)
         if detail is None:
-            event["reason"], detail = sentence(event, self._decoded.batch, record.key, location_pools)
+            event["reason"], detail = sentence(event, self._decoded.batch, record.key, location_pools, clock_skew_ms)
         topic, partition = TOPICS[event["topic"]], int(self._partitions[row])
         return letter(topic, partition, record, DeadLetter(int(event["reason"])), detail)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from state.columns import LOCATION
-from state.network import flags_of, location_row, put_location
+from state.network import flags_of, limit_chord2, location_row, put_location
 from state.pool import PoolState
 from streams.batch.pipeline import LocationChange
 from topics.events import CAPABILITIES, LocationRecord, Refusal, judge
@@ -93,6 +93,7 @@ def put(state: PoolState, location: LocationRecord, change: LocationChange) -> b
     """Put a change into its pool; false if that change, or a later one, is in force there already."""
     columns = {name: getattr(location, name) for name in _COLUMNS}
     columns |= {"kind": _KINDS.index(location.kind), "flags": flags_of(location.enabled, location.capabilities or [])}
+    columns["limit_chord2"] = limit_chord2(location.max_distance_km)
     return put_location(state, location.id.encode(), columns, (change.partition, change.offset))
 
 

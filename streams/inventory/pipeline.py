@@ -5,7 +5,7 @@ Owner of the partition's pools, one PoolState each. A batch that raises leaves t
 Not here: Kafka and its transactions (worker/flow.py), what an event does (apply.py), which location wins (routing/).
 """
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -14,11 +14,21 @@ from streams.batch.base import GroupPipeline
 from streams.batch.clock import Clock
 from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.inventory import network
-from streams.inventory.apply import apply_events, forget_old, lines_at_most, names_unknown_location
+from streams.inventory.apply import (
+    ALERTS_ROOM,
+    LINES_ROOM,
+    MOVES_ROOM,
+    apply_events,
+    forget_old,
+    lines_at_most,
+    names_unknown_location,
+    promises_at_most,
+)
 from streams.inventory.decide import N_DECISIONS, N_LINES, make_decisions, make_work
 from streams.inventory.decoded import TOPICS, Decoded
 from streams.inventory.messages import InventoryOutputs
 from topics.catalogue import INVENTORY_TOPICS, changelog_of
+from topics.codec.decode import by_field
 from topics.events import Refusal
 from topics.keys import partition_of
 from topics.reasons import DeadLetter, Kind
@@ -40,6 +50,8 @@ class Settings(Protocol):
     max_cells: int
     max_order_lines: int
     max_supplies: int
+    on_shortfall: Literal["reroute", "keep"]
+    clock_skew_ms: int
 
 
 class InventoryPipeline(GroupPipeline[PoolState]):
@@ -60,6 +72,8 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             max_cells=settings.max_cells,
             max_lines=settings.max_order_lines,
             max_supplies=settings.max_supplies,
+            reroutes=settings.on_shortfall == "reroute",
+            clock_skew_ms=settings.clock_skew_ms,
         )
         self.network = network.Network(partition, partitions, self.location_offsets)
         self._work = make_work(2 * _FEWEST_LINES, 256, 256)
@@ -113,9 +127,9 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             self._apply(self.pools[key], events, decoded, rows)
             clock.stage("apply")
             outputs.add_decisions(self.pools[key], self._out)
-            outputs.add_state(self.pools[key])
+            outputs.add_state(self.pools[key], rows)
             clock.stage("encode")
-        outputs.add_dead_letters(self.network.pools)
+        outputs.add_dead_letters(self.network.pools, self._limits.clock_skew_ms)
         clock.stage("encode")
         # 5: the changelog record
         record = b""
@@ -129,6 +143,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             sequence=self.sequence,
             link=self.link,
             counts=_counts(events[: len(decoded)]),
+            left_out=by_field(decoded.batch.left_out, [TOPICS[code] for code in events["topic"]]),
             stages=clock.seconds,
             timestamps=events["timestamp"][: len(decoded)].copy(),
         )
@@ -168,25 +183,28 @@ class InventoryPipeline(GroupPipeline[PoolState]):
     def _make_room(self, state: PoolState, line_count: int) -> None:
         """Grow what may be too small for the next event; see `_has_room` of the engine."""
         n = int(lines_at_most(state.t, line_count))
+        lost = int(promises_at_most(state.t, n))
         state.ensure(
             skus=n,
             cells=n,
-            orders=1,
-            lines=n,
+            orders=2,
+            lines=LINES_ROOM * n + lost,
             refusals=n,
             supplies=1,
-            movements=n,
+            movements=MOVES_ROOM * n,
             seen=1,
             heap=(n + 1) * _ROOM_PER_LINE,
             sku_cells=n * 2 * (state.count("locations") + 4),
             holds=1,
+            alerts=ALERTS_ROOM * n,
         )
         t, pool = state.t, state.row[0]
         too_small = self._work.route.candidates.size < t.locations.size
-        if too_small or self._work.rows.size < 2 * n or self._work.stamps.size < t.orders.size:
-            self._work = make_work(max(2 * n, self._work.rows.size), t.orders.size, max(t.locations.size, 256))
-        decisions = int(self._out.counts[N_DECISIONS] + pool["waiting_lines"] + pool["held_orders"]) + 2
-        lines = int(self._out.counts[N_LINES] + pool["open_lines"]) + 2 * n
+        rows = LINES_ROOM * n
+        if too_small or self._work.rows.size < rows or self._work.stamps.size < t.orders.size:
+            self._work = make_work(max(rows, self._work.rows.size), t.orders.size, max(t.locations.size, 256))
+        decisions = int(self._out.counts[N_DECISIONS] + pool["waiting_lines"] + pool["held_orders"]) + 2 + lost
+        lines = int(self._out.counts[N_LINES] + 2 * pool["open_lines"]) + 2 * lost + rows
         if decisions > self._out.decisions.size or lines > self._out.lines.size:
             self._out = _larger(self._out, 2 * decisions, 2 * lines)
 

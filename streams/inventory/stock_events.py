@@ -7,6 +7,7 @@ Owner: apply.py. Not here: dedupe, the clock (apply.py).
 
 import numpy as np
 
+from state.alerts import clear_counted, tell
 from state.columns import EXPECTED_SUPPLY, IN_TRANSIT
 from state.index import find_cell
 from state.stock import (
@@ -23,13 +24,13 @@ from state.stock import (
     within_bounds,
 )
 from state.tables import MAX_CELLS, MAX_SKUS, MAX_SUPPLIES
-from topics.compiled.kernels import kernel
-from topics.reasons import DeadLetter, Kind
+from topics.compiled.kernels import inner_kernel
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind
 
 STALE = 255
 
 
-@kernel
+@inner_kernel
 def apply_stock(t, event, event_row, buffer):
     """Apply a line of sales.v1 or stock.v1."""
     location = find_location(t, buffer, event.location_at, event.location_size)
@@ -45,12 +46,17 @@ def apply_stock(t, event, event_row, buffer):
     units = np.int64(event.quantity)
     if event.kind in (Kind.SALE, Kind.TRANSFER_OUT, Kind.QUARANTINE):
         units = -units
+    target = np.int32(-1)
+    if event.kind == Kind.TRANSFER_OUT:
+        target = find_location(t, buffer, event.target_at, event.target_size)
+        if target < 0:
+            return DeadLetter.UNKNOWN_LOCATION
     moves = event.kind not in (Kind.EXPECTED, Kind.SAFETY_STOCK)
-    if moves and is_counted(t, known, event.event_time):
-        if event.kind not in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
-            return STALE
-        moves = False
-    if moves and not within_bounds(on_hand + units):
+    late = moves and is_counted(t, known, event.event_time)
+    if late and event.kind not in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
+        _tell_late(t, known, units, event_row)
+        return STALE
+    if moves and not late and not within_bounds(on_hand + units):
         return DeadLetter.OUT_OF_RANGE
     full = _lacks_room(t, event, buffer, sku, known)
     if full:
@@ -64,16 +70,25 @@ def apply_stock(t, event, event_row, buffer):
         row = cell_row(t, sku, location)
         change_cell(t, row, t.cells[row].on_hand, t.cells[row].reserved, event.quantity, event_row)
         return 0
-    if moves:
+    if late:
+        _tell_late(t, known, units, event_row)
+    elif moves:
         move_stock(t, cell_row(t, sku, location), units, 0, event.event_time, event_row)
     if event.kind in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
         if event.kind == Kind.TRANSFER_OUT:
-            location = find_location(t, buffer, event.target_at, event.target_size)
+            location = target
         change_supply(t, IN_TRANSIT, buffer, at, size, sku, location, -units, event.event_time)
     return 0
 
 
-@kernel
+@inner_kernel
+def _tell_late(t, row, units, event_row):
+    """Tell of a movement that changes nothing, since the last count of its cell has seen it."""
+    cell = t.cells[row]
+    tell(t, AlertKind.LATE_MOVEMENT.value, AlertStatus.RAISED.value, event_row, cell.location, cell.sku, units, 0)
+
+
+@inner_kernel
 def _lacks_room(t, event, buffer, sku, known):
     """Why the pool has no room for what a line of stock would add: a SKU, a cell, a supply; 0 = it has."""
     pool = t.pool[0]
@@ -89,7 +104,7 @@ def _lacks_room(t, event, buffer, sku, known):
     return 0
 
 
-@kernel
+@inner_kernel
 def _apply_count(t, event, event_row, buffer, location, sku, known):
     """Set on hand to what was counted, plus what is known to have moved since."""
     moved = np.int64(0)
@@ -108,4 +123,5 @@ def _apply_count(t, event, event_row, buffer, location, sku, known):
     cell = t.cells[row]
     cell.counted_at = event.time
     change_cell(t, row, event.quantity + moved, cell.reserved, cell.safety_stock, event_row)
+    clear_counted(t, row, event_row)
     return 0

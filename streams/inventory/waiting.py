@@ -12,10 +12,10 @@ from state.stock import available
 from state.tables import FREED_COUNT, MAX_UNITS
 from streams.inventory.decide import status_of, try_order, write_decision
 from streams.routing.sorting import sort_rows
-from topics.compiled.kernels import kernel
+from topics.compiled.kernels import inner_kernel
 
 
-@kernel
+@inner_kernel
 def _choose(t, work, sku, units, count):
     """Note the orders that wait for a SKU with a line of at most `units`; returns how many are noted now."""
     row = t.sku_links[sku].waiting_head
@@ -29,7 +29,7 @@ def _choose(t, work, sku, units, count):
     return count
 
 
-@kernel
+@inner_kernel
 def _choose_waiting(t, work, try_all):
     """List the orders to try, oldest first: all that wait, or those that a cell in `freed` could serve; returns how many."""
     work.sweeps[0] += 1
@@ -45,9 +45,9 @@ def _choose_waiting(t, work, try_all):
     return count
 
 
-@kernel
-def serve(t, out, own, status, event_row, work, try_all):
-    """Decide on the event's own order, then on those that wait for what the event freed.
+@inner_kernel
+def serve(t, out, own, status, lost, event_row, work, try_all):
+    """Decide on the event's own order, on those that lost a promise, then on those that wait for what the event freed.
 
     Parameters
     ----------
@@ -55,21 +55,30 @@ def serve(t, out, own, status, event_row, work, try_all):
         The order that always gets a decision; -1 = none. A waiting order gets one only if it was promised something.
     status : int
         What the decision on `own` says; 0 = it is routed first.
+    lost : int
+        The first `work.lost` get a decision each, `own` not twice.
     event_row : int
         The decisions' source: a row of the batch's events.
     try_all : bool
         Try all waiting orders, whatever was freed.
     """
-    if t.pool[0].waiting_lines == 0 and own < 0:
+    if t.pool[0].waiting_lines == 0 and own < 0 and lost == 0:
         t.counters[FREED_COUNT] = 0
         return
     # The orders to try are listed once the event's own is decided: it may take what it freed.
+    status_given = status != 0
     count = np.int64(-1)
     at = np.int64(0)
+    next_lost = 0
+    first = np.int32(own)
     single = False
     cell_row = np.int32(0)
     row = np.int32(-1)
     while True:
+        while own < 0 and next_lost < lost:
+            if work.lost[next_lost] != first or status_given:
+                own = work.lost[next_lost]
+            next_lost += 1
         order_row = np.int32(own)
         if own < 0 and count < 0:
             single = t.counters[FREED_COUNT] == 1 and not try_all
@@ -95,7 +104,7 @@ def serve(t, out, own, status, event_row, work, try_all):
             at += 1
         if order_row < 0:
             return
-        routed = own < 0 or status == 0
+        routed = own < 0 or order_row != first or status == 0
         promised = 0
         if routed:
             promised = try_order(t, order_row, event_row, work)

@@ -6,8 +6,8 @@ Not here: Faust's own client, which is aiokafka's (transport.py).
 from typing import Any
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
+from streams.kafka.names import PREFIX, AdminClient, on_cluster
 from topics.errors import NoBroker, WrongUse
 
 CONNECT_TIMEOUT_S = 4
@@ -28,8 +28,9 @@ class BrokerUnreachable(NoBroker):
 class MissingTopics(WrongUse):
     """The cluster lacks topics of the catalogue; the message names them and the remedy."""
 
-    def __init__(self, topics: list[str], bootstrap_servers: str):
-        super().__init__(f"topics missing at {bootstrap_servers}: {', '.join(topics)}. `nearshelf topics create` makes them.")
+    def __init__(self, topics: list[str], settings: Any):
+        names = ", ".join(on_cluster(settings, topic) for topic in topics)
+        super().__init__(f"topics missing at {settings.bootstrap_servers}: {names}. `nearshelf topics create` makes them.")
 
 
 def client_config(settings: Any, **own: Any) -> dict[str, Any]:
@@ -38,7 +39,7 @@ def client_config(settings: Any, **own: Any) -> dict[str, Any]:
     Examples
     --------
     >>> from types import SimpleNamespace
-    >>> client_config(SimpleNamespace(bootstrap_servers="a:9092"), linger_ms=5)["linger.ms"]
+    >>> client_config(SimpleNamespace(bootstrap_servers="a:9092", topic_prefix=""), linger_ms=5)["linger.ms"]
     5
     """
     common = {
@@ -49,6 +50,8 @@ def client_config(settings: Any, **own: Any) -> dict[str, Any]:
         # Lost connections are reported by those who wait for them: once, and by what it means.
         "log_level": 2,
     }
+    if settings.topic_prefix:
+        common[PREFIX] = settings.topic_prefix
     # The only name with an underscore.
     named = {name if name == "log_level" else name.replace("_", "."): value for name, value in own.items()}
     return common | named
@@ -88,5 +91,5 @@ def partitions_of(topic: str, settings: Any) -> list[int]:
     """
     found = connect(settings).list_topics(timeout=CONNECT_TIMEOUT_S).topics
     if topic not in found:
-        raise MissingTopics([topic], settings.bootstrap_servers)
+        raise MissingTopics([topic], settings)
     return sorted(found[topic].partitions)

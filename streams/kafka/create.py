@@ -1,7 +1,8 @@
 """Creating the catalogue's topics on a cluster, and checking those that are there.
 
 Owner: `nearshelf topics create`, the demo, the benchmarks and the tests.
-Invariants: an existing topic is never altered; one that would give wrong results is refused.
+Invariants: an existing topic is never altered; one that would give wrong results is refused; one that only takes smaller
+records is named.
 Not here: what topics there are, and their configuration (topics/catalogue.py).
 """
 
@@ -11,7 +12,8 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from topics.catalogue import CATALOGUE, Keep, Partitions, Topic, TopicSettings
+from streams.kafka.names import on_cluster
+from topics.catalogue import CATALOGUE, Keep, Partitions, Role, Topic, TopicSettings
 from topics.errors import AnswerIsNo
 
 REQUEST_TIMEOUT_S = 30
@@ -29,7 +31,7 @@ def create_topics(admin: AdminClient, settings: TopicSettings) -> list[str]:
     Parameters
     ----------
     admin : AdminClient
-        Connected to the cluster.
+        Connected to the cluster, with the settings' `topic_prefix` (names.py).
     settings : TopicSettings
         Partition counts, copies and retention of new topics.
 
@@ -62,6 +64,30 @@ def create_topics(admin: AdminClient, settings: TopicSettings) -> list[str]:
     _await_leaders(admin, [topic.name for topic in missing])
     _check(raced, admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics, admin, settings)
     return created
+
+
+def narrow_topics(admin: AdminClient, settings: TopicSettings) -> list[str]:
+    """Say which existing inputs take smaller records than the models; results are right, but large records are not taken.
+
+    Returns
+    -------
+    list of str
+        A sentence for each, with the remedy; empty for a cluster whose inputs this version has created.
+    """
+    expected = {
+        topic.name: int(topic.settings["max.message.bytes"])
+        for topic in CATALOGUE.values()
+        if topic.role in (Role.INPUT, Role.STATE) and not topic.internal
+    }
+    existing = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
+    found = topic_config(admin, [name for name in expected if name in existing])
+    return [
+        f"{name}: expected max.message.bytes={expected[name]}, found {config['max.message.bytes']}: the broker refuses larger "
+        f"records. kafka-configs.sh --alter --entity-type topics --entity-name {on_cluster(settings, name)} "
+        f"--add-config max.message.bytes={expected[name]}"
+        for name, config in found.items()
+        if int(config["max.message.bytes"]) < expected[name]
+    ]
 
 
 def topic_config(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:

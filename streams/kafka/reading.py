@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 
 from streams.kafka.clients import BrokerUnreachable, reading_config
+from streams.kafka.names import Consumer
 from topics.errors import NearshelfError
 
 FETCH_RECORDS = 500
@@ -21,6 +22,9 @@ POLL_S = 0.2
 # A client made anew answers at once; one that has not by then is better replaced than waited for.
 ANSWER_S = 5.0
 SILENCE_S = 30
+AGAIN_S = 0.1
+MOVING = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+"""What a broker answers of a partition whose leader changes, or that was made a moment ago."""
 Partition = tuple[str, int]
 """Topic and partition."""
 
@@ -30,7 +34,7 @@ class Interrupted(NearshelfError):
 
 
 def read_to_end(
-    consumer: Consumer,
+    consumer: Any,
     starts: Mapping[Partition, int],
     waited: Callable[[float], object],
     ends: Mapping[Partition, int] | None = None,
@@ -87,9 +91,9 @@ class LogReader:
     Parameters
     ----------
     settings
-        `bootstrap_servers`, `app_id`, `request_timeout_ms`, `fetch_queue_backoff_ms`.
+        `bootstrap_servers`, `topic_prefix`, `group_id`, `request_timeout_ms`, `fetch_queue_backoff_ms`.
     group : str, optional
-        The consumer group asked about. Default: the workers', `app_id`.
+        The consumer group asked about. Default: the workers', `group_id`.
     own
         More of the consumer's configuration, `_` for each `.`.
     """
@@ -103,7 +107,7 @@ class LogReader:
             "fetch_queue_backoff_ms": settings.fetch_queue_backoff_ms,
             "fetch_wait_max_ms": 10,  # the end is told only when a fetch comes back empty
         }
-        self.consumer = Consumer(reading_config(settings, group or settings.app_id, **reading | own))
+        self.consumer = Consumer(reading_config(settings, group or settings.group_id, **reading | own))
 
     def __enter__(self) -> "LogReader":
         return self
@@ -134,9 +138,16 @@ class LogReader:
         return found
 
     def range(self, topic: str, partition: int, timeout_s: float | None = None) -> tuple[int, int]:
-        """Give the first offset of a partition and its last stable one, now."""
+        """Give the first offset of a partition and its last stable one, now; a partition without a leader is asked again."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s, cached=False)
+            except KafkaException as failure:
+                if failure.args[0].code() not in MOVING or time.monotonic() > deadline:
+                    raise
+                time.sleep(AGAIN_S)
 
     def since(self, topic: str, partition: int, time_ms: int) -> int:
         """Give the offset of a partition's first record of a time or later, `OFFSET_END` if there is none."""

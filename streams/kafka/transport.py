@@ -1,14 +1,15 @@
 """Faust's Kafka transport, set for whole batches: the worker's membership in the consumer group and its fetching.
 
 Registered as the scheme `nearshelf://` (entry point `faust.transports`). Faust and aiokafka keep the membership, heartbeats
-and fetch requests; this module changes four things of their driver:
+and fetch requests; this module changes five things of their driver:
 1. fetch wait, fetch size and isolation level, which the driver fixes, come from the settings;
 2. a fetch is handed on as `Fetched` ranges, their bytes read into columns by a kernel (aiokafka and the driver make two
    objects per record: 3 µs), all of an agent's in one message, and fetches do not follow each other more closely than
    `fetch_pause_ms`: under many small appends the fetching would take a core;
 3. a partition whose backlog is full is left out of the fetch requests, and only it: the driver would sleep a second, or hold
    up all partitions of a broker;
-4. after a rebalance it seeks to the positions of the partitions' owners, never to what the group coordinator remembers.
+4. after a rebalance it seeks to the positions of the partitions' owners, never to what the group coordinator remembers;
+5. it gives the flows the contract's names of topics; Faust and aiokafka know the cluster's (names.py).
 
 Invariant: a range's `start` is where the fetch was read from, so its taker can tell whether anything between was lost.
 Not here: what becomes of the records (flow.py), who owns what (app.py). This and app.py are all that know of Faust's driver.
@@ -28,6 +29,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from streams.kafka.names import on_cluster
 from streams.kafka.record_batches import read_batches
 from topics.codec.records import Records
 
@@ -126,6 +128,7 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             elif result._assignment.active:
                 fetched = read(result._partition_records, result._assignment.state_value(tp))
                 if fetched is not None:
+                    fetched.topic = tp.topic.removeprefix(self.app.settings.topic_prefix)
                     taken[TP(*tp)] = fetched
         fetcher._notify(fetcher._wait_consume_future)
         return taken
@@ -182,18 +185,35 @@ class Consumer(driver.Consumer):
     def _by_agent(self, taken: dict[TP, Fetched]) -> dict[TP, list[Fetched]]:
         """Put what an agent gets of a fetch into one message, under its first partition: each costs half a millisecond."""
         messages: dict[str, list[Fetched]] = {}
-        for fetched in taken.values():
-            messages.setdefault(self.app.flows.agent_of(fetched.topic), []).append(fetched)
-        return {TP(fetch[0].topic, fetch[0].partition): fetch for fetch in messages.values()}
+        first: dict[str, TP] = {}
+        for tp, fetched in taken.items():
+            agent = self.app.flows.agent_of(fetched.topic)
+            messages.setdefault(agent, []).append(fetched)
+            first.setdefault(agent, tp)
+        return {first[agent]: fetch for agent, fetch in messages.items()}
+
+    # By the contract's names
+
+    def owned(self) -> set[TP]:
+        """Give the partitions that are assigned."""
+        prefix = self.app.settings.topic_prefix
+        return {TP(tp.topic.removeprefix(prefix), tp.partition) for tp in self.assignment()}
 
     def throttle(self, tps: Iterable[TP], held: bool) -> None:
         """Stop fetching partitions whose backlog is full, or go on; from any thread."""
-        self._thread.throttle(tps, held)
+        self._thread.throttle([self._on_cluster(tp) for tp in tps], held)
+
+    async def seek_owned(self, positions: dict[TP, int]) -> None:
+        """Fetch on from these positions, of those partitions that are assigned."""
+        wanted = {self._on_cluster(tp): offset for tp, offset in positions.items()}
+        assignment = self.assignment()
+        await self.seek_wait({tp: offset for tp, offset in wanted.items() if tp in assignment})
+
+    def _on_cluster(self, tp: TP) -> TP:
+        return TP(on_cluster(self.app.settings, tp.topic), tp.partition)
 
     async def perform_seek(self) -> None:
-        positions = self.app.flows.positions()
-        assignment = self.assignment()
-        await self.seek_wait({tp: offset for tp, offset in positions.items() if tp in assignment})
+        await self.seek_owned(self.app.flows.positions())
 
     def verify_event_path(self, now: float, tp: TP) -> None:
         """Nothing: the driver judges by Faust's acks and commits, of which there are none."""

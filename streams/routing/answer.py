@@ -7,7 +7,7 @@ Not here: which location takes which line.
 import numpy as np
 
 from streams.routing.distance import metres, squared_chord
-from streams.routing.fences import NONE, OWN
+from streams.routing.fences import FAR, NONE, OWN
 from streams.routing.prices import cost_of
 from streams.routing.ties import EQUAL_M, cheaper, lost_by
 from topics.compiled.bundle import Bundle
@@ -108,7 +108,9 @@ def write_losers(locations, found_count, loser_count, x, y, z, winner, won, need
         location = work.near[i]
         entry = candidates[location]
         reason = Lost.FARTHER
-        if entry.role == NONE or entry.units < 0:
+        if entry.role == FAR:
+            reason = Lost.TOO_FAR
+        elif entry.role == NONE or entry.units < 0:
             reason = Lost.NOT_ELIGIBLE
         elif entry.units == 0:
             reason = Lost.NO_STOCK

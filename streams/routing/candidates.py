@@ -19,7 +19,7 @@ CANDIDATE = np.dtype(
         ("price", "f8"),  # of serving the order from it (prices.py)
         ("units", "i8"),  # most units it could take alone
         ("taker", "i4"),  # many.py: its number in the set-cover problem, -1 = not in it
-        ("role", "u1"),  # fences.NONE | SHIPPER | OWN
+        ("role", "u1"),  # fences.NONE | SHIPPER | OWN | FAR
         ("short", "u1"),  # many.py: it has too little of a SKU for all the lines that share it
         ("whole", "u1"),  # 1: it could be the single answer
         ("chosen", "u1"),
@@ -40,7 +40,7 @@ def open_candidate(entry, place, location, x, y, z, pickup_location, clock):
     """Start the candidate of a location (row `place`) that is met for the first time in this order."""
     entry.stamp = clock
     entry.price = price_of(place, x, y, z)
-    entry.role = role_of(place, location, pickup_location)
+    entry.role = role_of(place, location, pickup_location, x, y, z)
     entry.taker = -1
     entry.short = 0
     entry.whole = 0

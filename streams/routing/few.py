@@ -15,7 +15,7 @@ import numpy as np
 from streams.routing.answer import find_losers, write_losers, write_promises
 from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.families import Lines, combine_families, most, takes, units_at
-from streams.routing.fences import NONE, SHIPPER, refuses
+from streams.routing.fences import SHIPPER, fenced_off, refuses
 from streams.routing.prices import cost_of, shipment_cost
 from streams.routing.scratch import EXACT_LINES
 from streams.routing.ties import pick_single
@@ -282,11 +282,11 @@ def _share(locations, lines, own, found_count, work):
 def _why_waiting(lines, line, refused_lines, refused_locations, allow_split, found_count, work):
     """Why a line got no promise, after what the order's other lines took; reasons.Unallocated."""
     if not allow_split:
-        return Unallocated.NO_SINGLE_LOCATION
+        return np.int64(Unallocated.NO_SINGLE_LOCATION)
     group = np.int64(work.line_group[line])
     if group < 0:
-        return Unallocated.NO_STOCK
-    reason = Unallocated.NO_STOCK
+        return np.int64(Unallocated.NO_STOCK)
+    reason = np.int64(Unallocated.NO_STOCK)
     for k in range(found_count):
         location = np.int64(work.found[k])
         left = units_at(lines, location, group, work)
@@ -297,9 +297,10 @@ def _why_waiting(lines, line, refused_lines, refused_locations, allow_split, fou
             i = work.line_next[i]
         if left < work.line_quantity[line]:
             continue
-        if work.candidates[location].role != NONE and not refuses(location, line, refused_lines, refused_locations):
-            return Unallocated.ALL_OR_NOTHING
-        reason = Unallocated.NOT_ELIGIBLE
+        refused = refuses(location, line, refused_lines, refused_locations)
+        reason = fenced_off(work.candidates[location].role, refused, reason)
+        if reason == Unallocated.ALL_OR_NOTHING:
+            break
     return reason
 
 

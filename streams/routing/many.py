@@ -18,7 +18,7 @@ from streams.routing.bits import EMPTY, add, drop, fill, has, size_of, within
 from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.covers import NOBODY, Covers, choose_takers
 from streams.routing.families import Lines, combine_families, sort_by_price
-from streams.routing.fences import NONE, SHIPPER, refuses
+from streams.routing.fences import SHIPPER, fenced_off, refuses
 from streams.routing.prices import cost_of, shipment_cost
 from streams.routing.scratch import EXACT_LINES
 from streams.routing.sorting import sort_rows
@@ -569,10 +569,10 @@ def _write_group_reasons(view, order, group, refused_lines, refused_locations, w
             if work.room[at - block_at] < order.quantity[line]:
                 continue
             location = np.int64(view.sku_cells[at].location)
-            if work.candidates[location].role != NONE and not refuses(location, line, refused_lines, refused_locations):
-                work.out.reason[line] = Unallocated.ALL_OR_NOTHING
+            refused = refuses(location, line, refused_lines, refused_locations)
+            work.out.reason[line] = fenced_off(work.candidates[location].role, refused, work.out.reason[line])
+            if work.out.reason[line] == Unallocated.ALL_OR_NOTHING:
                 break
-            work.out.reason[line] = Unallocated.NOT_ELIGIBLE
 
 
 @inner_kernel

@@ -30,6 +30,7 @@ class Place:
     ships: bool
     picks_up: bool
     enabled: bool
+    limit_m: float = math.inf
 
 
 @dataclass(slots=True)
@@ -50,6 +51,7 @@ class Stock:
                 bool(row["flags"] & ENABLED and row["flags"] & SHIPS),
                 bool(row["flags"] & ENABLED and row["flags"] & PICKS_UP),
                 bool(row["flags"] & ENABLED),
+                2 * EARTH_RADIUS_M * math.asin(math.sqrt(row["limit_chord2"]) / 2) or math.inf,
             )
             for row in view.locations
         ]
@@ -190,7 +192,9 @@ def route_order_reference(
             return decision
         destination = stock.places[pickup_location].vector
     order = _Order(stock, skus, quantities, refused, destination)
-    shippers = [at for at in order.distance_m if stock.places[at].ships and at != pickup_location]
+    able = [at for at in order.distance_m if stock.places[at].ships and at != pickup_location]
+    shippers = [at for at in able if order.distance_m[at] <= stock.places[at].limit_m]
+    far = set(able) - set(shippers)
     own = pickup_location if pickup and stock.places[pickup_location].picks_up else None
 
     served, tie = _choose(order, shippers, own, allow_split)
@@ -203,10 +207,10 @@ def route_order_reference(
         if location == own:
             decision.kind[line] = ShipmentKind.PICKUP
     for line in order.everything - served.keys():
-        decision.reason[line] = _why_waiting(order, line, served, shippers, own, allow_split)
+        decision.reason[line] = _why_waiting(order, line, served, shippers, own, far, allow_split)
     decision.considered = len(order.distance_m)
     decision.won = _why_won(order, served, own, tie)
-    decision.losers = _losers(order, served, shippers, own, tie, decision.won)
+    decision.losers = _losers(order, served, shippers, own, far, tie, decision.won)
     return decision
 
 
@@ -260,7 +264,7 @@ def _single(order: _Order, rivals: list[int], lines: Iterable[int]) -> tuple[dic
 
 
 def _why_waiting(
-    order: _Order, line: int, served: dict[int, int], shippers: list[int], own: int | None, allow_split: bool
+    order: _Order, line: int, served: dict[int, int], shippers: list[int], own: int | None, far: set[int], allow_split: bool
 ) -> Unallocated:
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
@@ -271,7 +275,10 @@ def _why_waiting(
             continue
         if (location in shippers or location == own) and (line, location) not in order.refused:
             return Unallocated.ALL_OR_NOTHING
-        reason = Unallocated.NOT_ELIGIBLE
+        if location in far and (line, location) not in order.refused:
+            reason = Unallocated.TOO_FAR
+        elif reason != Unallocated.TOO_FAR:
+            reason = Unallocated.NOT_ELIGIBLE
     return reason
 
 
@@ -294,7 +301,7 @@ def _why_won(order: _Order, served: dict[int, int], own: int | None, tie: Tie) -
 
 
 def _losers(
-    order: _Order, served: dict[int, int], shippers: list[int], own: int | None, tie: Tie, won: int
+    order: _Order, served: dict[int, int], shippers: list[int], own: int | None, far: set[int], tie: Tie, won: int
 ) -> list[tuple[int, float, int]]:
     """The nearest three that were considered and not chosen: (location, metres, reasons.Lost)."""
     places = order.stock.places
@@ -306,7 +313,9 @@ def _losers(
         units = order.most(location, order.everything)
         refused_stock = any(at == location and order.free(line, at) >= order.quantities[line] for line, at in order.refused)
         reason = Lost.FARTHER
-        if location not in shippers and location != own:
+        if location in far:
+            reason = Lost.TOO_FAR
+        elif location not in shippers and location != own:
             reason = Lost.NOT_ELIGIBLE
         elif units == 0:
             reason = Lost.NOT_ELIGIBLE if refused_stock else Lost.NO_STOCK

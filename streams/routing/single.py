@@ -14,7 +14,7 @@ import numpy as np
 from streams.routing.answer import LOSERS
 from streams.routing.candidates import free_units
 from streams.routing.distance import metres, squared_chord, window
-from streams.routing.fences import SHIPPER, role_of
+from streams.routing.fences import FAR, SHIPPER, fenced_off, role_of
 from streams.routing.scratch import NEAR
 from streams.routing.ties import EQUAL_M, beats, cheaper, lost_by
 from topics.compiled.kernels import kernel
@@ -36,7 +36,7 @@ def route_line(view, scratch, refused_locations, x, y, z, allow_split):
     able, first = 0, NEAR
     for i in range(near_count):
         entry = sku_cells[near[i]]
-        if free_units(cells[entry.row]) >= quantity and _eligible(locations, entry.location, refused_locations):
+        if free_units(cells[entry.row]) >= quantity and _eligible(locations, entry.location, refused_locations, x, y, z):
             able += 1
             first = min(first, i)
     winner, best, reach, tied = np.int64(-1), np.inf, np.inf, False
@@ -52,13 +52,13 @@ def route_line(view, scratch, refused_locations, x, y, z, allow_split):
     out.explanation[0] = stop - start
     shortest, won = 0.0, np.int64(Won.NEAREST)
     if winner < 0:
-        out.reason[0] = _why_not(view, start, stop, quantity, allow_split)
+        out.reason[0] = _why_not(view, start, stop, quantity, refused_locations, x, y, z, allow_split)
     else:
         shortest = distance = metres(best)
         if tied:
             winner, won = _break_tie(view, start, stop, quantity, refused_locations, x, y, z, winner, shortest, reach)
             distance = metres(squared_chord(locations[cells[winner].location], x, y, z))
-        if won == Won.NEAREST and able <= 1 and not _another(view, start, stop, quantity, refused_locations, winner):
+        if won == Won.NEAREST and able <= 1 and not _another(view, start, stop, quantity, refused_locations, x, y, z, winner):
             won = np.int64(Won.ONLY_CANDIDATE)
         out.location[0] = cells[winner].location
         out.cell[0] = winner
@@ -66,7 +66,7 @@ def route_line(view, scratch, refused_locations, x, y, z, allow_split):
         out.kind[0] = ShipmentKind.SHIP
         out.explanation[1] = won
         out.explanation[3] = 1
-    _explain(view, scratch, near_count, winner, shortest, refused_locations)
+    _explain(view, scratch, near_count, winner, shortest, refused_locations, x, y, z)
     return np.int64(winner >= 0)
 
 
@@ -139,7 +139,7 @@ def _nearest_able(view, start, middle, stop, quantity, refused_locations, x, y, 
             if (
                 chord2 <= reach
                 and free_units(view.cells[entry.row]) >= quantity
-                and _eligible(locations, entry.location, refused_locations)
+                and _eligible(locations, entry.location, refused_locations, x, y, z)
             ):
                 if chord2 < best:
                     farther = window(chord2, EQUAL_M)
@@ -154,23 +154,32 @@ def _nearest_able(view, start, middle, stop, quantity, refused_locations, x, y, 
 
 
 @kernel
-def _eligible(locations, location, refused_locations):
-    """Whether a location may ship and has not refused."""
-    if role_of(locations[location], location, -1) != SHIPPER:
-        return False
-    for i in range(refused_locations.size):  # noqa: SIM110 (numba compiles no generator here)
-        if refused_locations[i] == location:
-            return False
-    return True
+def _eligible(locations, location, refused_locations, x, y, z):
+    """Whether a location may ship so far and has not refused."""
+    role = role_of(locations[location], location, -1, x, y, z)
+    return role == SHIPPER and not _refused(location, refused_locations)
 
 
 @kernel
-def _another(view, start, stop, quantity, refused_locations, winner):
+def _refused(location, refused_locations):
+    """Whether a location refused the line before."""
+    for i in range(refused_locations.size):  # noqa: SIM110 (numba compiles no generator here)
+        if refused_locations[i] == location:
+            return True
+    return False
+
+
+@kernel
+def _another(view, start, stop, quantity, refused_locations, x, y, z, winner):
     """Whether a cell besides the winner could have served. The searches end before they have read all cells."""
     for at in range(start, stop):
         row = view.sku_cells[at].row
         cell = view.cells[row]
-        if row != winner and free_units(cell) >= quantity and _eligible(view.locations, cell.location, refused_locations):
+        if (
+            row != winner
+            and free_units(cell) >= quantity
+            and _eligible(view.locations, cell.location, refused_locations, x, y, z)
+        ):
             return True
     return False
 
@@ -185,7 +194,7 @@ def _break_tie(view, start, stop, quantity, refused_locations, x, y, z, nearest,
         chord2 = squared_chord(view.locations[cell.location], x, y, z)
         if row == winner or chord2 > reach or metres(chord2) > shortest + EQUAL_M:
             continue
-        if free_units(cell) < quantity or not _eligible(view.locations, cell.location, refused_locations):
+        if free_units(cell) < quantity or not _eligible(view.locations, cell.location, refused_locations, x, y, z):
             continue
         better, won = beats(view.locations, cell.location, view.cells[winner].location, won)
         if better:
@@ -194,17 +203,20 @@ def _break_tie(view, start, stop, quantity, refused_locations, x, y, z, nearest,
 
 
 @kernel
-def _why_not(view, start, stop, quantity, allow_split):
+def _why_not(view, start, stop, quantity, refused_locations, x, y, z, allow_split):
     if not allow_split:
-        return Unallocated.NO_SINGLE_LOCATION
+        return np.int64(Unallocated.NO_SINGLE_LOCATION)
+    reason = np.int64(Unallocated.NO_STOCK)
     for at in range(start, stop):
-        if free_units(view.cells[view.sku_cells[at].row]) >= quantity:
-            return Unallocated.NOT_ELIGIBLE
-    return Unallocated.NO_STOCK
+        entry = view.sku_cells[at]
+        if free_units(view.cells[entry.row]) >= quantity:
+            role = role_of(view.locations[entry.location], entry.location, -1, x, y, z)
+            reason = fenced_off(role, _refused(entry.location, refused_locations), reason)
+    return reason
 
 
 @kernel
-def _explain(view, scratch, near_count, winner, shortest, refused_locations):
+def _explain(view, scratch, near_count, winner, shortest, refused_locations, x, y, z):
     """Name the nearest three besides the winner, and why they lost."""
     cells, locations, out = view.cells, view.locations, scratch.out
     losers = 0
@@ -215,11 +227,14 @@ def _explain(view, scratch, near_count, winner, shortest, refused_locations):
             continue
         distance = metres(scratch.near_chord2[i])
         reason = Lost.FARTHER
-        if role_of(locations[location], location, -1) != SHIPPER:
+        role = role_of(locations[location], location, -1, x, y, z)
+        if role == FAR:
+            reason = Lost.TOO_FAR
+        elif role != SHIPPER:
             reason = Lost.NOT_ELIGIBLE
         elif free_units(cells[row]) < scratch.line_quantity[0]:
             reason = Lost.NO_STOCK
-        elif not _eligible(locations, location, refused_locations):
+        elif _refused(location, refused_locations):
             reason = Lost.NOT_ELIGIBLE
         elif distance <= shortest + EQUAL_M:
             reason = lost_by(locations, location, cells[winner].location)

@@ -16,6 +16,7 @@ from faust.app.base import BootStrategy
 
 from config.network import load_network
 from config.settings import Settings
+from streams.kafka.names import on_cluster
 from streams.kafka.scheduler import BatchScheduler
 from streams.worker.flows import Flows
 from streams.worker.groups import Group, all_groups
@@ -67,7 +68,7 @@ def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> Work
     groups = all_groups(settings) if groups is None else groups
     session_s = settings.session_timeout_ms / 1000
     app = WorkerApp(
-        settings.app_id,
+        settings.group_id,
         broker=[f"nearshelf://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
         ConsumerScheduler=BatchScheduler,
         autodiscover=False,
@@ -92,7 +93,8 @@ def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> Work
 
 
 def _add_agent(app: WorkerApp, group: Group) -> None:
-    topic = app.topic(*group.topics, key_type=bytes, value_type=bytes, value_serializer="raw", acks=False)
+    names = [on_cluster(app.settings, topic) for topic in group.topics]
+    topic = app.topic(*names, key_type=bytes, value_type=bytes, value_serializer="raw", acks=False)
 
     @app.agent(topic, name=group.name, concurrency=1)
     async def take(stream: Any) -> None:
@@ -119,6 +121,8 @@ def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int
         No broker answers, or the network can't be published.
     MissingTopics, CannotStart
         Topics are missing or don't fit, or the metrics' port is taken.
+    OtherOwner
+        The topics belong to workers of another `app_id`.
     """
     for name in ("faust", "mode", "aiokafka"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,8 +1,8 @@
 """A partition's changelog as a chain: batches put together from their records, each proven to follow the one before.
 
-A batch is n records (headers `batch`, `part` as "i/n", `link`). Its link is the hash of the link before and of its bytes
-(state/changelog.py), so what was altered, removed or inserted does not fit, and is named by its place.
-Whoever reads the changelog reads it through here: recovery, snapshots, standby.
+A batch is n records (headers `batch`, `part` as "i/n", `link`, `owner`). Its link is the hash of the link before and of its
+bytes (state/changelog.py), so what was altered, removed or inserted does not fit, and is named by its place.
+Whoever reads the changelog reads it through here: recovery, snapshots, standby. A claim (owner.py) is in no batch.
 Not here: what a batch says (state/changelog.py), where its records come from (recovery.py).
 """
 
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from state.changelog import FIRST_LINK, next_link
 from streams.batch.pipeline import ChangelogGap
+from streams.worker import owner
 
 
 class Batch(NamedTuple):
@@ -34,16 +35,19 @@ class Chain:
         Of the last batch taken before; 0 = none.
     link : bytes
         Its link.
+    app_id : str, optional
+        Whose the changelog must be. Default: anybody's.
     """
 
-    def __init__(self, number: int = 0, link: bytes = FIRST_LINK):
+    def __init__(self, number: int = 0, link: bytes = FIRST_LINK, app_id: str | None = None):
         self.number = number
         self.link = link
+        self._app_id = app_id
         self._parts: list[bytes] = []
         self._at = 0
 
     def batches(self, messages: Iterable[Any]) -> Iterator[Batch]:
-        """Give the whole batches; raises `ChangelogGap` as `take` does, or if the messages end within a batch."""
+        """Give the whole batches; raises what `take` does, and `ChangelogGap` if the messages end within a batch."""
         for message in messages:
             batch = self.take(message)
             if batch is not None:
@@ -58,7 +62,12 @@ class Chain:
         ------
         ChangelogGap
             A batch or a part is missing, stands out of place or was altered.
+        OtherOwner
+            Workers of another `app_id` wrote it.
         """
+        owner.check(message, self._app_id)
+        if message.key() == owner.CLAIM:
+            return None
         place = f"{message.topic()}[{message.partition()}] at offset {message.offset()}"
         number, part, count, link = header_of(message, place)
         expected = self.number + 1, len(self._parts) + 1

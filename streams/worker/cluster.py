@@ -6,10 +6,10 @@ Not here: making topics (`nearshelf topics create`), who owns which partition (f
 from collections.abc import Iterable
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from config.settings import Settings
 from streams.kafka.clients import BrokerUnreachable, MissingTopics, client_config
+from streams.kafka.names import AdminClient
 from streams.worker.groups import Group
 from topics.catalogue import LOCATIONS
 from topics.errors import WrongUse
@@ -39,7 +39,7 @@ def partition_counts(settings: Settings, groups: Iterable[Group]) -> dict[str, i
     counts = {name: len(topic.partitions) for name, topic in found.items()}
     needed = {LOCATIONS, *(topic for group in groups for topic in (*group.topics, group.changelog_topic))}
     if missing := sorted(needed - counts.keys()):
-        raise MissingTopics(missing, settings.bootstrap_servers)
+        raise MissingTopics(missing, settings)
     for group in groups:
         sizes = {topic: counts[topic] for topic in (*group.topics, group.changelog_topic)}
         if len(set(sizes.values())) > 1:

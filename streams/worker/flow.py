@@ -43,7 +43,7 @@ from streams.worker.recovery import Inconsistent
 from streams.worker.snapshots import Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
-from streams.worker.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused
+from streams.worker.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused, fence
 
 log = logging.getLogger("nearshelf.flow")
 
@@ -361,6 +361,8 @@ class PartitionFlow:
         metrics, name = self._shared.metrics, self.group.name
         for (topic, result), number in outcome.counts.items():
             metrics.events.labels(topic, result).inc(number)
+        for (topic, field), number in outcome.left_out.items():
+            metrics.left_out.labels(topic, field).inc(number)
         for stage, seconds in {**outcome.stages, **committed.stages}.items():
             metrics.stage.observe(seconds, name, stage)
         metrics.commit.observe(sum(committed.stages.values()), name)
@@ -430,6 +432,9 @@ class PartitionFlow:
         group = self.group
         self._leave_producer()
         self._shared.snapshots.release(self.place)
+        if self.place.former is not None:
+            # A worker of an earlier version may still run; its producer has another name than ours.
+            fence(self._settings, self.place.former)
         producer = PartitionProducer(
             self._settings,
             self.name,
@@ -444,7 +449,7 @@ class PartitionFlow:
             committed = reader.committed(group.topics, self.partition)
             ranges = {topic: reader.range(topic, self.partition) for topic in group.topics}
             pipeline, start, source = self._newest_state(reader)
-            batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start)
+            batches = recovery.restore(pipeline, reader, self.partition, lambda: self._closing, start, self.place.app_id)
         if group.reads_locations and not self._shared.locations.catch_up(self._settings.request_timeout_ms / 1000):
             log.warning("%s goes on without the newest locations", self.name)
         positions = recovery.read_positions(pipeline.next_offsets, committed, ranges, group.expendable)

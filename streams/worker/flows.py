@@ -29,6 +29,7 @@ from streams.worker.flow import PartitionFlow, Shared
 from streams.worker.groups import Group
 from streams.worker.locations import LocationFeed
 from streams.worker.metrics import Metrics
+from streams.worker.owner import claim
 from streams.worker.recovery import Inconsistent
 from streams.worker.snapshots import GroupPartition, Snapshots
 from streams.worker.standby import Standby
@@ -74,6 +75,7 @@ class Flows:
         self._revoked = asyncio.Event()
         self._seeking: set[TP] = set()
         self._shared: Shared = None  # type: ignore[assignment]  # made by `prepare`
+        self._reader: LogReader = None  # type: ignore[assignment]  # too
         self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known from the first assignment on
         self._stop_metrics = lambda: None
         app.on_partitions_revoked.connect(self.on_revoked)
@@ -84,7 +86,7 @@ class Flows:
     # Before and after Faust: these block
 
     def prepare(self) -> None:
-        """Check the cluster, read the locations, publish the network, serve the metrics.
+        """Check the cluster and whose it is, read the locations, publish the network, serve the metrics.
 
         Raises
         ------
@@ -92,10 +94,13 @@ class Flows:
             No broker answers, or the network can't be published.
         MissingTopics, CannotStart
             Topics are missing or don't fit, or the metrics' port is taken.
+        OtherOwner
+            The topics belong to workers of another `app_id`.
         """
         settings = self._app.settings
         self._partitions = partition_counts(settings, self.groups)
         self._reader = LogReader(settings)
+        claim(settings, [group.changelog_topic for group in self.groups], self._reader)
         feed = LocationFeed(settings, self._partitions[LOCATIONS], self._reader, self.fail)
         passed = fail_points(settings.fail_at)
         snapshots = Snapshots(settings, passed)
@@ -128,7 +133,7 @@ class Flows:
                 count = feed.publish(self._network)
             except (KafkaException, TimeoutError) as failure:
                 raise BrokerUnreachable(settings.bootstrap_servers, f"to publish the network ({failure})") from None
-            log.info("%d of the network's %d locations were missing or differed: published", count, len(self._network))
+            log.info("%d of the network's %d locations were missing: published", count, len(self._network))
 
     def release(self) -> None:
         """Give back what `prepare` took; all flows are closed."""
@@ -138,6 +143,7 @@ class Flows:
             self._shared.snapshots.stop()
             self._shared.ticks.close()
             self._shared.locations.stop()
+        if self._reader is not None:
             self._reader.close()
 
     def fail(self, error: BaseException) -> None:
@@ -189,11 +195,10 @@ class Flows:
             if first > position:
                 raise Inconsistent(
                     f"{tp.topic}[{tp.partition}]: offsets {position} to {first - 1} were deleted before they were read "
-                    "(retention too short?); what they said is missing from the state: replay with a new app id."
+                    "(retention too short?); what they said is missing from the state: see docs/repair-a-changelog.md."
                 )
             log.warning("%s[%d]: expected offset %d, fetched from %d: fetching again", *tp, position, found)
-            if tp in self._app.consumer.assignment():
-                await self._app.consumer.seek_wait({tp: position})
+            await self._app.consumer.seek_owned({tp: position})
         except Inconsistent:
             raise
         except Exception as error:  # the assignment changes, the broker is away
@@ -231,7 +236,7 @@ class Flows:
         try:
             if self.failure is not None:
                 raise self.failure
-            owned = self._owned(self._app.consumer.assignment())
+            owned = self._owned(self._app.consumer.owned())
             generation, previous = self._app.consumer_generation_id, self._generation
             self._generation = generation
             # Between consecutive generations nobody else can have owned what we had in both.

@@ -10,6 +10,7 @@ from typing import Any
 from config.settings import Settings
 from state.schema import Schema
 from streams.batch.pipeline import Pipeline
+from streams.kafka.names import on_cluster
 from streams.worker.snapshots import GroupPartition
 from topics.catalogue import TICKS
 
@@ -31,9 +32,9 @@ class Group:
 
     def place(self, partition: int, partitions: int, settings: Any) -> GroupPartition:
         """Name one partition of the group."""
-        return GroupPartition(
-            f"{settings.app_id}-{self.name}-{partition}", self.changelog_topic, partition, partitions, self.schema
-        )
+        name = f"{on_cluster(settings, self.changelog_topic)}-{partition}"
+        former = None if settings.topic_prefix else f"{settings.app_id}-{self.name}-{partition}"
+        return GroupPartition(name, self.changelog_topic, partition, partitions, self.schema, settings.app_id, former)
 
 
 def inventory_group() -> Group:

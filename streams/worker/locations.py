@@ -6,21 +6,23 @@ last valid one is there too: it names the location's pool. Records are in the or
 leaves out those it has applied already, by partition and offset.
 Invariant: a change is in every inbox, or in none yet; `catch_up` returns true only when all that was committed before the
 call is in them.
-Not here: what a location means (topics/), when it comes into force (state/).
+Not here: what a location means (topics/), when it comes into force (state/), how networks differ (streams/kafka/network.py).
 """
 
 import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaError, KafkaException, TopicPartition
 from pydantic import ValidationError
 
 from streams.batch.pipeline import LocationChange
-from streams.kafka.clients import client_config, reading_config
+from streams.kafka.clients import reading_config
+from streams.kafka.names import Consumer
+from streams.kafka.network import Differences, PublishedNetwork, write_network
 from streams.kafka.reading import LogReader
 from topics.catalogue import LOCATIONS
 from topics.events import LocationRecord
@@ -30,6 +32,8 @@ log = logging.getLogger("nearshelf.locations")
 POLL_S = 0.2
 RETRY_S = 0.1
 FETCH_RECORDS = 500
+TOLD_DIFFERENCES = 20
+"""Locations that differ from the network file and are named in the log one by one."""
 
 
 class Inbox:
@@ -59,7 +63,7 @@ class LocationFeed:
     Parameters
     ----------
     settings
-        `bootstrap_servers`, `app_id`, `request_timeout_ms`, `fetch_wait_ms`.
+        `bootstrap_servers`, `topic_prefix`, `group_id`, `request_timeout_ms`, `fetch_wait_ms`.
     partitions : int
         Of `locations.v1`.
     reader : LogReader
@@ -83,7 +87,7 @@ class LocationFeed:
         self._consumer = Consumer(
             reading_config(
                 settings,
-                f"{settings.app_id}-locations",  # needed by the client, never used
+                f"{settings.group_id}-locations",  # needed by the client, never used
                 enable_partition_eof=True,
                 auto_offset_reset="earliest",
             )
@@ -108,15 +112,18 @@ class LocationFeed:
             Called in the feed's thread whenever something was put in.
         """
         with self._condition:
-            # In each partition's own order: a pipeline tells by the offset what it has.
-            known = {(each.partition, each.offset): each for each in (*self._good.values(), *self._latest.values())}
-            inbox = Inbox([known[place] for place in sorted(known)], arrived)
+            inbox = Inbox(self._known(), arrived)
             self._inboxes.append(inbox)
             return inbox
 
     def unsubscribe(self, inbox: Inbox) -> None:
         with self._condition:
             self._inboxes.remove(inbox)
+
+    def _known(self) -> list[LocationChange]:
+        """Give the latest record of every location, and the last valid one, in each partition's own order."""
+        known = {(each.partition, each.offset): each for each in (*self._good.values(), *self._latest.values())}
+        return [known[place] for place in sorted(known)]  # a pipeline tells by the offset what it has
 
     def catch_up(self, timeout_s: float) -> bool:
         """Wait until all that is committed to `locations.v1` now is in the inboxes; false if it took too long."""
@@ -139,8 +146,10 @@ class LocationFeed:
                 max(0.0, deadline - time.monotonic()),
             )
 
-    def publish(self, network: Iterable[LocationRecord]) -> int:
-        """Write those locations of a network file to `locations.v1` that are missing there or differ; give their number.
+    def publish(self, network: Collection[LocationRecord]) -> int:
+        """Write those locations of a network file to `locations.v1` that were never published; give their number.
+
+        What is published otherwise stays as it is, since the file may be older; the log names it.
 
         Raises
         ------
@@ -151,22 +160,14 @@ class LocationFeed:
         """
         if not self.catch_up(self._timeout_s):
             raise TimeoutError(f"{LOCATIONS} could not be read to its end within {self._timeout_s:g} s")
-        known = {change.key: _location(change) for change in list(self._latest.values())}
-        wanted = [location for location in network if known.get(location.id.encode()) != location]
-        errors: list[KafkaError] = []
-        producer = Producer(client_config(self._settings, enable_idempotence=True, partitioner="murmur2_random"))
-        for location in wanted:
-            producer.produce(
-                LOCATIONS,
-                key=location.id.encode(),
-                value=location.model_dump_json().encode(),
-                on_delivery=lambda error, _: errors.extend([error] if error else []),
-            )
-        if producer.flush(self._timeout_s):
-            raise TimeoutError(f"{LOCATIONS} could not be written within {self._timeout_s:g} s")
-        if errors:
-            raise KafkaException(errors[0])
-        return len(wanted)
+        published = PublishedNetwork()
+        with self._condition:
+            known = self._known()
+        for change in known:
+            published.take(change.key, change.value, change.timestamp)
+        differences = published.differences({location.pool for location in network}, network)
+        _tell(differences)
+        return write_network(self._settings, differences.missing)
 
     def _run(self) -> None:
         try:
@@ -200,6 +201,20 @@ class LocationFeed:
                     inbox.put(changes)
             self._reached.update(reached)
             self._condition.notify_all()
+
+
+def _tell(differences: Differences) -> None:
+    """Log how a network file differs from what is published, which is in force."""
+    others = [f"{location.id}: only published, not in the file" for location in differences.only_published]
+    told = [*map(str, differences.different), *others]
+    for line in told[:TOLD_DIFFERENCES]:
+        log.warning("the network file differs from %s, which is in force: %s", LOCATIONS, line)
+    if told:
+        log.warning(
+            "%d locations differ: the published ones are in force. `nearshelf network diff FILE` shows all; "
+            "`nearshelf network apply FILE` publishes the file's",
+            len(told),
+        )
 
 
 def _location(change: LocationChange) -> LocationRecord | None:

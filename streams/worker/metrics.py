@@ -77,6 +77,12 @@ class Metrics:
         self.events = Counter(
             "nearshelf_events", "Input events by what became of them", ["topic", "outcome"], registry=registry
         )
+        self.left_out = Counter(
+            "nearshelf_fields_left_out",
+            "Fields that only describe an event, were wrong, and were left out",
+            ["topic", "field"],
+            registry=registry,
+        )
         self.transactions = Counter(
             "nearshelf_transactions",
             "Transactions by how they ended: committed, fenced, doubtful or refused",

@@ -4,7 +4,7 @@ The steps, in this order, each in the flow's thread:
 1. fence (transactions.py): from here on nobody else commits, and what a former owner left open is settled;
 2. read the group's committed offsets, stable ones only;
 3. fold the changelog up to its last stable offset, from where a standby or a snapshot stands, or from its first record;
-4. check: the chain of batches has no gap (the pipeline does), and it ends where the committed offsets are;
+4. check: it is our `app_id`'s, its chain of batches has no gap (the pipeline does), it ends where the committed offsets are;
 5. give the offsets from which to read on.
 Not here: the state itself (state/), who calls (flow.py).
 """
@@ -22,7 +22,12 @@ class Inconsistent(Contradiction):
 
 
 def restore(
-    pipeline: Pipeline, reader: LogReader, partition: int, interrupted: Callable[[], bool], start: int | None = None
+    pipeline: Pipeline,
+    reader: LogReader,
+    partition: int,
+    interrupted: Callable[[], bool],
+    start: int | None = None,
+    app_id: str | None = None,
 ) -> int:
     """Fold the partition's changelog into a pipeline and seal it.
 
@@ -35,6 +40,8 @@ def restore(
         Asked every now and then; when true, the restoration is given up.
     start : int, optional
         Offset to read from, after the last batch that the pipeline has. Default: the changelog's first record.
+    app_id : str, optional
+        Whose the changelog must be. Default: anybody's.
 
     Returns
     -------
@@ -45,13 +52,15 @@ def restore(
     ------
     ChangelogGap
         A batch or a part of one is missing, or was altered.
+    OtherOwner
+        Workers of another `app_id` wrote to it.
     Interrupted
         `interrupted` said so.
     KafkaException
         The changelog can't be read.
     """
     count = 0
-    chain = Chain(pipeline.sequence, pipeline.link)
+    chain = Chain(pipeline.sequence, pipeline.link, app_id)
     for batch in chain.batches(reader.messages(pipeline.changelog_topic, partition, interrupted, start)):
         pipeline.restore(batch.record, batch.link)
         count += 1
@@ -94,7 +103,7 @@ def read_positions(
         if topic in committed and committed[topic] != known:
             raise Inconsistent(
                 f"{topic}: the group's committed offset is {committed[topic]}, the changelog ends at {known}. They are "
-                "written together, so one was changed or deleted from outside; restore it, or replay with a new app id."
+                "written together, so one was changed or deleted from outside; see docs/repair-a-changelog.md."
             )
         if known is None or (known < first and topic in expendable):
             known = first
@@ -102,7 +111,7 @@ def read_positions(
             raise Inconsistent(
                 f"{topic}: to be read on from offset {known}, but the log holds {first} to {last}. Records were deleted "
                 "before they were read (retention shorter than the worker's absence?), or the topic was made anew; "
-                "what they said is missing from the state: replay with a new app id."
+                "what they said is missing from the state: see docs/repair-a-changelog.md."
             )
         positions[topic] = known
     return positions

@@ -10,6 +10,7 @@ place. One that is damaged or foreign is put aside as `NAME.bad`, and the change
 Not here: the layout on disk (state/store.py), the chain of batches (chain.py).
 """
 
+import contextlib
 import logging
 import shutil
 import threading
@@ -29,6 +30,7 @@ from streams.batch.pipeline import ChangelogGap, Cursor, Pipeline
 from streams.kafka.reading import Interrupted, LogReader
 from streams.worker import failpoints
 from streams.worker.chain import Batch, Chain, header_of
+from streams.worker.owner import OtherOwner, check
 
 log = logging.getLogger("nearshelf.snapshots")
 
@@ -41,12 +43,16 @@ class GroupPartition:
     """One partition of a group of topics: whose state it is, and where its changelog is."""
 
     name: str
-    """``{app id}-{group}-{partition}``."""
+    """``{changelog on the cluster}-{partition}``: its transactional id, and its snapshot's directory."""
     changelog_topic: str
     partition: int
     partitions: int
     schema: Schema
     """Of the group's state."""
+    app_id: str | None = None
+    """Whose it must be; None: anybody's."""
+    former: str | None = None
+    """Its name in earlier versions: ``{app id}-{group}-{partition}``."""
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -91,8 +97,13 @@ class Snapshots:
         ------
         NewerLayout
             A later version wrote it.
+        OtherOwner
+            Workers of another `app_id` wrote the changelog at its place.
         """
         directory = _directory(self._settings, place)
+        if place.former is not None and not directory.exists():
+            with contextlib.suppress(OSError):
+                directory.with_name(place.former).rename(directory)
         if not self._settings.snapshot_interval_ms or not directory.exists():
             return None
         try:
@@ -209,7 +220,7 @@ class Snapshot:
         except (StoreInUse, StoreFull) as error:
             self.close()
             log.warning("no snapshot this time: %s", error)
-        except (ChangelogGap, NewerLayout) as error:
+        except (ChangelogGap, NewerLayout, OtherOwner) as error:
             self.close()
             self._broken = True
             log.error("no more snapshots of %s: %s", self._place.name, error)
@@ -219,7 +230,7 @@ class Snapshot:
         cursor = _cursor(store.cursor) if store.cursor is not None else None
         if cursor is not None:
             _prove(cursor, place, reader, interrupted)
-        chain = Chain(cursor.batch, cursor.link) if cursor is not None else Chain()
+        chain = Chain(cursor.batch, cursor.link, place.app_id) if cursor is not None else Chain(app_id=place.app_id)
         start = None if cursor is None else cursor.next
         batches: list[Batch] = []
         size = 0
@@ -262,6 +273,7 @@ def _prove(cursor: Cursor, place: GroupPartition, reader: LogReader, interrupted
     message = next(iter(reader.messages(topic, partition, interrupted, cursor.at)), None)
     found = None
     if message is not None and message.offset() == cursor.at:
+        check(message, place.app_id)
         number, _, _, link = header_of(message, where)
         found = number, link
     if found != (cursor.batch, cursor.link):

@@ -11,13 +11,15 @@ import threading
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, KafkaException, TopicPartition
 
 from state.schema import NewerLayout
 from streams.batch.pipeline import ChangelogGap, Pipeline
 from streams.kafka.clients import reading_config
+from streams.kafka.names import Consumer
 from streams.kafka.reading import LogReader
 from streams.worker.chain import Chain
+from streams.worker.owner import OtherOwner
 from streams.worker.snapshots import GroupPartition, Snapshots
 
 log = logging.getLogger("nearshelf.standby")
@@ -34,7 +36,7 @@ class _Followed:
         self.place = place
         self.pipeline = pipeline
         self.next = next_offset
-        self._chain = Chain(pipeline.sequence, pipeline.link)
+        self._chain = Chain(pipeline.sequence, pipeline.link, place.app_id)
 
     def take(self, message: Any) -> None:
         if self.next is not None and message.offset() < self.next:
@@ -100,7 +102,7 @@ class Standby:
         consumer = Consumer(
             reading_config(
                 self._settings,
-                f"{self._settings.app_id}-standby",  # needed by the client, never used
+                f"{self._settings.group_id}-standby",  # needed by the client, never used
                 auto_offset_reset="error",
                 fetch_queue_backoff_ms=self._settings.fetch_queue_backoff_ms,
             )
@@ -129,7 +131,7 @@ class Standby:
         for place, make in new:
             try:
                 followed = self._begin(place, make)
-            except NewerLayout as error:
+            except (NewerLayout, OtherOwner) as error:
                 self._give_up(place, error)
                 continue
             with self._lock:
@@ -160,7 +162,7 @@ class Standby:
                         followed.take(message)
                     elif not message.error().retriable():
                         raise ChangelogGap(message.error().str())
-                except (ChangelogGap, NewerLayout) as error:
+                except (ChangelogGap, NewerLayout, OtherOwner) as error:
                     del self._followed[key]
                     self._give_up(followed.place, error)
 

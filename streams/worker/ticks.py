@@ -10,9 +10,10 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from streams.kafka.clients import client_config
+from streams.kafka.names import Producer
 from topics.catalogue import TICKS
 
 log = logging.getLogger("nearshelf.ticks")

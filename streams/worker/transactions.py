@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.batch.pipeline import Outcome
 from streams.kafka.clients import client_config
 from streams.kafka.librdkafka import handle_of, produce_spans
-from streams.worker import failpoints
+from streams.kafka.names import Producer
+from streams.worker import failpoints, owner
 from topics.codec.messages import Messages
 from topics.errors import NotCommitted
 
@@ -82,9 +83,10 @@ class PartitionProducer:
     Parameters
     ----------
     settings
-        `bootstrap_servers`, `linger_ms`, `retry_backoff_ms`, `compression`, `request_timeout_ms`, `transaction_timeout_ms`.
+        `app_id`, `bootstrap_servers`, `topic_prefix`, `linger_ms`, `retry_backoff_ms`, `compression`, `request_timeout_ms`,
+        `transaction_timeout_ms`.
     transactional_id : str
-        ``{app id}-{group}-{partition}``: the same in every worker that may own the partition.
+        ``{changelog on the cluster}-{partition}``: the same in every worker that may own it, whatever its `app_id`.
     partition : int
         Written to in every output topic.
     changelog_topic : str
@@ -113,6 +115,8 @@ class PartitionProducer:
         self._changelog_topic = changelog_topic
         self._group_metadata = group_metadata
         self._passed = passed
+        self._owner = settings.app_id.encode()
+        self._topic_prefix = settings.topic_prefix
         self._timeout_s = settings.request_timeout_ms / 1000
         config = client_config(
             settings,
@@ -159,9 +163,11 @@ class PartitionProducer:
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._transact(outcome)
-            except KafkaException as failure:
-                self._judge(failure.args[0])
-                why = failure.args[0].str()
+            # Poll and flush raise a fatal error as it is, and it is no Exception.
+            except (KafkaException, KafkaError) as failure:  # type: ignore[misc]
+                error = failure if isinstance(failure, KafkaError) else failure.args[0]
+                self._judge(error)
+                why = error.str()
             except _Aborted as failure:
                 why = str(failure)
             again = f"attempt {attempt} of {ATTEMPTS}"
@@ -209,7 +215,7 @@ class PartitionProducer:
             return
         for buffer, spans in messages.blocks:
             try:
-                produce_spans(self._handle, topic, self._partition, buffer, spans)
+                produce_spans(self._handle, self._topic_prefix + topic, self._partition, buffer, spans)
             except KafkaException as failure:
                 self._reject(topic, failure)
 
@@ -225,6 +231,7 @@ class PartitionProducer:
                     ("batch", str(outcome.sequence).encode()),
                     ("part", f"{part + 1}/{count}".encode()),
                     ("link", outcome.link.hex().encode()),
+                    (owner.HEADER, self._owner),
                 ],
             )
 
@@ -261,6 +268,14 @@ class PartitionProducer:
                 f"the cluster refuses what {self.transactional_id} writes: {error.str()}. "
                 "Compare its topics with `nearshelf topics list` and the worker's rights."
             )
+
+
+def fence(settings: Any, transactional_id: str) -> None:
+    """End what a producer of this id may still do; raises KafkaException if the broker does not answer."""
+    config = client_config(settings, transactional_id=transactional_id, transaction_timeout_ms=settings.transaction_timeout_ms)
+    producer, timeout_s = Producer(config), settings.request_timeout_ms / 1000
+    producer.list_topics(timeout=timeout_s)  # as in PartitionProducer
+    producer.init_transactions(timeout_s)
 
 
 class Committer:

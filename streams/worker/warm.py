@@ -11,16 +11,17 @@ from streams.demand.pipeline import warm as warm_demand
 from streams.inventory.pipeline import InventoryPipeline
 from streams.kafka import record_batches
 from topics.codec.records import Record
+from topics.events import EARLIEST_MS
 
 _LOCATION = {"id": "A", "pool": "warm", "kind": "store", "latitude": 51.0, "longitude": 0.0}
-_EVENT = {"event_time": 0, "location_id": "A", "sku": "B"}
+_EVENT = {"event_time": EARLIEST_MS, "location_id": "A", "sku": "B"}
 _RECEIPT = _EVENT | {"event_id": "1", "kind": "receipt", "quantity": 9}
 _SALE = _EVENT | {"event_id": "2", "kind": "sale", "quantity": 1}
 _ORDER = {
     "event_id": "3",
-    "event_time": 0,
+    "event_time": EARLIEST_MS,
     "kind": "held",
-    "expires_at": 9,
+    "expires_at": EARLIEST_MS + 9,
     "order_id": "C",
     "lines": [{"line_id": "1", "sku": "B", "quantity": 2}, {"line_id": "2", "sku": "D", "quantity": 2}],
     "destination": {"latitude": 51.0, "longitude": 0.0},
@@ -28,7 +29,7 @@ _ORDER = {
 
 
 def _segment(topic: str, *events: dict) -> Segment:
-    records = [Record(offset, 0, b"warm", orjson.dumps(event), []) for offset, event in enumerate(events)]
+    records = [Record(offset, EARLIEST_MS, b"warm", orjson.dumps(event), []) for offset, event in enumerate(events)]
     return Segment.of(topic, records)
 
 

@@ -40,6 +40,9 @@ def main() -> int:
         _tell(result)
         report.write(directory, results, " ".join(["python -m tests.chaos", *sys.argv[1:]]))
     print(report.table(results))
+    for result in results:
+        for what in result.violations:
+            print(f"VIOLATION round {result.number}: {what}")
     print(f"written to {directory}/chaos.md and chaos.json")
     return 1 if any(result.violations for result in results) else 0
 

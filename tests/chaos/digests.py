@@ -20,6 +20,7 @@ from state.digest import digest
 from state.store import Store, StoreDamaged
 from streams.batch.pipeline import LocationChange, Segment
 from streams.inventory.pipeline import InventoryPipeline
+from streams.worker.owner import CLAIM
 
 LONGEST = 40  # events of a batch of `replayed`
 Read = Callable[[str, int], Iterator[Any]]
@@ -47,6 +48,8 @@ def batches(read: Read, partition: int) -> Iterator[tuple[dict[str, Any], memory
     """Yield each batch's manifest and blobs."""
     parts: list[bytes] = []
     for message in read(InventoryPipeline.changelog_topic, partition):
+        if message.key() == CLAIM:
+            continue
         part, count = dict(message.headers())["part"].split(b"/")
         parts.append(message.value())
         if part == count:

@@ -96,6 +96,12 @@ def _remove(round_: "Round") -> Hit:
     return [victim]
 
 
+def _rival(round_: "Round") -> Hit:
+    """A worker of another `app_id` comes: it must refuse to start, and the others go on."""
+    round_.expect_refusal(round_.crew.start_rival(round_.chance.choice(round_.crew.places)), STOP_S)
+    return round_.crew.alive()
+
+
 def _rolling_restart(round_: "Round") -> Hit:
     """One after another is asked to stop, and the next only when the successor is ready."""
     hit = []
@@ -226,6 +232,7 @@ FAULTS: dict[str, Fault] = {
     "stop": Fault(_stop, 6),
     "add": Fault(_add, 3),
     "remove": Fault(_remove, 3),
+    "rival": Fault(_rival, 2),
     "rolling_restart": Fault(_rolling_restart, 1.5),
     "kill_broker": Fault(_kill_broker, 2),
     "pause_broker": Fault(_pause_broker, 1.5),
@@ -241,4 +248,4 @@ FAULTS: dict[str, Fault] = {
 NAMES = (*FAIL_POINTS, *FAULTS)
 # Their kill falls, by its very place, between the first record of a transaction and its owner's knowing how it ended.
 INSIDE = ("after_offsets", "after_produce", "after_flush", "after_commit")
-WHOLE_CLUSTER = ("kill_broker", "pause_broker", "rolling_restart", "add")
+WHOLE_CLUSTER = ("kill_broker", "pause_broker", "rolling_restart", "add", "rival")

@@ -39,6 +39,7 @@ def network() -> list[dict[str, Any]]:
             "latitude": 51.0 + index,
             "longitude": -1.0 + number / 10,
             "priority": 100,
+            "max_distance_km": 50.0 if number == 1 else None,
         }
         for index, pool in enumerate(POOLS)
         for number, kind in enumerate(KINDS)
@@ -75,6 +76,8 @@ class Shop:
             (7, self._stock),
             (22, self._answer),
             (2, self._return),
+            (4, self._contradict),
+            (3, self._change),
             (4, self._again),
             (2, self._trouble),
             (0.3, self._location),
@@ -148,7 +151,8 @@ class Shop:
     def _sale(self, pool: str) -> Record:
         kind = self._random.choice(("sale", "sale", "return"))
         fields = {"kind": kind, "location_id": self._place(pool), "sku": self._random.choice(SKUS)}
-        return self._event("sales.v1", pool, **fields, quantity=self._random.randint(1, 3))
+        described = {"unit_price": 12.5} if self._random.random() < 0.1 else {}
+        return self._event("sales.v1", pool, **fields, **described, quantity=self._random.randint(1, 3))
 
     def _wishes(self) -> dict[str, Any]:
         chance = self._random
@@ -181,7 +185,27 @@ class Shop:
         if not known:
             return self._order(pool)
         pool, order_id = self._random.choice(known)
-        return self._event("orders.v1", pool, kind="cancelled", order_id=order_id)
+        more = {"lines": [{"line_id": "l0", "quantity": 1}]} if self._random.random() < 0.3 else {}
+        return self._event("orders.v1", pool, kind="cancelled", order_id=order_id, **more)
+
+    def _change(self, pool: str) -> Record:
+        """An order is changed, or a hold is held again."""
+        if not self._orders:
+            return self._order(pool)
+        pool, order_id = self._random.choice(self._orders)
+        destination = {"latitude": 51.0 + self._random.random(), "longitude": -self._random.random()}
+        more = self._random.choice(({"allow_split": True}, {"destination": destination}, {"service_level": "urgent"}))
+        return self._event("orders.v1", pool, kind="changed", order_id=order_id, **more)
+
+    def _contradict(self, pool: str) -> Record:
+        """A location tells of goods that nobody promised from there: of a shipped order once more, or of an unknown one."""
+        chance, order_id = self._random, "nobody"
+        if self._shipped and chance.random() < 0.7:
+            _, key, value = chance.choice(self._shipped)
+            pool, order_id = (key or b"").decode(), orjson.loads(value or b"")["order_id"]
+        lines = [{"sku": chance.choice(SKUS), "quantity": chance.randint(1, 2)}]
+        fields = {"order_id": order_id, "shipment_id": "by hand", "location_id": self._place(pool), "lines": lines}
+        return self._event("fulfilments.v1", pool, kind=chance.choice(("shipped", "collected", "returned")), **fields)
 
     def _answer(self, pool: str) -> Record:
         try:
@@ -191,8 +215,11 @@ class Shop:
         kind = "rejected" if self._random.random() < 0.1 else "collected" if shipment["kind"] == "pickup" else "shipped"
         fields = {"kind": kind, "order_id": order_id, "reason": "damaged"}
         fields |= {name: shipment[name] for name in ("shipment_id", "location_id")}
+        of_orders_only = any(line["sku"] in ORDERS_ONLY for line in shipment["lines"])
+        if kind == "rejected" and not of_orders_only and self._random.random() < 0.5:
+            fields["missing"] = True
         record = self._event("fulfilments.v1", pool, **fields)
-        if kind == "shipped" and not any(line["sku"] in ORDERS_ONLY for line in shipment["lines"]):
+        if kind == "shipped" and not of_orders_only:
             self._shipped.append(record)
         return record
 

@@ -89,7 +89,7 @@ def _digests(round_: "Round") -> None:
             round_.result.owners += 1
         for place in round_.crew.places:
             for directory in place.snapshots():
-                if directory.name == f"{settings.app_id}-inventory-{partition}":
+                if directory.name == f"inventory-changelog.v1-{partition}":
                     snapshot = digests.from_snapshot(directory, read, partition, PARTITIONS, settings)
                     if snapshot is not None:
                         found[f"the snapshot of place {place.number}"] = snapshot
@@ -101,9 +101,8 @@ def _digests(round_: "Round") -> None:
 def _windows(round_: "Round") -> None:
     """Tell which faults fell into an open transaction of a partition they hit, by the coordinator's own log."""
     windows = round_.cluster.windows()
-    app = round_.settings.app_id
     for event in round_.result.events:
-        names = [f"{app}-{group}-{partition}" for partition in event.partitions for group in ("inventory", "clicks")]
+        names = [f"{group}-changelog.v1-{partition}" for partition in event.partitions for group in ("inventory", "clicks")]
         event.inside = event.name in INSIDE or any(
             window.begun_ms <= event.at_ms <= window.ended_ms for name in names for window in windows.get(name, [])
         )

@@ -40,6 +40,7 @@ RECOVERED_S = 90.0
 LEFT_S = 60.0
 STARTED_S = 60.0
 UNREACHABLE = 3  # exit status of a worker that finds no broker when it starts: whoever runs it starts it again
+REFUSED = 2
 # Short, so that a dead worker is missed soon and a dead transaction does not hold up readers; batches small, so there are many.
 OWN = {
     "session_timeout_ms": 2_000,
@@ -151,6 +152,7 @@ class Round:
         self._heard = 0
         self._resting = False
         self._ending: list[tuple[float, Worker]] = []
+        self._refusing: list[tuple[float, Worker]] = []
         self._arming = any(name in FAIL_POINTS for name in self.options.names)
         self.crew = Crew(
             self.settings,
@@ -191,6 +193,10 @@ class Round:
     def expect_end(self, worker: Worker, seconds: float) -> None:
         """Count it as a violation if this worker, told to stop, is still there then."""
         self._ending.append((time.monotonic() + seconds, worker))
+
+    def expect_refusal(self, rival: Worker, seconds: float) -> None:
+        """Count it as a violation if this worker of another `app_id` has not refused by then."""
+        self._refusing.append((time.monotonic() + seconds, rival))
 
     def away_until(self, seconds: float) -> None:
         """The broker may not answer for so long: a worker that starts may find none."""
@@ -312,6 +318,14 @@ class Round:
                 self._ending.remove((due, worker))
                 self._violate(f"a worker told to stop was still there after {faults.STOP_S:g} s: {worker.log}")
 
+        for due, rival in list(self._refusing):
+            status = rival.child.poll()
+            if status is not None or now > due:
+                self._refusing.remove((due, rival))
+                refused = status == REFUSED and "belongs to the workers with app_id" in rival.log.read_text(errors="replace")
+                if not refused and status != UNREACHABLE:
+                    self._violate(f"a worker of another app_id should have refused to start, status {status}: {rival.log}")
+
     def bury(self) -> None:
         """Take note of the workers that ended: as they were to, or not."""
         for worker in self.crew.buried():
@@ -345,6 +359,7 @@ class Round:
                 worker.stop()
                 self.restart_later(worker.place)
         self.wait(lambda: all(place.restart_at is None for place in self.crew.places), STARTED_S)
+        self.wait(lambda: not self._refusing, faults.STOP_S)
         if not self.wait(lambda: not self.watch.recovering(), RECOVERED_S):
             if self._broker_lost_markers():
                 return

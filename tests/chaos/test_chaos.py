@@ -69,7 +69,7 @@ class Tampered(Round):
         group.close()
         worker = next(worker for worker in self.crew.workers if worker.digests())
         with open(worker.log, "a") as log:
-            log.write(f'{self.settings.app_id}-inventory-{partition} at batch 999999: {{"north": "0"}}\n')
+            log.write(f'inventory-changelog.v1-{partition} at batch 999999: {{"north": "0"}}\n')
 
 
 def test_a_round_that_was_tampered_with_is_found_out(nursery: Nursery, tmp_path: Path):

@@ -95,6 +95,7 @@ def test_a_promise_given_back_can_be_given_to_another(watch):
         ({"version": 2, "available": 2}, "2 available of 3 on hand"),
         ({"version": 2, "reserved": -1, "available": 3}, "-1 reserved"),
         ({"version": 2, "reserved": 4, "available": 0}, "oversold: 4 reserved of 3 on hand"),
+        ({"version": 2, "on_hand": -1, "reserved": 1, "available": 0}, "oversold: 1 reserved of -1 on hand"),
     ],
 )
 def test_a_cell_that_cannot_be_is_a_violation(watch, changed, said):
@@ -102,6 +103,11 @@ def test_a_cell_that_cannot_be_is_a_violation(watch, changed, said):
     assert watch.violations == []
     watch.cell(0, 1, *cell(**changed))
     assert said in watch.violations[0]
+
+
+def test_a_parcel_that_left_against_its_order_may_take_on_hand_below_zero_where_nothing_is_reserved(watch):
+    watch.cell(0, 0, *cell(on_hand=-1, reserved=0, available=0))
+    assert watch.violations == []
 
 
 def test_recovery_is_when_the_last_pool_decides_on_something_later(watch):

@@ -3,7 +3,8 @@
 `Watch` is the check, fed by hand in its own tests; `Reader` is the thread that feeds it. All along:
 1. a pool's decisions are numbered 1, 2, 3, ... and no allocation id comes twice;
 2. a cell's versions grow, its `available` is what the contract says, and nothing is reserved below zero;
-3. of a SKU that only orders touch, no cell has more reserved than on hand, and no more is promised than was ever received;
+3. of a SKU that only orders touch, no cell has more reserved than on hand (a parcel that left against its order may take
+   that below zero; then nothing is reserved), and no more is promised than was ever received;
 4. (at rest, `reread`) what was read is what the log says: no decision was changed or taken back.
 It also tells how long a pool was without a decision after a fault.
 Not here: whether a decision is the right one (the audit's, at rest).
@@ -136,7 +137,7 @@ class Watch:
             self._blame(f"{place}: {reserved} reserved")
         if found["available"] != max(0, on_hand - reserved - found["safety_stock"]):
             self._blame(f"{place}: {found['available']} available of {on_hand} on hand, {reserved} reserved")
-        if found["sku"] in ORDERS_ONLY and reserved > on_hand:
+        if found["sku"] in ORDERS_ONLY and reserved > max(on_hand, 0):
             self._blame(f"{place}: oversold: {reserved} reserved of {on_hand} on hand")
         self.cells += 1
 

@@ -21,7 +21,7 @@ from tests.chaos.nursery import Child, Nursery
 TMPFS = "size=48m"
 READY = re.compile(r"ready: (.*)")
 OWNED = re.compile(r"inventory partitions ([\d, ]+)")
-DIGEST = re.compile(r"(\S+-inventory-(\d+)) at batch (\d+): (\{.*\})")
+DIGEST = re.compile(r"(inventory-changelog\.v1-(\d+)) at batch (\d+): (\{.*\})")
 
 
 @dataclass(slots=True)
@@ -134,6 +134,15 @@ class Crew:
         place.worker = Worker(place, child, log, fail_at)
         self.workers.append(place.worker)
         return place.worker
+
+    def start_rival(self, place: Place) -> Worker:
+        """Start a worker of another `app_id`, which reaches the broker as the place's own does and must refuse to start."""
+        log = place.directory / f"rival-{place.count}.log"
+        own = {"bootstrap_servers": place.address, "data_directory": place.directory / "rival", "metrics_port": 0}
+        child = self._nursery.start(worker_arguments(self._settings, **own, app_id="rival"), log)
+        place.count += 1
+        self.workers.append(Worker(place, child, log, ""))
+        return self.workers[-1]
 
     def alive(self) -> list[Worker]:
         return [place.worker for place in self.places if place.worker is not None and place.worker.child.poll() is None]

@@ -9,13 +9,15 @@ import numpy as np
 import orjson
 import pytest
 
+from state.digest import digest
 from state.pool import PoolState
-from streams.batch.pipeline import LocationChange, Outcome
+from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.inventory.pipeline import InventoryPipeline
 from tests.inventory_log import START_MS, Log, LogRecord, location, play, published, settings
 
 POOL = "uk"
 STEP_MS = 1_000
+TICK = orjson.dumps({"pool_id": POOL})
 
 in_batches = pytest.mark.parametrize("size", [1, 10_000], ids=["one by one", "at once"])
 
@@ -137,3 +139,21 @@ def table(state: PoolState) -> dict[tuple[str, str], dict]:
     return {
         (places[row["location"]], skus[row["sku"]]): {name: int(row[name]) for name in names} for row in np.atleast_1d(rows)
     }
+
+
+def refuses(story: Story, size: int, *reasons: str) -> Ending:
+    """Run a story; its last events must be refused for these reasons, whole, and have changed nothing but the clock.
+
+    The same log with a tick in each refused event's place gives a state with the same digest.
+    """
+    ending = story.run(size)
+    refused = story.log.records[-len(reasons) :]
+    assert ending.reasons() == list(reasons)
+    assert [letter["offset"] for letter in ending.letters] == [record.offset for record in refused]
+    assert all(letter["detail"] for letter in ending.letters)
+    twin = InventoryPipeline(0, 1, story._settings)
+    play(twin, type(story.log)(story.log.locations, story.log.records[: -len(reasons)]), size)
+    for i, record in enumerate(refused):
+        twin.process(twin.decode([Segment.of("ticks.v1", [LogRecord("ticks.v1", i, record.timestamp, b"uk", TICK)])]), [])
+    assert digest(ending.state) == digest(twin.pools[b"uk"])
+    return ending

@@ -15,6 +15,7 @@ from streams.inventory.pipeline import InventoryPipeline
 from tests.complaints.ledger import Ledger
 from tests.complaints.story import POOL, START_MS, STEP_MS, Story, change_places, go_on, in_batches, shipment, table
 from tests.inventory_log import Log, LogRecord, location, make_log, play, published, segments, settings
+from topics.keys import compound_key
 
 # T1: the last unit.
 
@@ -59,8 +60,8 @@ def test_a_shipment_told_twice_is_deducted_once(size):
     https://github.com/magento/inventory/pull/2872
     """
     story = Story("A").stock("receipt", "A", "s", 50).order("o", ("s", 10))
-    story.answer("shipped", "o", shipment(1), "A", event_id="told")
-    story.answer("shipped", "o", shipment(1), "A", event_id="told")  # the same message again
+    story.answer("shipped", "o", shipment(1), "A", event_id="told", time=0)
+    story.answer("shipped", "o", shipment(1), "A", event_id="told", time=0)  # the same message again
     story.answer("shipped", "o", shipment(1), "A")  # another message that says the same
     ending = story.run(size)
     assert ending.cell("A", "s") == (40, 0, 40)
@@ -254,17 +255,17 @@ def test_a_count_older_than_the_last_one_is_stale(size):
 def test_a_sku_counted_out_and_in_again_keeps_its_open_promises_and_no_others(size):
     """A deleted product's reservation stays behind, and lowers the salable quantity of a new product of the same SKU for ever.
 
-    Nothing is deleted here: a SKU that goes is counted to 0. The open order still counts once, the shipped one no more.
+    Nothing is deleted here: a SKU that goes is counted to 0. The open order waits, and counts once; the shipped one no more.
 
     https://github.com/magento/inventory/issues/3373
     """
     story = Story("A").stock("receipt", "A", "s", 2).order("shipped", ("s", 1)).order("open", ("s", 1))
     story.answer("shipped", "shipped", shipment(1), "A").stock("count", "A", "s", 0)
     ending = story.run(size)
-    assert ending.cell("A", "s") == (0, 1, 0)
+    assert ending.cell("A", "s") == (0, 0, 0) and ending.last("open")["status"] == "backordered"
     ending = go_on(ending, story.stock("count", "A", "s", 10), size)
     assert ending.cell("A", "s") == (10, 1, 9)
-    ending = go_on(ending, story.answer("shipped", "open", shipment(2), "A"), size)
+    ending = go_on(ending, story.answer("shipped", "open", shipment(4), "A"), size)
     assert ending.cell("A", "s") == (9, 0, 9)
 
 
@@ -298,10 +299,11 @@ def test_a_location_removed_and_added_again_has_its_cells_and_promises_as_they_w
 def test_a_promise_can_not_be_moved_to_a_location_without_the_stock(size):
     """A reservation's location is changed, the new one's stock is not looked at, and its available quantity is negative.
 
+    Here a location answers for its own promises only; what left it all the same is a fact (test_reality.py).
     https://github.com/medusajs/medusa/issues/16488
     """
     story = Story("A", "B").stock("receipt", "A", "s", 10).stock("receipt", "B", "s", 1).order("o", ("s", 10))
-    ending = story.answer("shipped", "o", shipment(1), "B").run(size)
+    ending = story.answer("rejected", "o", shipment(1), "B").run(size)
     assert ending.reasons() == ["wrong_location"]
     assert (ending.cell("A", "s"), ending.cell("B", "s")) == ((10, 10, 0), (1, 0, 1))
 
@@ -473,7 +475,7 @@ def test_a_batch_tells_each_cell_that_changed_once_with_its_last_value_and_a_gre
         for message in outcome.outputs.get("inventory.v1", []):
             cell = orjson.loads(message["value"])
             place = cell["location_id"], cell["sku"]
-            assert message["key"].decode() == "/".join(place)
+            assert message["key"].decode() == compound_key(*place)
             assert place not in told
             told[place] = {name: cell[name] for name in ("on_hand", "reserved", "safety_stock", "version")}
             assert cell["available"] == max(0, cell["on_hand"] - cell["reserved"] - cell["safety_stock"])

@@ -111,7 +111,10 @@ class Shop(RuleBasedStateMachine):
         self.made, self.offsets = 0, {"uk": {}, "twin": {}}
         self.pending: list[LogRecord] = []
         self.outcomes = []
-        self.network = [location(place, "uk", i, latitude=50.0 + i) for i, place in enumerate(PLACES)]
+        limits = (None, 150.0, None)
+        self.network = [
+            location(place, "uk", i, latitude=50.0 + i, max_distance_km=limits[i % 3]) for i, place in enumerate(PLACES)
+        ]
         self.pipeline, self.twin = InventoryPipeline(0, 1, settings()), InventoryPipeline(0, 1, settings())
         self.outcomes.append(self.pipeline.process(self.pipeline.decode([]), self.network))
         self.twin.process(self.twin.decode([]), self.network)

@@ -52,6 +52,20 @@ class Guard:
 
 
 GUARDS = {
+    "limit of distance": Guard(
+        "a location serves nobody beyond its limit of distance",
+        "streams/routing/fences.py",
+        "    if place.limit_chord2 > 0.0 and",
+        "    if place.limit_chord2 > 9.0 and",
+        "tests/unit/test_routing_rules.py",
+    ),
+    "limit of distance, of its pool": Guard(
+        "a location has its pool's limit of distance",
+        "config/network.py",
+        "_within_its_pool(place, pools[place.pool]) for",
+        "place for",
+        "tests/unit/test_network.py",
+    ),
     "fencing": Guard(
         "a new owner's producer ends what a former one may still do",
         "streams/worker/transactions.py",
@@ -134,6 +148,12 @@ GUARDS = {
         "        if False:\n",
         "tests/unit/test_flow_parts.py",
     ),
+    "owner": Guard(
+        "a worker of another app_id refuses to start, and to take over",
+        "streams/worker/owner.py",
+        "    if owner is not None and app_id is not None and owner != app_id:\n",
+        "    if False:\n",
+    ),
     "committed-only snapshots": Guard(
         "recovery, snapshots and standby read what is committed, and nothing else",
         "streams/kafka/clients.py",
@@ -183,8 +203,8 @@ GUARDS = {
     "dedupe": Guard(
         "an event id that was applied changes nothing",
         "state/seen.py",
-        "    return slot >= 0 and _in_window(t, t.seen[slot].time, _position(t, slot))\n",
-        "    return slot < -1 and _in_window(t, t.seen[slot].time, _position(t, slot))\n",
+        "    if slot >= 0 and _in_window(t, t.seen[slot].time, _position(t, slot)):\n",
+        "    if slot < -1 and _in_window(t, t.seen[slot].time, _position(t, slot)):\n",
         "tests/complaints",
     ),
     "stale count": Guard(
@@ -206,6 +226,55 @@ GUARDS = {
         "state/stock.py",
         "cell.on_hand, cell.reserved + units, cell.safety_stock, event_row)\n\n\n@kernel\ndef within_bounds",
         "cell.on_hand, cell.reserved, cell.safety_stock, event_row)\n\n\n@kernel\ndef within_bounds",
+        "tests/complaints",
+    ),
+    "another event of the id": Guard(
+        "an event id used again for something else is refused",
+        "state/seen.py",
+        "        return SEEN if t.seen[slot].content == content else REUSED\n",
+        "        return SEEN\n",
+        "tests/complaints",
+    ),
+    "plausible times": Guard(
+        "an event from the future is refused",
+        "streams/inventory/apply.py",
+        "        if not _times_are_plausible(t, event):\n",
+        "        if False and not _times_are_plausible(t, event):\n",
+        "tests/complaints",
+    ),
+    "released, and left all the same": Guard(
+        "a parcel that left after its promise was given back leaves on hand",
+        "streams/inventory/fulfilments.py",
+        "    taken = min(units, np.int64(line.released))\n    if taken <= 0:\n",
+        "    taken = min(units, np.int64(line.released))\n    if taken <= taken:\n",
+        "tests/complaints",
+    ),
+    "shortfall": Guard(
+        "promises that a cell can't cover are released",
+        "streams/inventory/shortfall.py",
+        "            while t.limits[REROUTES] and cell.reserved",
+        "            while False and cell.reserved",
+        "tests/complaints",
+    ),
+    "one sale, one collection": Guard(
+        "goods that a till and a store both tell of leave once",
+        "streams/inventory/fulfilments.py",
+        "            units -= _confirm(t, work.rows[k], units, 1, location, kind)\n    for",
+        "            pass\n    for",
+        "tests/complaints",
+    ),
+    "a hold held again": Guard(
+        "a hold ends at the time it was held until last, and at no earlier one",
+        "state/orders.py",
+        " and order.age == hold.age and order.expires_at == hold.time\n",
+        " and order.age == hold.age\n",
+        "tests/complaints",
+    ),
+    "escaped keys": Guard(
+        "no two cells share a key",
+        "topics/codec/put.py",
+        'at = put(out, at, b"%2F")',
+        'at = put(out, at, b"/")',
         "tests/complaints",
     ),
     "limits": Guard(

@@ -12,11 +12,12 @@ from confluent_kafka.admin import NewTopic
 
 from config.settings import load_settings
 from streams.audit import audit
+from streams.kafka.reading import LogReader
 from tests.hand_log import OUTPUTS, TOPICS, clean, line, order, says, stock
 
 PATIENCE_S = 60
 PLAIN = (*TOPICS, "locations.v1")
-OTHERS = ("clicks.v1", "demand.v1", "clicks-changelog.v1", "alerts.v1")
+OTHERS = ("clicks.v1", "demand.v1", "clicks-changelog.v1", "acknowledgements.v1")
 TRANSACTIONAL = [topic for topic in OUTPUTS if topic != "locations.v1"]
 # The records bring their own, old times.
 CONFIG = {"message.timestamp.type": "CreateTime", "retention.ms": "-1"}
@@ -173,24 +174,23 @@ def follow(settings, tmp_path):
         follower.process.wait()
 
 
-def alerts(settings, count):
-    """The first alerts, by `nearshelf tail`."""
-    command = [sys.executable, "-c", "from streams.cli import main; main()", "tail", "alerts.v1", "--from-beginning", "--json"]
-    command += ["--count", str(count), "--bootstrap-servers", settings.bootstrap_servers]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
-    return [json.loads(shown) for shown in done.stdout.splitlines()]
+def alerts(settings):
+    """The alerts that audits have written."""
+    with LogReader(settings) as reader:
+        found = [(message.key(), json.loads(message.value())) for message in reader.read("alerts.v1", {0: 0})]
+    return [(key, value) for key, value in found if value["kind"] == "audit"]
 
 
 def test_batches_that_are_committed_later_are_judged_and_an_orderly_end_reports_them(published, follow):
     follower = follow("--json")
     follower.await_text(follower.errors, "events up to now")
     hand = published.hand
-    hand.event("stock.v1", stock("e40", "receipt", "DC", "B", 5, event_time=hand.now))
-    hand.batch(DC_B=(4, 2))
+    hand.event("stock.v1", stock("e40", "receipt", "LEEDS", "A", 5, event_time=hand.now))
+    hand.batch(LEEDS_A=(11, 4, 1))
     published.publish()
     hand.event("sales.v1", b"{", dead="not_json")
-    hand.event("sales.v1", stock("e41", "sale", "DC", "B", 1, event_time=hand.now))
-    hand.batch(DC_B=(3, 2))
+    hand.event("sales.v1", stock("e41", "sale", "LEEDS", "A", 1, event_time=hand.now))
+    hand.batch(LEEDS_A=(10, 4, 1))
     published.publish()
     time.sleep(3)
     status, out = follower.stop(signal.SIGINT)
@@ -213,28 +213,51 @@ def test_inputs_that_no_worker_has_taken_yet_are_no_fault_while_they_are_followe
     assert status == 0
 
 
-def test_a_fault_goes_to_alerts_at_once_and_a_restart_repeats_it_under_its_id(published, follow, settings):
+def test_a_fault_goes_to_alerts_at_once_and_a_restart_counts_it_and_tells_it_no_more(published, follow, settings):
     follower = follow()
     follower.await_text(follower.errors, "events up to now")
     hand = published.hand
-    hand.event("sales.v1", stock("e40", "sale", "DC", "B", 1, event_time=hand.now))
-    hand.batch(DC_B=(-3, 2))  # was -1: one unit too many is gone
+    hand.event("sales.v1", stock("e40", "sale", "LEEDS", "A", 1, event_time=hand.now))
+    hand.batch(LEEDS_A=(4, 4, 1))  # was 6: one unit too many is gone
     published.publish()
     follower.await_text(follower.out, "cell at inventory-changelog.v1[0]@")
-    (alert,) = alerts(settings, 1)
-    assert alert["key"] == "audit/inventory-changelog.v1/0"
-    value = alert["value"]
-    assert (value["kind"], value["fault"], value["severity"]) == ("audit", "cell", "critical")
-    assert (value["topic"], value["partition"]) == ("inventory-changelog.v1", 0)
-    assert "uk/DC/B = CellRow(on_hand=-2, reserved=2, safety_stock=0" in value["expected"]
+    follower.await_text(follower.errors, "events up to now")
     status, out = follower.stop()
     assert status == 1
     assert "faults" in out
+    ((key, value),) = alerts(settings)
+    assert key == value["alert_id"].encode()
+    assert (value["fault"], value["severity"]) == ("cell", "critical")
+    assert (value["topic"], value["partition"]) == ("inventory-changelog.v1", 0)
+    assert "uk/LEEDS/A = CellRow(on_hand=5, reserved=4, safety_stock=1" in value["expected"]
     again = follow()
-    again.await_text(again.out, "cell at inventory-changelog.v1[0]@")
-    again.stop()
-    first, second = alerts(settings, 2)
-    assert first["value"]["alert_id"] == second["value"]["alert_id"]
+    again.await_text(again.errors, "1 faults")
+    status, out = again.stop()
+    assert (status, out.count("cell at inventory-changelog.v1[0]@")) == (1, 0)
+    assert len(alerts(settings)) == 1
+
+
+def test_a_foreign_record_is_acknowledged_named_and_counted_no_more_until_that_is_withdrawn(published, settings):
+    sender = Producer({"bootstrap.servers": settings.bootstrap_servers})
+    places = []
+    sender.produce("allocations.v1", b"hello", b"x", 0, on_delivery=lambda error, message: places.append(message.offset()))
+    sender.flush(30)
+    place = f"allocations.v1[0]@{places[0]}"
+    where = "--bootstrap-servers", settings.bootstrap_servers, "--set", "app_id=test-audit"
+    assert place in (found := nearshelf(*where)).stdout
+    assert found.returncode == 1
+    assert nearshelf(*where, "--acknowledge", place).returncode == 2, "nobody said why"
+    missing = nearshelf(*where, "--acknowledge", "allocations.v1[0]@999", "--reason", "none")
+    assert missing.returncode == 2
+    assert "expected an offset before" in missing.stderr
+    done = nearshelf(*where, "--acknowledge", place.replace("[0]", ""), "--reason", "sent by hand", "--by", "ann")
+    assert (done.returncode, done.stderr) == (0, "")
+    good = nearshelf(*where)
+    assert good.returncode == 0
+    assert "acknowledged by ann at" in good.stdout
+    assert place in good.stdout
+    assert nearshelf(*where, "--withdraw", place).returncode == 0
+    assert nearshelf(*where).returncode == 1
 
 
 def test_what_no_batch_has_caused_is_found_while_batches_go_on(published, follow, settings):
@@ -274,9 +297,28 @@ def test_an_open_transaction_is_named_with_the_offset_since_which_it_is(publishe
     assert audit(settings, complete=True).clean
 
 
-def test_inputs_that_retention_has_deleted_are_said_to_be_missing_once_a_partition(published, settings, empty_cluster):
-    for future in empty_cluster.delete_records([TopicPartition("stock.v1", 0, 4)]).values():
+def test_inputs_that_retention_has_deleted_are_not_judged_unless_a_checkpoint_knows_them(
+    published, settings, empty_cluster, tmp_path
+):
+    where = "--bootstrap-servers", settings.bootstrap_servers, "--set", "app_id=test-audit", "--json"
+    checkpoint = "--checkpoint", str(tmp_path / "checkpoint")
+    assert json.loads(nearshelf(*where, *checkpoint).stdout)["clean"]
+    hand = published.hand
+    ends = [TopicPartition(topic, 0, len(hand.records[topic])) for topic in TOPICS if hand.records[topic]]
+    for future in empty_cluster.delete_records(ends).values():
         future.result()
-    (fault,) = audit(settings).faults
-    assert (fault.kind, fault.topic, fault.partition) == ("retention", "stock.v1", 0)
-    assert "deleted (retention)" in fault.found
+    hand.event("sales.v1", stock("e40", "sale", "LEEDS", "A", 1, event_time=hand.now))
+    hand.batch(LEEDS_A=(5, 4, 1))
+    published.publish()
+    fresh = nearshelf(*where)
+    answer = json.loads(fresh.stdout)
+    assert (fresh.returncode, answer["fault_count"], answer["orders"]) == (0, 0, 0)
+    (not_judged,) = answer["not_judged"].values()
+    assert not_judged["batches"] == hand.batches
+    assert not_judged["inputs_from"]["sales.v1"] == len(hand.records["sales.v1"]) - 1
+    again = nearshelf(*where, *checkpoint)
+    answer = json.loads(again.stdout)
+    assert (again.returncode, answer["fault_count"], answer["not_judged"]) == (0, 0, {})
+    assert answer["checkpoint"].startswith("went on from")
+    assert answer["orders"] > 0
+    assert answer["batches"] == hand.batches

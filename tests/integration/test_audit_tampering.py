@@ -87,13 +87,13 @@ class Shop:
         return audit(self.settings, complete=True)
 
     def changelog(self):
-        """The changelog's messages."""
+        """The changelog's batches' messages."""
         config = {"bootstrap.servers": self.settings.bootstrap_servers, "group.id": "reader", "enable.partition.eof": True}
         consumer = Consumer(config)
         consumer.assign([TopicPartition(CHANGELOG, 0, 0)])
         found = []
         while (message := consumer.poll(30)).error() is None:
-            found.append(message)
+            found += [message] if message.key() == b"batch" else []
         consumer.close()
         return found
 

@@ -12,8 +12,11 @@ from confluent_kafka import Producer
 
 from benchmarks.fleet import drain, running
 from streams.audit import audit
-from tests.integration.test_publish_tail import json_lines, location, records, sale
+from streams.cli.replays import Mark, Replayer, Sending
+from streams.cli.tail import iso
+from tests.integration.test_publish_tail import json_lines, limit, location, records, sale
 
+REFUSED_AT = (int(time.time()) - 7200) * 1000  # epoch ms; a time of long ago would have the broker delete the letters
 NEARSHELF = [sys.executable, "-m", "streams.cli"]
 
 
@@ -38,11 +41,12 @@ def replay(settings, *arguments, status=0, lines=""):
 
 
 def write(settings, *letters, partition=0, headers=None):
+    """Write letters of (topic, reason, key, value), refused two hours ago and each a ms later than the one before."""
     producer = Producer({"bootstrap.servers": settings.bootstrap_servers})
     for number, (topic, reason, key, value) in enumerate(letters):
         record = {"topic": topic, "partition": 0, "offset": number, "timestamp": number, "reason": reason, "detail": "said"}
         record |= {"key": b64encode(key).decode(), "value": b64encode(value).decode()}
-        producer.produce("dead-letter.v1", json.dumps(record), key, partition, headers=headers, timestamp=10_000 + number)
+        producer.produce("dead-letter.v1", json.dumps(record), key, partition, headers=headers, timestamp=REFUSED_AT + number)
     assert producer.flush(30) == 0
 
 
@@ -59,11 +63,11 @@ def test_letters_are_listed_newest_first_and_filtered(settings):
     assert places("--reason", "not_json") == ["0@1", "1@0"]
     assert places("--topic", "sales.v1") == ["1@0", "0@0"]
     assert places("--pool", "fr") == ["0@1"]
-    assert places("--since", "1970-01-01T00:00:10.001") == ["0@1"]
+    assert places("--since", iso(REFUSED_AT + 1)) == ["0@1"]
     assert places("--since", "1h") == []
     assert "newest 2" in run(settings, "dead-letter", "list", "--limit", "2").stderr
     table = run(settings, "dead-letter", "list").stdout
-    assert "orders.v1/0@1" in table and "1970-01-01T00:00:10.001Z" in table
+    assert "orders.v1/0@1" in table and iso(REFUSED_AT + 1) in table
 
 
 def test_what_is_not_there_is_no(settings):
@@ -86,7 +90,7 @@ def test_a_replayed_event_goes_where_it_belongs_with_its_trace_and_its_origin(se
     run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
     headers = [("traceparent", b"00-1-2-01"), ("other", b"x")]
     write(settings, ("sales.v1", "wrong_partition", b"mars", event(1)), partition=2, headers=headers)
-    assert replay(settings, "2@0") == {"sent": 1, "faults": []}
+    assert replay(settings, "2@0") == {"sent": 1, "replayed_before": 0, "faults": []}
     (found,) = consumed(settings, "sales.v1")
     assert (found.key(), found.value()) == (b"uk", event(1))
     assert found.headers() == [("replayed-from", b"dead-letter.v1/2/0"), ("traceparent", b"00-1-2-01")]
@@ -99,6 +103,60 @@ def test_a_dry_run_tells_what_would_be_sent_and_sends_nothing(settings):
     assert [(found["place"], found["value"]["quantity"]) for found in told["events"]] == [("0@0", 3)]
     assert [fault["place"] for fault in told["faults"]] == ["0@1"]
     assert consumed(settings, "sales.v1") == []
+
+
+def test_what_was_replayed_is_marked_and_left_out_by_all_unless_told_otherwise(settings):
+    run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
+    letters = [("sales.v1", "unknown_location", b"uk", event(number)) for number in (1, 2, 2)]
+    write(settings, *letters)
+    assert [letter["replayed"] for letter in listed(settings)] == [None] * 3
+    assert replay(settings, "0@0", "--set", "quantity=2", "--by", "ann")["sent"] == 1
+    marks = {letter["place"]: letter["replayed"] for letter in listed(settings)}
+    assert {name: marks["0@0"][name] for name in ("by", "changed", "times")} == {"by": "ann", "changed": True, "times": 1}
+    assert marks["0@1"] is None and marks["0@2"] is None
+    assert " by ann" in run(settings, "dead-letter", "list").stdout
+    assert " by ann" in run(settings, "dead-letter", "show", "0@0").stdout
+
+    assert replay(settings, "--all") == {"sent": 1, "replayed_before": 1, "faults": []}, "the other two are alike"
+    assert all(letter["replayed"] for letter in listed(settings))
+    assert "@" in listed(settings)[0]["replayed"]["by"]
+    assert replay(settings, "--all") == {"sent": 0, "replayed_before": 3, "faults": []}
+    assert len(consumed(settings, "sales.v1")) == 2
+    assert replay(settings, "--all", "--again")["sent"] == 2
+    assert replay(settings, "0@0")["sent"] == 1, "a place that is named is sent"
+    assert {letter["place"]: letter["replayed"]["times"] for letter in listed(settings)} == {"0@0": 3, "0@1": 2, "0@2": 2}
+
+
+def test_what_one_topic_does_not_take_is_not_marked_and_the_others_are_sent(settings):
+    run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
+    limit(settings, "sales.v1", "100000")
+    values = [event(1), event(2, note="x" * 200_000), event(3)]
+    letters = [("sales.v1", "unknown_location", b"uk", value) for value in values]
+    write(settings, *letters)
+    told = replay(settings, "--all", status=1)
+    assert (told["sent"], [fault["place"] for fault in told["faults"]]) == (2, ["0@1"]), told
+    assert "sales.v1 takes at most 100000 bytes" in told["faults"][0]["detail"]
+    assert [letter["place"] for letter in listed(settings) if not letter["replayed"]] == ["0@1"]
+
+
+def test_of_two_who_replay_at_once_one_sends(settings):
+    run(settings, "publish", "locations.v1", lines=json_lines(location("A", "uk")))
+    first, second = (Replayer(settings, name, ["sales.v1"]) for name in ("first", "second"))
+    record = Sending("sales.v1", "uk", event(1), (Mark(0, 0, 5, changed=False),))
+    assert "somebody else" in first.send([record])[0]
+    assert second.send([record]) == {}
+    assert Replayer(settings, "third", ["sales.v1"]).marks.of(0, 0, 5).replayed_by == "second"
+
+
+def test_a_cluster_without_the_topic_of_marks_still_lists_its_letters(settings, empty_cluster):
+    write(settings, ("sales.v1", "not_json", b"uk", b"1"))
+    empty_cluster.delete_topics(["dead-letter-replays.v1"])["dead-letter-replays.v1"].result(30)
+    done = run(settings, "dead-letter", "list", "--json")
+    assert (done.returncode, json.loads(done.stdout)["replayed"]) == (0, None)
+    assert "nearshelf topics create" in done.stderr
+    done = run(settings, "dead-letter", "replay", "--all", "--yes")
+    assert done.returncode == 2
+    assert "nearshelf topics create" in done.stderr
 
 
 def test_a_value_given_whole_replaces_the_old_one(settings):
@@ -154,7 +212,7 @@ def worker(make_settings, tmp_path: Path):
 def receipt(number, place, **changed):
     return {
         "event_id": f"e{number}",
-        "event_time": 1,
+        "event_time": 1_700_000_000_000,
         "location_id": place,
         "sku": "s",
         "quantity": 1,

@@ -11,6 +11,7 @@ import orjson
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from topics.keys import compound_key
 from topics.outputs import DeadLetterRecord, Demand
 
 FLAGS = {"session_timeout_ms": 2_000, "heartbeat_ms": 300, "batch_rows": 50, "click_partitions": 3, "partitions": 2}
@@ -57,7 +58,13 @@ def send(settings, count, first):
     expected, bad = Counter(), 0
     for i in range(first, first + count):
         kind, sku, pool = ("view", "view", "cart", "checkout", "search")[i % 5], f"SKU-{i % 11}", ("uk", "fr")[i % 2]
-        click = {"event_id": f"e{i}", "event_time": 0, "visitor_id": f"v{i % 37}", "kind": kind, "channel": "web"}
+        click = {
+            "event_id": f"e{i}",
+            "event_time": 1_700_000_000_000,
+            "visitor_id": f"v{i % 37}",
+            "kind": kind,
+            "channel": "web",
+        }
         value = orjson.dumps(click | {"sku": sku, "pool_id": pool})
         for _ in range(2 if i % 7 == 0 else 1):
             producer.produce("clicks.v1", value, click["visitor_id"])
@@ -100,7 +107,7 @@ def counted(settings):
     shares = {}
     for message in read(settings, "demand.v1"):
         demand = Demand.model_validate_json(message.value())
-        assert message.key().decode() == f"{demand.pool_id}/{demand.sku}/{demand.partition}"
+        assert message.key().decode() == compound_key(demand.pool_id, demand.sku, str(demand.partition))
         assert message.partition() == demand.partition
         assert demand.version > (shares[message.key()].version if message.key() in shares else 0)
         shares[message.key()] = demand

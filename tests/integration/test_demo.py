@@ -125,7 +125,7 @@ def test_a_cluster_in_use_is_left_alone(make_settings: Callable[..., Settings], 
 
     settings = make_settings(network=NETWORKS / "uk.yaml", partitions=1)
     sender = Sender(settings)
-    sender.send([record for record in bad_records(load_network(settings.network).locations, 0)[:5]])
+    sender.send([record for record in bad_records(load_network(settings.network).locations, int(time.time() * 1000))[:5]])
     with pytest.raises(DemoFailed, match="holds records already"):
         _run(settings, lines=lines)
 
@@ -188,7 +188,7 @@ def test_a_demo_that_stays_can_be_asked_as_it_says(tmp_path: Path):
 def test_the_demo_runs_on_the_cluster_that_the_environment_names(tmp_path: Path, make_settings: Callable[..., Settings]):
     """It says that this one is in use, and starts no broker of its own."""
     settings = make_settings(partitions=1)
-    Sender(settings).send(bad_records(load_network(NETWORKS / "uk.yaml").locations, 0)[:5])
+    Sender(settings).send(bad_records(load_network(NETWORKS / "uk.yaml").locations, int(time.time() * 1000))[:5])
     demo = _demo(tmp_path, NEARSHELF_BOOTSTRAP_SERVERS=settings.bootstrap_servers)
     assert f"at {settings.bootstrap_servers} holds records already" in demo.communicate(timeout=90)[1].replace("\n", " ")
     assert demo.returncode == 1

@@ -19,7 +19,14 @@ WAIT_S = 120
 
 
 def receipt(number: int, **more) -> bytes:
-    event = {"event_id": f"e{number}", "event_time": number, "kind": "receipt", "location_id": "A", "sku": "s", "quantity": 1}
+    event = {
+        "event_id": f"e{number}",
+        "event_time": 1_700_000_000_000 + number,
+        "kind": "receipt",
+        "location_id": "A",
+        "sku": "s",
+        "quantity": 1,
+    }
     return json.dumps(event | more).encode()
 
 

@@ -64,7 +64,7 @@ def await_that(condition):
 
 def batch_in(log, settings):
     """The number of the last batch at the stop; the state then is what the changelog adds up to."""
-    (found,) = re.findall(r"-inventory-0 at batch (\d+): (.*)", log)
+    (found,) = re.findall(r"inventory-changelog\.v1-0 at batch (\d+): (.*)", log)
     pipeline = InventoryPipeline(0, 1, settings)
     with LogReader(settings) as reader:
         recovery.restore(pipeline, reader, 0, lambda: False)
@@ -73,12 +73,12 @@ def batch_in(log, settings):
 
 
 def restored_from(log):
-    (found,) = re.findall(r"-inventory-0 restored in [\d.]+ s from (.*?) and (\d+) batches of the changelog", log)
+    (found,) = re.findall(r"inventory-changelog\.v1-0 restored in [\d.]+ s from (.*?) and (\d+) batches of the changelog", log)
     return found[0], int(found[1])
 
 
 def store_of(settings):
-    return settings.data_directory / "state" / f"{settings.app_id}-inventory-0"
+    return settings.data_directory / "state" / "inventory-changelog.v1-0"
 
 
 def test_a_restart_reads_the_snapshot_and_what_came_after_it(shop, tmp_path):
@@ -170,7 +170,7 @@ def test_a_standby_takes_over_with_what_it_has(make_settings, tmp_path):
         drain(settings, workers)
         workers.stop()
         log = workers.log_path.read_text()[marker:]
-    taken = re.findall(r"-inventory-\d restored in [\d.]+ s from standby and (\d+) batches", log)
+    taken = re.findall(r"inventory-changelog\.v1-\d restored in [\d.]+ s from standby and (\d+) batches", log)
     assert taken, log
     assert audit(settings, complete=True).clean
 

@@ -6,15 +6,15 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from streams.batch.pipeline import Outcome
-from streams.worker import transactions
+from streams.worker import failpoints, transactions
 from topics.codec.messages import Messages
 
 WITH_HEADERS = [{"key": b"a", "value": b"1", "headers": [("h", b"x")]}]
 WITHOUT = [{"key": b"a", "value": b"1"}]
 
 
-def make_producer(settings):
-    return transactions.PartitionProducer(settings, "here", 0, "inventory-changelog.v1", None, lambda point: None)
+def make_producer(settings, passed=lambda point: None):
+    return transactions.PartitionProducer(settings, "here", 0, "inventory-changelog.v1", None, passed)
 
 
 @pytest.fixture
@@ -36,6 +36,21 @@ def test_who_is_fenced_between_two_messages_says_that_it_is_fenced(settings, slo
     outputs = {"inventory.v1": Messages.of(WITHOUT), "allocations.v1": Messages.of(second)}
     with pytest.raises(transactions.Fenced):
         former.commit(Outcome(outputs, b"", {}, 1))
+
+
+def test_who_is_fenced_before_its_messages_are_acknowledged_says_so(settings):
+    successors = []
+
+    def passed(point):
+        if point == failpoints.AFTER_PRODUCE:
+            successors.append(make_producer(settings))
+
+    former = make_producer(settings, passed)
+    large = [{"key": b"a", "value": bytes(100_000)}] * 100  # so much that some of it is not yet sent
+    with pytest.raises(transactions.Fenced):
+        former.commit(Outcome({"allocations.v1": Messages.of(large)}, b"", {}, 1))
+    assert len(successors) == 1
+    former.close()
 
 
 def test_a_transaction_that_fails_between_two_messages_is_aborted_and_tried_again(settings, monkeypatch):

@@ -43,15 +43,17 @@ def recount(log, window_ms, buckets, dedupe_events, dedupe_ms):
             found[key]["updated_at"] = now
         clicks = [click for click in clicks if click[0] >= oldest]
         click = judge("clicks.v1", record.value)
-        if isinstance(click, Refusal):
+        if isinstance(click, Refusal) or not 946_684_800_000 <= click.event_time <= record.timestamp + 300_000:
             refused.append(record.offset)
             continue
-        position, time = seen.get(click.event_id, (-(10**9), -(10**18)))
+        position, time, former = seen.get(click.event_id, (-(10**9), -(10**18), None))
         number = len(seen_order := seen.setdefault(None, []))
         if number - position <= dedupe_events or time >= now - dedupe_ms:
+            if former != click:
+                refused.append(record.offset)
             continue
         seen_order.append(click.event_id)
-        seen[click.event_id] = (number, now)
+        seen[click.event_id] = (number, now, click)
         if click.kind in KINDS and click.sku and click.pool_id:
             clicks.append((now // step_ms * step_ms, (click.pool_id, click.sku), click.kind))
             row = found.setdefault((click.pool_id, click.sku), dict.fromkeys(KINDS, 0))
@@ -104,7 +106,7 @@ def contents(state):
     assert not any(state.t.counters) and not rows["dirty"].any() and not steps["dirty"].any()
     named = sorted((*state.key(row), int(row["version"]), int(row["updated_at"])) for row in live.values())
     tail, now = int(clock["seen_tail"]), int(clock["now"])
-    seen = state.ring("seen")[1][["hash_low", "hash_high", "time"]].tolist()
+    seen = state.ring("seen")[1][["hash_low", "hash_high", "time", "content"]].tolist()
     inside = [
         entry
         for i, entry in enumerate(seen)
@@ -123,10 +125,10 @@ def restored(outcomes, **changed):
 
 value = st.one_of(
     st.builds(
-        lambda event_id, kind, sku, pool: orjson.dumps(
+        lambda event_id, kind, sku, pool, time: orjson.dumps(
             {
                 "event_id": event_id,
-                "event_time": 5,
+                "event_time": time,
                 "visitor_id": "v",
                 "kind": kind,
                 "channel": "web",
@@ -138,6 +140,7 @@ value = st.one_of(
         st.sampled_from([*KINDS, *KINDS, "search", "wishlist"]),
         st.sampled_from(["A", "B", "C" * 40, "é/", "\\", None]),
         st.sampled_from(["uk", "fr", None]),
+        st.sampled_from([START_MS] * 9 + [START_MS // 1000, 946_684_799_999, 946_684_800_000, START_MS + 306_000]),
     ),
     st.sampled_from([b"?", b"{}", None]),
 )
@@ -199,8 +202,10 @@ def test_many_skus_over_many_windows_are_counted_and_restored_as_a_recount_says(
     log, timestamp = [], START_MS
     for offset in range(6_000):
         timestamp += rng.choice((0, 1, 3, 6, 4_000 if offset % 499 == 0 else 1))
-        click = {"event_id": str(rng.randrange(9_000)), "event_time": 5, "visitor_id": "v", "channel": "web"}
+        click = {"event_id": str(rng.randrange(9_000)), "event_time": START_MS, "visitor_id": "v", "channel": "web"}
         click |= {"kind": rng.choice(KINDS), "sku": f"SKU-{rng.randrange(3_000)}", "pool_id": rng.choice(("uk", "fr"))}
+        if log and rng.random() < 0.2:
+            click = orjson.loads(rng.choice(log[-4_000:]).value)
         log.append(LogRecord(offset, timestamp, orjson.dumps(click)))
     expected, _ = recount(log, 10_000, 5, 3_000, 0)
     results = []

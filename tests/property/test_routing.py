@@ -4,17 +4,36 @@ import numpy as np
 import pytest
 
 from benchmarks.exactness import compare
-from benchmarks.routing_cases import disagreements, faults, random_case, route_by_kernel, route_by_twin
+from benchmarks.routing_cases import Order, disagreements, faults, random_case, route_by_kernel
 from streams.routing import make_scratch
 from streams.routing.policy import POLICIES
+from streams.routing.reference import Decision, Stock, route_order_reference
+from topics.compiled.bundle import Bundle
 
 KINDS = {
     "single": {"lines": (1, 1)},
     "multi-line": {"lines": (2, 8), "share": 0.2},
     "split": {"lines": (3, 6), "share": 0.5, "most_stock": 5},
     "pickup": {"lines": (1, 6), "pickup": True, "share": 0.2},
+    "single within a limit": {"lines": (1, 1), "limits": 0.7},
+    "lines within limits": {"lines": (2, 6), "share": 0.2, "limits": 0.6},
+    "pickup within limits": {"lines": (1, 5), "pickup": True, "limits": 0.6},
 }
 CASES = 2_000
+
+
+def _route_by_twin(view: Bundle, order: Order) -> Decision:
+    """Route an order with the plain-Python twin."""
+    return route_order_reference(
+        Stock.of(view),
+        order.skus,
+        order.quantities,
+        order.refused,
+        order.destination,
+        order.pickup_location,
+        order.allow_split,
+        order.allow_partial,
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -22,7 +41,7 @@ def test_the_kernel_equals_its_twin(kind):
     for seed in range(CASES):
         view, order = random_case(np.random.default_rng([seed, len(kind)]), **KINDS[kind])
         decision, cell = route_by_kernel(view, order)
-        found = disagreements(order, decision, route_by_twin(view, order)) + faults(view, order, decision, cell)
+        found = disagreements(order, decision, _route_by_twin(view, order)) + faults(view, order, decision, cell)
         assert not found, f"{kind}, seed {seed}: {found}"
 
 
@@ -36,7 +55,8 @@ def test_the_fast_path_of_nearest_decides_as_the_general_way_at_the_same_prices(
 @pytest.mark.parametrize("lines", [(9, 20), (20, 60)])
 def test_a_large_order_is_never_promised_more_than_there_is(lines):
     for seed in range(300):
-        view, order = random_case(np.random.default_rng([seed, lines[0]]), lines, share=0.2, locations=(1, 30))
+        limits = 0.5 * (seed % 3 == 0)
+        view, order = random_case(np.random.default_rng([seed, lines[0]]), lines, share=0.2, locations=(1, 30), limits=limits)
         decision, cell = route_by_kernel(view, order)
         found = faults(view, order, decision, cell)
         assert not found, f"seed {seed}: {found}"

@@ -19,6 +19,7 @@ from streams.batch.inputs import Inputs
 from streams.batch.pipeline import LocationChange, Pipeline, Segment
 from streams.worker.chain import Chain
 from streams.worker.groups import Group
+from streams.worker.owner import CLAIM
 from streams.worker.snapshots import GroupPartition, _cursor
 from tests.memory_log import MemoryLog
 from tests.simulation.clients import Message
@@ -56,7 +57,7 @@ class Follower:
                     see(entry)
 
     def _batch(self, entry: Any) -> None:
-        self.batches += 1
+        self.batches += entry.key != CLAIM
 
     def _decision(self, entry: Any) -> None:
         decision = orjson.loads(entry.value)
@@ -150,10 +151,10 @@ def stored(
 
 def tamper(cluster: Cluster, group: Group, rng: random.Random) -> tuple[str, int] | None:
     """Change a changelog, or the group's offsets, behind the workers' back; gives what was done and in which partition."""
-    kind = rng.choice(["altered", "removed", "inserted", "swapped", "forged", "truncated", "offset"])
+    kind = rng.choice(["altered", "removed", "inserted", "swapped", "forged", "owned", "truncated", "offset"])
     number = rng.randrange(cluster.partition_counts[group.changelog_topic])
     partition = cluster.partitions[group.changelog_topic, number]
-    entries = visible(partition)
+    entries = [entry for entry in visible(partition) if entry.key != CLAIM]
     if len(entries) < 3:
         return None
     place = rng.randrange(len(entries) - 1)
@@ -177,6 +178,8 @@ def tamper(cluster: Cluster, group: Group, rng: random.Random) -> tuple[str, int
         entry.value = MARKER
     elif kind == "inserted":
         partition.entries.append(Entry(partition.end, entry.timestamp, entry.key, entry.value, entry.headers, None))
+    elif kind == "owned":
+        entry.headers = tuple((name, b"somebody" if name == "owner" else value) for name, value in entry.headers)
     elif kind == "swapped":
         entry.value, following.value = following.value, entry.value
         entry.headers, following.headers = following.headers, entry.headers

@@ -131,7 +131,7 @@ class Producer:
     def send_offsets_to_transaction(self, offsets: list[TopicPartition], metadata: Any, timeout: float) -> None:
         self._check()
         wanted = {(each.topic, each.partition): each.offset for each in offsets}
-        self._ask("offsets", timeout, lambda: World.cluster.add_offsets(self._name, self._epoch, wanted))
+        self._ask("offsets", timeout, lambda: World.cluster.add_offsets(self._name, self._epoch, wanted, metadata.group))
 
     def commit_transaction(self, timeout: float) -> None:
         if (self._queue or self._in_flight) and self.flush(timeout):
@@ -333,6 +333,7 @@ class Consumer:
         self._tells_ends = config.get("enable.partition.eof", False)
         self._positions: dict[tuple[str, int], int] = {}
         self._told: dict[tuple[str, int], int] = {}  # partition → the end that was reported last
+        self.group = config["group.id"]
         self._fails = config.get("auto.offset.reset") == "error"  # recovery's reader
         self._ahead: deque[Message] = deque()
 
@@ -345,7 +346,7 @@ class Consumer:
     def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
         places = [(each.topic, each.partition) for each in partitions]
         asked = World.cluster.stable_offsets if self._committed_only else World.cluster.known_offsets
-        found = self._ask(timeout, lambda: asked(places))
+        found = self._ask(timeout, lambda: asked(self.group, places))
         answers = zip(places, found, strict=True)
         return [TopicPartition(*place, OFFSET_INVALID if offset is None else offset) for place, offset in answers]
 

@@ -20,6 +20,8 @@ from confluent_kafka import KafkaError, KafkaException
 from tests.simulation.scheduler import START_S, Scheduler
 
 MARKER = object()
+OURS, RIVAL = "sim", "rival"
+"""The `app_id`s of the workers, each a group of its own."""
 
 
 class Concurrent(Exception):
@@ -51,7 +53,8 @@ class Transaction:
     state: str = "ongoing"
     unmarked: set = field(default_factory=set)
     """Partitions, and None for the group's offsets."""
-    offsets: dict[tuple[str, int], int] = field(default_factory=dict)
+    offsets: dict[tuple[str, tuple[str, int]], int] = field(default_factory=dict)
+    """Group and partition → offset."""
 
     @property
     def over(self) -> bool:
@@ -103,9 +106,10 @@ class Member:
 
 
 class Group:
-    """A consumer group: who is in it, and who reads what."""
+    """A consumer group and its coordinator: who is in it, and who reads what."""
 
-    def __init__(self) -> None:
+    def __init__(self, cluster: "Cluster") -> None:
+        self.cluster = cluster
         self.members: dict[str, Member] = {}
         self.generation = 0
         self.assignment: dict[str, list[int]] = {}
@@ -113,6 +117,72 @@ class Group:
         self.began_at = 0.0
         self.committed: dict[tuple[str, int], int] = {}
         self.pending: dict[tuple[str, int], list[Transaction]] = {}
+
+    def join(self, member: str) -> None:
+        """Enter the group, or come back for its next generation."""
+        group = self
+        group.members[member] = Member(self.cluster.scheduler.now, joining=True)
+        self._rebalance()
+
+    def leave(self, member: str) -> None:
+        if self.members.pop(member, None) is not None:
+            self._rebalance()
+
+    def heartbeat(self, member: str, generation: int) -> str:
+        """Stay in the group; answers ok, rebalance or unknown."""
+        group = self
+        if member not in group.members:
+            return "unknown"
+        group.members[member].heard_at = self.cluster.scheduler.now
+        return "ok" if generation == group.generation and not group.rebalancing else "rebalance"
+
+    def assigned(self, member: str, generation: int) -> tuple[int, list[int]] | None:
+        """Give (generation, partitions) once a rebalance later than `generation` is over; None until then."""
+        group = self
+        if group.rebalancing and member in group.members and not group.members[member].joining:
+            self.join(member)  # what it was assigned is void before it heard of it: SyncGroup's answer sends it back
+        if group.rebalancing or group.generation <= generation or member not in group.assignment:
+            return None
+        return group.generation, group.assignment[member]
+
+    def expire_members(self) -> None:
+        """Put out who was not heard of; called every now and then."""
+        if self.cluster.up:
+            for name, member in list(self.members.items()):
+                if not member.joining and self.cluster.scheduler.now - member.heard_at > self.cluster.session_s:
+                    self.cluster.scheduler.log(f"{name} is put out of the group")
+                    self.leave(name)
+
+    def forgive(self) -> None:
+        """A coordinator that comes up gives everybody a session anew."""
+        for member in self.members.values():
+            member.heard_at = self.cluster.scheduler.now
+
+    def _rebalance(self) -> None:
+        group = self
+        if not group.members:
+            group.generation += 1
+            group.assignment, group.rebalancing = {}, False
+            return
+        if not group.rebalancing:
+            group.rebalancing, group.began_at = True, self.cluster.scheduler.now
+        if all(member.joining for member in group.members.values()):
+            self._assign()
+
+    def _assign(self) -> None:
+        group, names = self, sorted(self.members)
+        group.generation += 1
+        former = {number: name for name, numbers in group.assignment.items() for number in numbers}
+        group.assignment = {name: [] for name in names}
+        for number in range(self.cluster.assigned_count):
+            sticky = former.get(number) in group.assignment and self.cluster.random.random() < 0.7
+            fewest = min(len(numbers) for numbers in group.assignment.values())
+            free = [name for name in names if len(group.assignment[name]) == fewest]
+            group.assignment[former[number] if sticky else self.cluster.random.choice(free)].append(number)
+        for member in group.members.values():
+            member.joining, member.heard_at = False, self.cluster.scheduler.now
+        group.rebalancing = False
+        self.cluster.scheduler.log(f"generation {group.generation}: {group.assignment}")
 
 
 class Cluster:
@@ -128,7 +198,7 @@ class Cluster:
             (topic, number): Partition(topic, number) for topic, count in partition_counts.items() for number in range(count)
         }
         self.producers: dict[str, Producer] = {}
-        self.group = Group()
+        self.groups = {name: Group(self) for name in (OURS, RIVAL)}
         self.marker_delay_s = self.random.choice([0.0005, 0.005, 0.05])
         self.watchers: dict[str, list[Callable[[], None]]] = {topic: [] for topic in partition_counts}
         self.assigned_count = max(partition_counts.values())
@@ -195,12 +265,12 @@ class Cluster:
         partition.epochs[name] = epoch
         self.append(*place, messages, transaction)
 
-    def add_offsets(self, name: str, epoch: int, offsets: dict[tuple[str, int], int]) -> None:
+    def add_offsets(self, name: str, epoch: int, offsets: dict[tuple[str, int], int], group: str) -> None:
         transaction = self._ongoing(self.producers[name], name, epoch)
         transaction.unmarked.add(None)
         for place, offset in offsets.items():
-            transaction.offsets[place] = offset
-            pending = self.group.pending.setdefault(place, [])
+            transaction.offsets[group, place] = offset
+            pending = self.groups[group].pending.setdefault(place, [])
             if transaction not in pending:
                 pending.append(transaction)
 
@@ -253,10 +323,10 @@ class Cluster:
             self.scheduler.at(0.1, lambda: self._mark(transaction, place, epoch))
             return
         if place is None:
-            for name, offset in transaction.offsets.items():
-                self.group.pending[name].remove(transaction)
+            for (group, name), offset in transaction.offsets.items():
+                self.groups[group].pending[name].remove(transaction)
                 if transaction.state == "commit":
-                    self.group.committed[name] = offset
+                    self.groups[group].committed[name] = offset
         else:
             place.entries.append(Entry(place.end, self.now_ms(), None, MARKER, (), transaction))
             place.open.pop(transaction, None)
@@ -268,80 +338,33 @@ class Cluster:
         """Whether no transaction is open or undecided anywhere."""
         return all(producer.transaction is None or producer.transaction.over for producer in self.producers.values())
 
-    # The group coordinator
+    # The group coordinators
 
-    def stable_offsets(self, places: list[tuple[str, int]]) -> list[int | None]:
-        """Give the committed offsets, none of which a pending transaction may change."""
-        if any(self.group.pending.get(place) for place in places):
-            raise Concurrent
-        return self.known_offsets(places)
+    @property
+    def owner(self) -> str:
+        """Whose the topics are: the `app_id` of the first claim that is committed; before it ours."""
+        first, _ = self.partitions["inventory-changelog.v1", 0].read(0, 1)
+        return dict(first[0].headers)["owner"].decode() if first else OURS
 
-    def known_offsets(self, places: list[tuple[str, int]]) -> list[int | None]:
-        """Give the committed offsets, also those that a pending transaction may change."""
-        return [self.group.committed.get(place) for place in places]
-
-    def join(self, member: str) -> None:
-        """Enter the group, or come back for its next generation."""
-        group = self.group
-        group.members[member] = Member(self.scheduler.now, joining=True)
-        self._rebalance()
-
-    def leave(self, member: str) -> None:
-        if self.group.members.pop(member, None) is not None:
-            self._rebalance()
-
-    def heartbeat(self, member: str, generation: int) -> str:
-        """Stay in the group; answers ok, rebalance or unknown."""
-        group = self.group
-        if member not in group.members:
-            return "unknown"
-        group.members[member].heard_at = self.scheduler.now
-        return "ok" if generation == group.generation and not group.rebalancing else "rebalance"
-
-    def assigned(self, member: str, generation: int) -> tuple[int, list[int]] | None:
-        """Give (generation, partitions) once a rebalance later than `generation` is over; None until then."""
-        group = self.group
-        if group.rebalancing and member in group.members and not group.members[member].joining:
-            self.join(member)  # what it was assigned is void before it heard of it: SyncGroup's answer sends it back
-        if group.rebalancing or group.generation <= generation or member not in group.assignment:
-            return None
-        return group.generation, group.assignment[member]
+    @property
+    def group(self) -> Group:
+        """The owner's."""
+        return self.groups[self.owner]
 
     def expire_members(self) -> None:
-        """Put out who was not heard of; called every now and then."""
-        if self.up:
-            for name, member in list(self.group.members.items()):
-                if not member.joining and self.scheduler.now - member.heard_at > self.session_s:
-                    self.scheduler.log(f"{name} is put out of the group")
-                    self.leave(name)
+        for group in self.groups.values():
+            group.expire_members()
 
     def forgive(self) -> None:
-        """A coordinator that comes up gives everybody a session anew."""
-        for member in self.group.members.values():
-            member.heard_at = self.scheduler.now
+        for group in self.groups.values():
+            group.forgive()
 
-    def _rebalance(self) -> None:
-        group = self.group
-        if not group.members:
-            group.generation += 1
-            group.assignment, group.rebalancing = {}, False
-            return
-        if not group.rebalancing:
-            group.rebalancing, group.began_at = True, self.scheduler.now
-        if all(member.joining for member in group.members.values()):
-            self._assign()
+    def stable_offsets(self, name: str, places: list[tuple[str, int]]) -> list[int | None]:
+        """Give the committed offsets, none of which a pending transaction may change."""
+        if any(self.groups[name].pending.get(place) for place in places):
+            raise Concurrent
+        return self.known_offsets(name, places)
 
-    def _assign(self) -> None:
-        group, names = self.group, sorted(self.group.members)
-        group.generation += 1
-        former = {number: name for name, numbers in group.assignment.items() for number in numbers}
-        group.assignment = {name: [] for name in names}
-        for number in range(self.assigned_count):
-            sticky = former.get(number) in group.assignment and self.random.random() < 0.7
-            fewest = min(len(numbers) for numbers in group.assignment.values())
-            free = [name for name in names if len(group.assignment[name]) == fewest]
-            group.assignment[former[number] if sticky else self.random.choice(free)].append(number)
-        for member in group.members.values():
-            member.joining, member.heard_at = False, self.scheduler.now
-        group.rebalancing = False
-        self.scheduler.log(f"generation {group.generation}: {group.assignment}")
+    def known_offsets(self, name: str, places: list[tuple[str, int]]) -> list[int | None]:
+        """Give the committed offsets, also those that a pending transaction may change."""
+        return [self.groups[name].committed.get(place) for place in places]

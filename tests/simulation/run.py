@@ -19,12 +19,13 @@ from streams.kafka.clients import BrokerUnreachable
 from streams.worker.failpoints import FAIL_POINTS
 from streams.worker.flow import PartitionFlow
 from streams.worker.groups import Group, clicks_group, inventory_group
+from streams.worker.owner import OtherOwner
 from streams.worker.transactions import Refused
 from tests.simulation import checks
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import FATES, Faults, World
 from tests.simulation.disk import TROUBLES, Disks
-from tests.simulation.kafka import Cluster
+from tests.simulation.kafka import OURS, RIVAL, Cluster
 from tests.simulation.shop import Shop
 from tests.simulation.worker import Worker
 from topics.catalogue import CATALOGUE
@@ -54,10 +55,13 @@ KINDS: dict[str, tuple[float, ...]] = {
 }
 """Kind of fault → the rates at which it strikes where it can. Besides: kill and pause anywhere, outage, stop, more workers."""
 DISK = (*TROUBLES, "disk_full", "kill:before_snapshot", "kill:after_snapshot")
-OUTPUTS = {"inventory": ("allocations.v1", "inventory.v1"), "clicks": ("demand.v1",)}
+OUTPUTS = {"inventory": ("allocations.v1", "alerts.v1", "inventory.v1"), "clicks": ("demand.v1",)}
 MAY_STOP = (NoneType, BrokerUnreachable, KafkaException, TimeoutError)
 """What keeps a worker from starting when the broker does not answer."""
-REFUSALS = ("ChangelogGap", "Inconsistent")
+REFUSALS = ("ChangelogGap", "Inconsistent", "OtherOwner")
+RIVALS = 0.15
+"""Share of the seeds with a worker of another `app_id`."""
+RIVAL_NUMBER = -1
 
 
 @dataclass(slots=True)
@@ -93,7 +97,7 @@ def _groups() -> list[Group]:
 
 @cache
 def _base_settings() -> Settings:
-    return Settings(bootstrap_servers="simulated:1", app_id="sim", metrics_port=0)
+    return Settings(bootstrap_servers="simulated:1", app_id=OURS, metrics_port=0)
 
 
 class Simulation:
@@ -152,6 +156,7 @@ class Simulation:
                 "standby": rng.random() < 0.3,
                 "dedupe_events": rng.choice([8, 4_000_000]),
                 "dedupe_hours": rng.choice([0, 24]),
+                "on_shortfall": rng.choice(["reroute", "reroute", "keep"]),
             }
         )
 
@@ -189,6 +194,8 @@ class Simulation:
             scheduler.at(rng.random() * 0.2, lambda number=number: self._start(number))
         self._every(0.4, self.cluster.expire_members)
         self._every(rng.choice([0.02, 0.3]), self.follower.look)
+        if rng.random() < RIVALS:
+            scheduler.at(rng.random() * rng.choice([0.2, 6.0]), self._rival)
         for _ in range(rng.choice([0, 0, 1, 3])):
             scheduler.at(rng.random() * 6, self._disturb)
         calm_after = rng.random() * 6
@@ -259,7 +266,7 @@ class Simulation:
     def _start(self, number: int) -> None:
         self.lives += 1
         network: list[LocationRecord] = self.network if self.random.random() < 0.3 else []
-        settings = self.settings
+        settings = self.settings.model_copy(update={"app_id": RIVAL}) if number == RIVAL_NUMBER else self.settings
         if self.disks is not None:
             settings = settings.model_copy(update={"data_directory": self.disks.directory(number)})
             self._trouble_disk(number)
@@ -272,6 +279,12 @@ class Simulation:
     def _ended(self, worker: Worker, failure: BaseException | None, error: BaseException | None) -> None:
         """A worker stopped by itself."""
         self.scheduler.log(f"{worker.name} stopped: {failure!r} {error!r}")
+        if isinstance(failure or error, OtherOwner) and worker.settings.app_id != self.cluster.owner:
+            self.outcomes["other owner"] += 1
+            worker.alive = False
+            self.workers[worker.number] = None
+            self.scheduler.at(0, lambda: self.scheduler.bury(worker))
+            return
         if self.refused is not None:
             self.refused.append(failure or error)
         elif not (self._may_fail(failure) and isinstance(error, MAY_STOP)):
@@ -351,6 +364,12 @@ class Simulation:
             if running:
                 self.random.choice(running).stop()
 
+    def _rival(self) -> None:
+        """A worker of another `app_id` comes; whose the topics are, the first claim has decided, or decides now."""
+        if not self.faults.calm:
+            self.faults.counts["rival"] += 1
+            self._start(RIVAL_NUMBER)
+
     def _come_up(self) -> None:
         self.cluster.up = True
         self.cluster.forgive()
@@ -406,7 +425,7 @@ class Simulation:
         cluster.append(group.topics[0], number, [(b"uk", b"{}", ())])
         before = checks.written(cluster, group, number, OUTPUTS[group.name])
         self.refused = []
-        self._start(self.wanted + 100)
+        self._start(RIVAL_NUMBER if cluster.owner == RIVAL else self.wanted + 100)
         scheduler.run(lambda: bool(self.refused), scheduler.now + 60)
         found = self.refused[0] if self.refused else None
         if type(found).__name__ not in REFUSALS:
@@ -417,7 +436,7 @@ class Simulation:
     def _stored(self, group: Group, number: int, live: dict[str, str]) -> Iterator[str]:
         """Compare each snapshot on the disks, with the changelog's tail, to the state that lives; the workers are stopped."""
         self._bury_all()
-        name = f"{self.settings.app_id}-{group.name}-{number}"
+        name = f"{group.changelog_topic}-{number}"
         disks = {path.parent.parent.name: path for path in self.disks.found(name)} if self.disks is not None else {}
         for disk, path in disks.items():
             pipeline = checks.stored(self.cluster, group, number, self.settings, path, self.places[name])

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from tests import reality
 from topics.events import LocationRecord
 
 POOLS = ("uk", "fr", "es")
@@ -30,11 +31,13 @@ class Shop:
         self.rng = rng
         self.pools = POOLS[:pools]
         self.places = places
-        self.skus = [f"S{number}" for number in range(skus)]
+        self.skus = [f"S{('', '/', '%')[number % 3]}{number}" for number in range(skus)]
         self.tight = tight
         self.trouble = rng.choice([0.0, 0.05, 0.2])
         self.made = 0
         self.orders: list[tuple[str, str, list[dict]]] = []
+        self.pickups: dict[str, str] = {}
+        """Order id → where it is, or was, to be picked up."""
         self.clicks: list[tuple[str, bytes, bytes]] = []
         self.sent: list[tuple[str, bytes | None, bytes | None]] = []
 
@@ -47,16 +50,17 @@ class Shop:
                 latitude=round(self.rng.uniform(50, 58), 3),
                 longitude=round(self.rng.uniform(-5, 1), 3),
                 priority=self.rng.choice([1, 100]),
+                max_distance_km=250.0 if number % 3 == 1 else None,
             )
             for pool in self.pools
             for number in range(self.places)
         ]
 
     def change(self, location: LocationRecord) -> tuple[bytes, bytes | None]:
-        """A change of the network: switched off or on, moved, deleted, nonsense."""
-        changed = location.model_copy(
-            update={"enabled": self.rng.random() < 0.6, "latitude": round(self.rng.uniform(50, 58), 3)}
-        )
+        """A change of the network: switched off or on, moved, limited, deleted, nonsense."""
+        enabled, latitude = self.rng.random() < 0.6, round(self.rng.uniform(50, 58), 3)
+        limit = 300.0 if latitude > 54 else None
+        changed = location.model_copy(update={"enabled": enabled, "latitude": latitude, "max_distance_km": limit})
         value = self.rng.choices([changed.model_dump_json().encode(), None, b'{"id": 7}'], [8, 1, 1])[0]
         return location.id.encode(), value
 
@@ -78,7 +82,8 @@ class Shop:
             topic, key, value = self._trouble(now)
         else:
             pool = rng.choice(self.pools)
-            make = rng.choices([self._stock, self._sale, self._order, self._cancel, self._fulfil], [22, 12, 40, 6, 20])[0]
+            makers = [self._stock, self._sale, self._order, self._cancel, self._change, self._fulfil, self._ring_up]
+            make = rng.choices(makers, [20, 10, 32, 6, 6, 22, 4])[0]
             topic, body = make(pool, now, decisions)
             key, value = pool.encode(), self._value(now, body)
         self.sent.append((topic, key, value))
@@ -100,8 +105,15 @@ class Shop:
         return self.clicks[-1]
 
     def _value(self, now: int, body: dict[str, Any]) -> bytes:
-        late = self.rng.choice([0, 0, 0, 5, 900, 60_000])
-        return orjson.dumps({"event_id": f"e{self.made}", "event_time": now - late} | body)
+        time = now - self.rng.choice([0, 0, 0, 5, 900, 60_000])
+        if self.rng.random() < self.trouble / 4:
+            time = self.rng.choice([0, now // 1000, now * 1000, now + 300_000, now + 400_000])
+        number = self.made if self.rng.random() > self.trouble / 4 else self.rng.randrange(self.made)  # an id used before
+        if "quantity" in body and self.rng.random() < 0.05 and isinstance(body["quantity"], int):
+            body = body | {"quantity": float(body["quantity"])}
+        if self.rng.random() < self.trouble / 4:  # left out where it is known, nothing where it is not
+            body = body | {self.rng.choice(["channel", "customer_id", "unit_price", "reason", "lot_id"]): 2.5}
+        return orjson.dumps({"event_id": f"e{number}", "event_time": time} | body)
 
     def _place(self, pool: str) -> str:
         return f"{pool}-{self.rng.randrange(self.places)}"
@@ -134,53 +146,63 @@ class Shop:
     def _order(self, pool: str, now: int, _: Any) -> tuple[str, dict]:
         rng = self.rng
         count = rng.choice([1, 1, 1, 1, 2, 3, 5])
-        lines = [{"line_id": f"l{i}", "sku": rng.choice(self.skus), "quantity": rng.randint(1, 3)} for i in range(count)]
+        lines = reality.order_lines(rng, self.skus, count, most=3)
         order_id, known = f"o{self.made}", [order for order in self.orders[-12:] if order[0] == pool]
         if known and rng.random() < 0.15:
             _, order_id, former = rng.choice(known)
             lines = former if rng.random() < 0.6 else lines
         body: dict[str, Any] = {"kind": "placed", "order_id": order_id, "lines": lines}
         body |= {"allow_split": rng.random() < 0.8, "allow_partial": rng.random() < 0.8}
-        if rng.random() < 0.3:
-            body |= {"mode": "pickup", "pickup_location_id": self._place(pool) if rng.random() < 0.95 else "nowhere"}
-        else:
-            body["destination"] = {"latitude": round(rng.uniform(50, 58), 2), "longitude": round(rng.uniform(-5, 1), 2)}
-        if rng.random() < 0.15:
+        body |= reality.somewhere(rng, self._place(pool) if rng.random() < 0.95 else "nowhere")
+        self._note_pickup(body)
+        if rng.random() < 0.2:
             body |= {"kind": "held", "expires_at": now + rng.choice([50, 400, 2_000])}
         self.orders.append((pool, order_id, lines))
         return "orders.v1", body
 
-    def _cancel(self, pool: str, now: int, _: Any) -> tuple[str, dict]:
+    def _note_pickup(self, body: dict) -> None:
+        if "pickup_location_id" in body:
+            self.pickups[body["order_id"]] = body["pickup_location_id"]
+
+    def _known(self, pool: str) -> tuple[str, list[dict]]:
+        """An order of late, and the lines that it was placed with."""
         known = [order for order in self.orders if order[0] == pool] or [(pool, "unheard-of", [{"line_id": "l0"}])]
         _, order_id, lines = self.rng.choice(known[-15:])
-        body: dict[str, Any] = {"kind": "cancelled", "order_id": order_id}
-        if self.rng.random() < 0.4:
-            body["line_ids"] = [line["line_id"] for line in lines if self.rng.random() < 0.5]
+        return order_id, lines
+
+    def _cancel(self, pool: str, now: int, _: Any) -> tuple[str, dict]:
+        return "orders.v1", reality.cancellation(self.rng, *self._known(pool))
+
+    def _change(self, pool: str, now: int, decisions: list[dict]) -> tuple[str, dict]:
+        if not any(order[0] == pool for order in self.orders):
+            return self._order(pool, now, decisions)
+        place = self._place(pool) if self.rng.random() < 0.9 else "nowhere"
+        body = reality.change(self.rng, *self._known(pool), self.skus, place)
+        self._note_pickup(body)
         return "orders.v1", body
 
-    def _fulfil(self, pool: str, now: int, decisions: list[dict]) -> tuple[str, dict]:
-        rng = self.rng
+    def _promised(self, pool: str, decisions: list[dict]) -> tuple[str, dict] | None:
+        """A shipment of a decision of late, which may be gone, and its order."""
         known = [
             (decision["order_id"], shipment)
             for decision in decisions[-25:]
             if decision["pool_id"] == pool
             for shipment in decision["shipments"]
         ]
-        if not known:
+        return self.rng.choice(known) if known else None
+
+    def _fulfil(self, pool: str, now: int, decisions: list[dict]) -> tuple[str, dict]:
+        found = self._promised(pool, decisions)
+        if not found:
             return self._order(pool, now, decisions)
-        order_id, shipment = rng.choice(known)
-        kind = rng.choice(["shipped", "shipped", "collected", "rejected", "rejected", "returned"])
-        body = {"kind": kind, "order_id": order_id}
-        body |= {"shipment_id": shipment["shipment_id"], "location_id": shipment["location_id"]}
-        if kind == "returned" or rng.random() < 0.1:
-            body["location_id"] = self._place(pool)
-        if rng.random() < 0.4:
-            body["lines"] = [
-                {"line_id": line["line_id"], "quantity": rng.randint(1, line["quantity"])}
-                for line in shipment["lines"]
-                if rng.random() < 0.7
-            ]
-        return "fulfilments.v1", body
+        pickup = self.pickups.get(found[0])
+        return "fulfilments.v1", reality.answer(self.rng, *found, pickup, self._place(pool), self.skus)
+
+    def _ring_up(self, pool: str, now: int, decisions: list[dict]) -> tuple[str, dict]:
+        found = self._promised(pool, [decision for decision in decisions if decision["order_id"] in self.pickups])
+        if not found:
+            return self._sale(pool, now, decisions)
+        return "sales.v1", reality.till_sale(self.rng, *found, self.pickups[found[0]])
 
     def _trouble(self, now: int) -> tuple[str, bytes | None, bytes | None]:
         """A record that must come to nothing but a dead letter."""

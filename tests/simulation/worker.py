@@ -37,6 +37,7 @@ PACKAGES = ("streams.worker", "streams.kafka")
 """Every module of these runs under the stand-ins, but for those below."""
 OUTSIDE = {
     *("streams.kafka.transport", "streams.kafka.scheduler"),  # Faust's side, which `Worker` plays
+    "streams.kafka.names",  # makes the clients for which there are stand-ins
     *("streams.kafka.librdkafka", "streams.worker.metrics"),  # `produce_spans` and `Metrics` stand in for them
     "streams.worker.warm",  # compiling
 }
@@ -175,10 +176,10 @@ class _Consumer:
     def __init__(self, host: "Worker"):
         self._host = host
 
-    def assignment(self) -> set[TP]:
+    def owned(self) -> set[TP]:
         return set(self._host.assignment)
 
-    async def seek_wait(self, positions: dict[TP, int]) -> None:
+    async def seek_owned(self, positions: dict[TP, int]) -> None:
         await asyncio.sleep(World.latency_s)
         self._host.seek(positions)
 
@@ -291,7 +292,7 @@ class Worker(simulated.Process):
         await asyncio.wait([stopped, *services], return_when=asyncio.FIRST_COMPLETED)
         await self.flows.on_shutdown(self.app)
         if World.cluster.up:
-            World.cluster.leave(self.member)
+            World.cluster.groups[self.settings.group_id].leave(self.member)
         for service in services:
             if service.done() and self.flows.failure is None:
                 service.result()
@@ -299,14 +300,15 @@ class Worker(simulated.Process):
 
     async def _membership(self) -> None:
         cluster, generation, answer = World.cluster, 0, "unknown"
+        group = cluster.groups[self.settings.group_id]
         while True:
             if answer == "unknown":
                 self._lives += 1
                 self.member = f"{self.name}.{self._lives}"
             while not cluster.up:
                 await asyncio.sleep(0.1)
-            cluster.join(self.member)
-            while (found := cluster.assigned(self.member, generation)) is None and self.member in cluster.group.members:
+            group.join(self.member)
+            while (found := group.assigned(self.member, generation)) is None and self.member in group.members:
                 await asyncio.sleep(0.03)
             if found is None:
                 answer = "unknown"  # put out before it heard what it was assigned
@@ -320,7 +322,7 @@ class Worker(simulated.Process):
             while answer == "ok":
                 await asyncio.sleep(self.settings.heartbeat_ms / 1000)
                 if cluster.up:
-                    answer = cluster.heartbeat(self.member, generation)
+                    answer = group.heartbeat(self.member, generation)
             self._fetching.clear()
             simulated.current().log(f"revoked: {answer}")
             await self.flows.on_revoked(self.app, self.assignment)

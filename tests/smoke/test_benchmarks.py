@@ -3,12 +3,15 @@
 import importlib
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import end_to_end, fleet, harness, latency, restart
+from benchmarks import answers, end_to_end, fleet, harness, latency, restart
+from benchmarks.cluster import POOL
 from benchmarks.harness import WrongAnswer
+from streams.audit import Report
 from streams.cli import build_app
 from streams.cli.bench import MODULES
 
@@ -25,7 +28,7 @@ def test_end_to_end_decides_every_order_once_and_audits_clean(result):
     assert result["correct"] is True
     assert result["checks"]["decisions"] == sum(result["checks"]["statuses"].values()) == orders
     assert result["checks"]["statuses"]["allocated"] > 0.9 * orders
-    assert result["checks"]["audit"] == {"faults": 0, "events": orders + shape.skus * shape.cells_per_sku}
+    assert result["checks"]["audit"] == {"faults": 0, "events": orders + shape.shop.skus * shape.shop.cells_per_sku}
 
 
 def test_end_to_end_compares_like_with_like(result):
@@ -57,14 +60,17 @@ class _Message:
 class _Topics:
     """What a worker is said to have decided: (sequence, order number)s."""
 
-    def __init__(self, decisions, dead_letters=0):
-        self._decisions, self._dead_letters = decisions, dead_letters
+    settings = SimpleNamespace(partitions=1, click_partitions=1)
 
-    def read(self, topic, start=0):
+    def __init__(self, decisions, dead_letters=0, source="orders.v1"):
+        self._decisions, self._dead_letters, self._source = decisions, dead_letters, {"topic": source}
+
+    def read(self, topic, start=0, partition=0):
         for sequence, order in self._decisions if topic == "allocations.v1" else []:
-            yield _Message({"sequence": sequence, "order_id": f"o{order:09}", "status": "allocated", "shipments": []})
+            decision = {"pool_id": POOL, "sequence": sequence, "order_id": f"o{order:09}", "status": "allocated"}
+            yield _Message(decision | {"shipments": [], "source": self._source})
 
-    def end(self, topic):
+    def end(self, topic, partition=0):
         return self._dead_letters
 
 
@@ -77,9 +83,28 @@ class _Topics:
         (_Topics([(1, 0), (2, 1), (3, 2)], dead_letters=1), "refused 1"),
     ],
 )
-def test_end_to_end_refuses_wrong_answers(topics, found):
+def test_wrong_answers_are_refused(topics, found):
     with pytest.raises(WrongAnswer, match=found):
-        end_to_end._check_worker(topics, 3, {})
+        answers.decisions(topics, 3)
+        answers.check_refused(topics)
+
+
+def test_a_pools_decisions_are_not_anothers():
+    with pytest.raises(WrongAnswer, match=r"decision 1: .*'other', 1"):
+        answers.decisions(_Topics([(1, 0)]), 1, pool="other")
+
+
+def test_a_decision_on_an_order_that_waited_is_allowed_where_stock_comes_later():
+    topics = _Topics([(1, 7), (2, 8)], source="stock.v1")
+    assert answers.decisions(topics, 0, waiting=True) == ({answers.LATER: 2}, [])
+    with pytest.raises(WrongAnswer, match="decision 1"):
+        answers.decisions(topics, 0)
+
+
+def test_a_fault_of_the_audit_is_a_wrong_answer():
+    assert answers.check_clean(Report()).clean
+    with pytest.raises(WrongAnswer, match="2 faults, the first: a gap"):
+        answers.check_clean(Report(fault_count=2, faults=["a gap"]))
 
 
 def test_a_process_that_ends_is_told_with_its_last_words(tmp_path):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import cluster, day, harness, kernel, latency, open_loop, plots, scale_out, soak
+from benchmarks import answers, cluster, day, harness, kernel, latency, open_events, plots, scale_out, soak
 from benchmarks.harness import WrongAnswer
 from benchmarks.stencil import Blocks, Stencil, mixed
 from topics import events
@@ -39,7 +39,7 @@ def test_scale_out_decides_every_order_once_with_any_number_of_workers():
 
 def test_the_paper_model_multiplies_what_was_measured():
     sizes = {"orders.v1": 200.0, "allocations.v1": 700.0, "inventory.v1": 0.0, "inventory-changelog.v1": 100.0}
-    row = {"orders_per_s": 100_000, "process_cpu_s_per_million": 7.0, "broker_cpu_s_per_million": 3.5, "bytes": sizes}
+    row = {"events_per_s": 100_000, "process_cpu_s_per_million": 7.0, "broker_cpu_s_per_million": 3.5, "bytes": sizes}
     model = scale_out.paper_model([row])
     assert (model["worker_cores"], model["broker_cores"], model["partitions"]) == (10, 5, 15)
     assert (model["broker_cores_with_copies"], model["disk_bytes_per_s"]) == (15, 3e9)
@@ -53,7 +53,7 @@ def test_a_day_decides_every_order_once_with_and_without_its_clicks():
     clicks = result["days"]["clicks"]
     assert clicks["clicks"]["clicks"] == clicks["audited"]["clicks"] == day.CLICKS_AN_ORDER * shape.orders
     for name, found in result["days"].items():
-        decided = sum(count for status, count in found["statuses"].items() if status != day.LATER)
+        decided = sum(count for status, count in found["statuses"].items() if status != answers.LATER)
         assert decided == shape.warm_up_of(name) + shape.orders_of(name)
         assert found["memory"]["start_mb"] <= found["memory"]["most_mb"]
     text = "\n".join(day.lines(result))
@@ -125,8 +125,8 @@ def _values(records):
 def test_what_stencils_make_is_what_the_contract_allows():
     made = {
         "clicks.v1": day.Clicks(day.SIZES["smoke"], 100).make(0, 500),
-        "sales.v1": soak.make_sales(count=500, locations=7)(0, 500),
-        "orders.v1": soak.make_order_events(count=500, skus=20, lag=101)(0, 500),
+        "sales.v1": open_events.make_sales(count=500, locations=7, block=1_000)(0, 500),
+        "orders.v1": open_events.make_order_events(count=500, skus=20, lag=101, block=1_000)(0, 500),
     }
     for topic, records in made.items():
         values = _values(records)
@@ -136,7 +136,7 @@ def test_what_stencils_make_is_what_the_contract_allows():
 
 
 def test_the_soaks_orders_are_each_cancelled_once_and_after_their_placing():
-    take, placed, cancelled = soak.make_order_events(count=3_000, skus=20, lag=101), set(), set()
+    take, placed, cancelled = open_events.make_order_events(count=3_000, skus=20, lag=101, block=1_000), set(), set()
     for first in range(0, 3_000, 1_000):
         for event in map(json.loads, _values(take(first, first + 1_000))):
             if event["kind"] == "placed":
@@ -174,7 +174,7 @@ def test_an_order_event_that_is_decided_twice_ends_the_reader():
         def value(self):
             return b'{"status":"allocated"}'
 
-    seen, note = np.full(3, np.nan), soak.note_order_events(count=3, lag=1)
+    seen, note = np.full(3, np.nan), open_events.note_order_events(count=3, lag=1)
     assert note(Message(), 1.0, seen) == 1
     with pytest.raises(SystemExit, match="decided twice"):
         note(Message(), 2.0, seen)
@@ -214,8 +214,8 @@ def test_sales_are_seen_by_their_cells_versions():
         def value(self):
             return b'{"version":3,"updated_at":0}'
 
-    count = 2 * open_loop.SALE_CELLS + 1
-    seen, note = np.full(count, np.nan), open_loop.note_sales(count)
+    count = 2 * open_events.SALE_CELLS + 1
+    seen, note = np.full(count, np.nan), open_events.note_sales(count)
     assert note(Message(), 1.0, seen) == 2
-    assert np.flatnonzero(np.isfinite(seen)).tolist() == [1, 1 + open_loop.SALE_CELLS]
+    assert np.flatnonzero(np.isfinite(seen)).tolist() == [1, 1 + open_events.SALE_CELLS]
     assert note(Message(), 2.0, seen) == 0

@@ -101,7 +101,7 @@ def test_mixes_commit_every_event_once_and_audit_clean():
     shape, result = mixes.SIZES["smoke"], json.loads(json.dumps(mixes.run("smoke")))
     assert result["correct"] is True
     assert result["mixes"].keys() == mixes.SHARES.keys()
-    opening = shape.skus * shape.cells_per_sku
+    opening = shape.shop.skus * shape.shop.cells_per_sku
     assert sum(result["checks"]["events"].values()) == opening + (1 + shape.rounds) * sum(shape.events.values())
     assert result["checks"]["order_lines"] > 10 * result["checks"]["orders"] > 0
     for mix, found in result["mixes"].items():

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.hand_log import T0, TOPICS, Hand, clean, line, says, stock
+from tests.hand_log import LINCOLN, T0, TOPICS, Hand, clean, line, order, says, stock, tells
 
 
 def test_a_clean_log_is_found_clean():
@@ -23,6 +23,7 @@ def test_the_report_counts_what_was_judged():
     assert sum(report.dead_letters.values()) == 13
     assert report.decisions == {
         "allocated": 7,
+        "partial": 1,
         "backordered": 4,
         "held": 2,
         "expired": 1,
@@ -30,7 +31,7 @@ def test_the_report_counts_what_was_judged():
         "rejected": 1,
     }
     assert (report.pools, report.partitions, report.cells) == (1, 1, 4)
-    assert (report.units_on_hand, report.units_reserved) == (4 + 6 - 1 + 0, 4 + 4 + 2 + 0)
+    assert (report.units_on_hand, report.units_reserved) == (4 + 6 - 1 + 0, 4 + 4 + 0 + 0)
 
 
 # Spoiling it, one way at a time: what is done, and the fault that must be among those found: kind, topic, words.
@@ -123,6 +124,12 @@ def _a_location_promises_what_it_cannot(hand):
     rewrite(hand, 1, lambda manifest: manifest["locations"][1]["value"].update(capabilities=["pickup"]))
 
 
+@spoil("promise", "allocations.v1", "a location within its 100 km; found ship by DC over")
+def _a_location_promises_farther_than_it_may(hand):
+    hand.records["locations.v1"].clear()
+    rewrite(hand, 1, lambda manifest: manifest["locations"][0]["value"].update(max_distance_km=100))
+
+
 @spoil("promise", "allocations.v1", "elsewhere than where it was refused; found DC")
 def _a_line_goes_where_it_was_refused(hand):
     offset = decision_of(hand, "O1", "allocated") + 2
@@ -186,10 +193,16 @@ def _a_waiting_line_is_not_named(hand):
     hand.edit("allocations.v1", decision_of(hand, "O2", "backordered"), lambda d: d.update(unallocated=[]))
 
 
-@spoil("decision", "allocations.v1", "a reason that can be: no_stock or not_eligible or too_far; found no_pickup")
+@spoil("decision", "allocations.v1", "a reason that can be: no_stock or not_eligible; found no_pickup")
 def _a_reason_that_cannot_be(hand):
     offset = decision_of(hand, "O2", "backordered")
     hand.edit("allocations.v1", offset, lambda d: d["unallocated"][0].update(reason="no_pickup"))
+
+
+@spoil("decision", "allocations.v1", "a reason that can be: no_stock or not_eligible; found too_far")
+def _a_location_without_a_limit_is_too_far(hand):
+    offset = decision_of(hand, "O2", "backordered")
+    hand.edit("allocations.v1", offset, lambda d: d["unallocated"][0].update(reason="too_far"))
 
 
 @spoil("decision", "allocations.v1", "distance_km")
@@ -299,7 +312,7 @@ def _a_batch_stands_twice(hand):
 @spoil("chain", "inventory-changelog.v1", "a readable batch 5")
 def _a_batch_is_unreadable(hand):
     record = hand.records["inventory-changelog.v1"][8]
-    hand.records["inventory-changelog.v1"][8] = record._replace(value=record.value[:20] + b"x" + record.value[21:])
+    hand.records["inventory-changelog.v1"][8] = record._replace(value=record.value[:5] + b"x" + record.value[6:])
 
 
 @spoil("chain", "inventory-changelog.v1", "batch 5 of partition 0; found batch 5 of partition 1")
@@ -428,7 +441,7 @@ def test_transaction_markers_between_inputs_are_no_gap():
     hand = clean()
     shifted = [record._replace(offset=record.offset + 7) for record in hand.records["sales.v1"]]
     hand.records["sales.v1"] = shifted
-    for topic in ("allocations.v1", "dead-letter.v1"):
+    for topic in ("allocations.v1", "alerts.v1", "dead-letter.v1"):
         for record in list(hand.records[topic]):
             value = json.loads(record.value)
             source = value.get("source", value)
@@ -467,6 +480,42 @@ def test_outputs_ahead_of_the_changelog_are_no_fault_while_batches_are_committed
     hand._cell("DC", "A", 9)
     assert hand.audit(moving=True).clean
     assert {fault.kind for fault in hand.audit().faults} == {"decision", "dead_letter", "inventory"}
+
+
+def test_an_id_of_its_sender_used_for_another_event_must_be_a_dead_letter():
+    hand = clean()
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 2, event_time=hand.now), dead="event_id_reused")
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 3, customer_id="c"))
+    hand.event("stock.v1", stock("e14", "count", "LEEDS", "A", 3, counted_at=T0 + 20, reason="again"))
+    hand.event("orders.v1", order("e20", "H2", line("l1", "A", 1), mode="delivery", destination=LINCOLN))
+    sale = stock("e2", "sale", "LEEDS", "B", 1, event_time=hand.now)
+    hand.event("sales.v1", sale, alerts=[tells("shortfall", "LEEDS", "B", -1)])
+    hand.batch(LEEDS_B=(-1,))
+    assert not hand.audit().faults
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 2))
+    hand.batch()
+    assert [fault.expected for fault in hand.audit().faults] == ["a dead letter, reason event_id_reused"]
+
+
+def test_an_event_known_by_its_id_alone_as_before_layout_2_is_a_duplicate():
+    hand = clean()
+    for number in range(1, hand.batches + 1):
+        rewrite(hand, number, lambda manifest: manifest.pop("layout"))
+    hand.relink()
+    hand.event("sales.v1", stock("e2", "sale", "DC", "A", 3))
+    hand.event("sales.v1", stock("e1", "sale", "LEEDS", "A", 1))
+    hand.batch()
+    assert not hand.audit().faults
+
+
+@pytest.mark.parametrize("dead", ["time_out_of_range", None])
+@pytest.mark.parametrize("times", [{"event_time": T0 // 1000}, {"event_time": T0 + 10**7}, {"counted_at": T0 + 10**7}])
+def test_an_event_whose_time_is_not_plausible_must_be_a_dead_letter(times, dead):
+    hand = clean()
+    hand.event("stock.v1", stock("e99", "count", "DC", "A", 1, **times), dead=dead)
+    hand.batch()
+    expected = [] if dead else ["a dead letter, reason time_out_of_range"]
+    assert [fault.expected for fault in hand.audit().faults] == expected
 
 
 def test_the_groups_offsets_must_be_those_of_the_changelog():

@@ -21,10 +21,12 @@ def click(rng: random.Random, number: int) -> bytes:
     """A click, or something bad."""
     if rng.random() < 0.05:
         return rng.choice([b"{", b"[]", b'{"kind": "whim"}', b'{"kind": "view"}'])
-    fields = {"event_id": f"c{number}", "event_time": T0, "visitor_id": "v", "channel": "web"}
+    number = number if rng.random() < 0.95 else rng.randrange(number + 1)
+    fields = {"event_id": f"c{number}", "event_time": T0, "visitor_id": rng.choice("vvvw"), "channel": "web"}
     fields["kind"] = rng.choice(["view", "view", "search", "cart", "wishlist", "checkout"])
-    fields |= {"sku": f"S{rng.randrange(9)}"} if rng.random() < 0.9 else {}
+    fields |= {"sku": f"S{rng.choice('/%x')}{rng.randrange(3)}"} if rng.random() < 0.9 else {}
     fields |= {"pool_id": rng.choice(["uk", "ié"])} if rng.random() < 0.9 else {}
+    fields |= {"event_time": rng.choice([5, T0 // 1000, T0 * 1000, T0 + 10**8])} if rng.random() < 0.03 else {}
     return json.dumps(fields).encode()
 
 

@@ -69,7 +69,7 @@ class Shop:
         self.orders: list[str] = []
         self.shipments: list[dict] = []
         self.places = {pool: [f"{pool}-{i}" for i in range(6)] for pool in pools}
-        self.skus = [f"S{i}" for i in range(5)]
+        self.skus = ["S0", "S1", "S/2", "S%3", "S%2F4"]
 
     def network(self):
         for pool, places in self.places.items():
@@ -118,6 +118,13 @@ class Shop:
             event_id = rng.choice(self.ids)
         self.ids.append(event_id)
         value = {"event_id": event_id, "event_time": now - rng.choice([0, 5, 50, 500]), **fields}
+        if "quantity" in value and rng.random() < 0.1:
+            value["quantity"] = rng.choice([float(value["quantity"]), value["quantity"] + 0.5])
+        if rng.random() < self.bad:
+            value |= rng.choice([{"customer_id": ""}, {"unit_price": 12.99}, {"reason": 5}, {"channel": "web"}, {"lot_id": []}])
+        if rng.random() < self.bad / 5:
+            name = rng.choice([name for name in ("event_time", "counted_at") if name in value])
+            value[name] = rng.choice([0, now // 1000, now * 1000, 946_684_799_999, now + 300_000, now + 300_001])
         if rng.random() < self.bad / 10:
             key = rng.choice([b"mars", None, rng.choice(self.pools).encode()])
         return topic, key, json.dumps(value).encode()

@@ -49,7 +49,7 @@ def test_no_sender_sets_the_time_of_an_input(name):
     assert CATALOGUE[name].config(SETTINGS)["message.timestamp.type"] == "LogAppendTime"
 
 
-@pytest.mark.parametrize("name", ["inventory.v1", "locations.v1"])
+@pytest.mark.parametrize("name", ["inventory.v1", "locations.v1", "acknowledgements.v1"])
 def test_state_by_key_is_compacted_and_never_expires(name):
     config = CATALOGUE[name].config(SETTINGS)
     assert config["cleanup.policy"] == "compact"
@@ -67,6 +67,17 @@ def test_a_refused_record_of_the_largest_size_fits_into_the_dead_letters():
     assert int(CATALOGUE["dead-letter.v1"].config(SETTINGS)["max.message.bytes"]) > longest_base64
 
 
+@pytest.mark.parametrize("topic", publishable(), ids=lambda topic: topic.name)
+def test_an_input_takes_the_largest_value_that_the_models_take(topic):
+    assert int(topic.config(SETTINGS)["max.message.bytes"]) > events.MAX_VALUE_BYTES
+
+
+def test_marks_of_replays_stay_as_long_as_their_letters_and_of_each_the_latest():
+    marks, letters = (CATALOGUE[name].config(SETTINGS) for name in ("dead-letter-replays.v1", "dead-letter.v1"))
+    assert marks["cleanup.policy"] == "compact,delete"
+    assert marks["retention.ms"] == letters["retention.ms"]
+
+
 def test_models_of_each_topic_are_records_and_only_changelogs_have_none():
     for topic in CATALOGUE.values():
         assert all(issubclass(model, events.Record) for model in topic.models), topic.name
@@ -81,7 +92,7 @@ def test_the_codes_of_topics_in_changelogs_written_so_far_stay():
 
 def test_each_group_has_its_own_topics_and_they_are_all_there_are():
     assert topics_of("inventory", Role.STATE) == ("locations.v1",)
-    assert set(outputs_of("inventory")) == {"inventory.v1", "allocations.v1", "dead-letter.v1"}
+    assert set(outputs_of("inventory")) == {"inventory.v1", "allocations.v1", "dead-letter.v1", "alerts.v1"}
     assert set(outputs_of("clicks")) == {"demand.v1", "dead-letter.v1"}
     assert (changelog_of("inventory"), changelog_of("clicks")) == ("inventory-changelog.v1", "clicks-changelog.v1")
     groups = {group for topic in CATALOGUE.values() for group in topic.groups}
@@ -89,7 +100,7 @@ def test_each_group_has_its_own_topics_and_they_are_all_there_are():
 
 
 def test_a_group_that_there_is_not_is_named_with_those_there_are():
-    with pytest.raises(LookupError, match="audit, clicks, inventory, found stock"):
+    with pytest.raises(LookupError, match="audit, clicks, inventory, operators, found stock"):
         inputs_of("stock")
 
 
@@ -105,7 +116,7 @@ def test_people_publish_all_inputs_but_ticks():
 
 def test_every_word_of_a_closed_list_has_a_sentence_of_its_own():
     lists = Wire.__subclasses__()
-    assert len(lists) == 8
+    assert len(lists) == 10
     for each in lists:
         sentences = [member.sentence for member in each]
         assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in sentences), each

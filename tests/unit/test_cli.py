@@ -11,10 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from state.schema import NewerLayout
-from streams.cli import build_app, main
+from streams.cli import build_app, lines, main
 from streams.cli import publish as publishing
 from streams.cli.publish import Report
-from streams.kafka import clients
+from streams.kafka import clients, names
 from streams.worker import app as worker_app
 from streams.worker import warm
 
@@ -26,9 +26,13 @@ COMMANDS = [
     ["topics", "create"],
     ["topics", "list"],
     ["network", "check"],
+    ["network", "diff"],
+    ["network", "apply"],
     ["worker"],
     ["publish"],
     ["tail"],
+    ["dead-letter", "list"],
+    ["alerts"],
     ["settings"],
 ]
 SALE = {"event_id": "e", "event_time": 1, "location_id": "A", "sku": "s", "quantity": 1, "kind": "sale"}
@@ -88,6 +92,10 @@ def test_help_loads_neither_kafka_nor_numba():
         ["publish", "orders.v1", "no-such-file"],
         ["worker", "--preset", "fast"],
         ["network", "check"],
+        ["network", "diff"],
+        ["network", "apply"],
+        ["alerts", "--kind", "bad_luck"],
+        ["alerts", "--follow", "--check"],
     ],
     ids=" ".join,
 )
@@ -120,7 +128,10 @@ def test_a_worker_ends_with_the_status_of_the_error_that_stopped_it(run, monkeyp
 
 @pytest.mark.parametrize(
     "arguments",
-    [["topics", "list"], ["topics", "create"], ["tail", "orders.v1"], ["publish", "orders.v1"], ["worker"]],
+    [
+        *(["topics", "list"], ["topics", "create"], ["tail", "orders.v1"], ["publish", "orders.v1"], ["worker"]),
+        *(["alerts"], ["dead-letter", "list"]),
+    ],
     ids=" ".join,
 )
 def test_an_unreachable_broker_exits_with_3_and_names_the_ways_out(run, nobody, arguments):
@@ -193,9 +204,9 @@ def test_settings_are_listed_with_the_values_in_force(run):
 
 
 def keyed(topic, *events, pool=None, pools=None, unchecked=False):
-    lines = [event if isinstance(event, bytes) else json.dumps(event).encode() for event in events]
+    values = [event if isinstance(event, bytes) else json.dumps(event).encode() for event in events]
     report = Report()
-    messages = list(publishing._keyed(topic, enumerate(lines, 1), pool, pools or {}, unchecked, report))
+    messages = list(publishing._keyed(topic, enumerate(values, 1), pool, pools or {}, unchecked, report))
     return [(number, key) for number, key, _ in messages], report.faults
 
 
@@ -259,4 +270,46 @@ def test_clicks_are_keyed_by_visitor_and_locations_by_id():
 
 
 def test_empty_lines_count_but_are_not_sent():
-    assert list(publishing._lines(io.BytesIO(b"a\n\n  \nb"))) == [(1, b"a"), (4, b"b")]
+    assert list(lines.numbered(io.BytesIO(b"a\n\n  \nb"))) == [(1, b"a"), (4, b"b")]
+
+
+# Pools of locations.
+
+
+def place(name, pool, **changed):
+    return name.encode(), json.dumps(
+        {"id": name, "pool": pool, "kind": "store", "latitude": 1, "longitude": 1} | changed
+    ).encode()
+
+
+def test_a_location_is_in_the_pool_of_its_first_valid_record():
+    refused = place("W2", "fr")
+    assert publishing.first_pools([place("W2", "uk"), refused, place("W3", "fr")]) == {"W2": "uk", "W3": "fr"}
+    assert publishing.first_pools([place("W2", "fr", latitude=91), place("W2", "uk")]) == {"W2": "uk"}
+    assert publishing.first_pools([(b"W3", place("W2", "fr")[1]), place("W2", "uk")]) == {"W2": "uk"}
+
+
+def test_a_location_that_is_deleted_is_still_in_its_pool():
+    assert publishing.first_pools([place("W2", "uk"), (b"W2", None), place("W2", "fr")]) == {"W2": "uk"}
+    assert publishing.first_pools([(b"W2", None), place("W2", "fr")]) == {"W2": "fr"}
+
+
+# What a producer takes.
+
+
+@pytest.mark.parametrize(
+    ("limits", "compression", "expected"),
+    [
+        ({}, "none", (4_259_840, 1_000_000)),
+        ({"sales.v1": 4_259_840}, "none", (4_259_840, 1_000_000)),
+        ({"sales.v1": 100_000}, "none", (100_000, 100_000)),
+        ({"sales.v1": 100_000}, "gzip", (4_259_840, 100_000)),
+        ({"sales.v1": 100_000, "stock.v1": 8_000_000}, "none", (4_259_840, 100_000)),
+        ({"sales.v1": 10}, "none", (1000, 10)),
+    ],
+)
+def test_no_batch_is_larger_than_the_topic_takes(monkeypatch, limits, compression, expected):
+    monkeypatch.setattr(names, "Producer", lambda config: config)
+    settings = publishing.read_settings(["compression=" + compression], bootstrap_servers="a:1")
+    config = publishing.producer_of(settings, limits)
+    assert (config["message.max.bytes"], config["batch.size"]) == expected

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import typer
 
-from streams.cli import dead_letter, main
+from streams.cli import dead_letter, main, tail
 from streams.cli import publish as publishing
 from streams.cli.dead_letter import Letter
 
@@ -91,7 +91,7 @@ def repaired(monkeypatch):
     def call(*letters, value=None, changes=(), key=None):
         parsed = [dead_letter._change(change) for change in changes]
         events, faults = dead_letter._repaired(None, list(letters), value, parsed, key)
-        return [(found.place, own, json.loads(event)) for found, own, event in events], faults
+        return [(found.letter.place, found.key, json.loads(found.value)) for found in events], faults
 
     return call
 
@@ -161,6 +161,36 @@ def test_clicks_and_locations_have_their_own_keys(repaired):
 def test_letters_that_are_alike_are_sent_once(repaired):
     letters = [letter("sales.v1", SALE, offset=offset) for offset in range(3)]
     assert [place for place, _, _ in repaired(*letters)[0]] == ["0@0"]
+
+
+def test_letters_that_are_alike_are_all_marked_with_the_one_that_is_sent(monkeypatch):
+    monkeypatch.setattr(publishing, "published_pools", lambda settings: {"A": "uk"})
+    letters = [letter("sales.v1", SALE, offset=1), letter("sales.v1", SALE | {"quantity": 2}, offset=2)]
+    (event,), _ = dead_letter._repaired(None, letters, None, [dead_letter._change("quantity=2")], None)
+    sending = dead_letter._sending(event)
+    assert [(mark.offset, mark.changed) for mark in sending.marks] == [(1, True), (2, False)]
+    assert (sending.topic, sending.key, json.loads(sending.value)["quantity"]) == ("sales.v1", "uk", 2)
+
+
+@pytest.mark.parametrize(
+    "value", [b"[" * 5000, b'{"a":' * 5000, b"\xef\xbb\xbf{}", b'{"sku": "\\ud800"}', "{}".encode("utf-16")]
+)
+def test_no_letter_stops_a_replay(repaired, value):
+    letters = [letter("sales.v1", value), letter("sales.v1", SALE, offset=1)]
+    for changes in ((), ["quantity=3"]):
+        events, faults = repaired(*letters, changes=changes)
+        assert [place for place, _, _ in events] == ["0@1"]
+        assert faults["0@0"]
+
+
+def test_a_value_that_is_too_deep_is_shown_as_text():
+    for depth in (300, 1000, 5000):
+        assert tail.parsed(b"[" * depth + b"]" * depth) == "[" * depth + "]" * depth
+    assert tail.parsed(b"[[1]]") == [[1]]
+
+
+def test_a_time_that_no_calendar_has_is_shown_as_its_number():
+    assert (tail.iso(0), tail.iso(10**18)) == ("1970-01-01T00:00:00.000Z", str(10**18))
 
 
 def test_a_tick_is_not_for_anybody_to_send_again(repaired):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.test_events import CELL, CLICK, LINE, PICKUP, PLACED, SHIPMENT
 from topics.catalogue import INVENTORY_TOPICS
+from topics.codec import content
 from topics.codec.decode import Batch, decode, decode_clicks, records_of
 from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, EVENT, HAS_LINES, URGENT
 from topics.columns import PICKUP as PICKUP_FLAG
@@ -34,7 +35,7 @@ def said(batch: Batch, row: int = 0) -> dict:
         (text(batch, line["line_id_at"], line["line_id_size"]), text(batch, line["sku_at"], line["sku_size"]), line["quantity"])
         for line in batch.lines[first : first + count]
     ]
-    return {name: value for name, value in event.items() if value and name not in ("topic", "offset", "timestamp")}
+    return {name: value for name, value in event.items() if value and name not in ("topic", "offset", "timestamp", "content")}
 
 
 def text(batch: Batch, at: int, size: int) -> str:
@@ -240,3 +241,26 @@ def test_a_bad_click_has_a_reason_and_a_sentence():
     batch = decode_clicks(records_of([b"{}", None]))
     assert batch.clicks["reason"].tolist() == [DeadLetter.MISSING_FIELD, DeadLetter.NOT_JSON]
     assert set(batch.details) == {0, 1}
+
+
+# What an event says, as one number. Which fields count: tests/complaints/test_inputs.py.
+
+
+def test_a_column_counts_as_content_unless_it_is_listed():
+    table = np.dtype([("old", "i4"), ("new", "u1"), ("where", "i8"), ("text_at", "i4"), ("text_size", "i4")], align=True)
+    places, masks, texts = content._content_of(table, "where")
+    assert [(place, f"{mask:016x}") for place, mask in zip(places.tolist(), masks.tolist(), strict=True)] == [
+        (0, "000000ffffffffff"),
+        (2, "ffffffff00000000"),
+    ]
+    assert texts.tolist() == [[4, 5]]
+    with pytest.raises(ValueError, match=r"found \['elsewhere'\]"):
+        content._content_of(table, "elsewhere")
+
+
+def test_content_is_the_same_wherever_a_record_stands_and_whoever_reads_it():
+    order = json.dumps(PLACED).encode()
+    judged = order.replace(b'"o-1"', b'"\\u006f-1"')
+    batch = decode(records_of([b"?", order, order, judged, order.replace(b'"quantity": 2', b'"quantity": 3')]), [ORDERS] * 5)
+    bad, *same, other = batch.events["content"].tolist()
+    assert bad == 0 and len(set(same)) == 1 and other not in (0, same[0])

@@ -11,6 +11,7 @@ from config.settings import Settings
 from state import changelog
 from streams.batch.pipeline import ChangelogGap, Segment
 from streams.demand.pipeline import ClicksPipeline
+from topics.events import EARLIEST_MS
 from topics.outputs import DeadLetterRecord, Demand
 
 START_MS = 1_700_000_100_000  # begins a minute, and five
@@ -46,7 +47,13 @@ class Partition:
 def click(after_ms=0, event_id=None, kind="view", **more):
     """(Timestamp, value); `event_id` is different each time unless given."""
     click.number += 1
-    value = {"event_id": event_id or f"e{click.number}", "event_time": 5, "visitor_id": "v", "kind": kind, "channel": "web"}
+    value = {
+        "event_id": event_id or f"e{click.number}",
+        "event_time": START_MS,
+        "visitor_id": "v",
+        "kind": kind,
+        "channel": "web",
+    }
     value |= {"sku": "A", "pool_id": "uk"} | more
     return START_MS + after_ms, orjson.dumps({name: found for name, found in value.items() if found is not None})
 
@@ -104,7 +111,8 @@ def test_a_click_that_says_nothing_of_demand_is_applied_and_gives_none(more):
     outcome = partition.send(click(event_id="x", **more))
     assert outcome.counts == {("clicks.v1", "applied"): 1}
     assert outcome.outputs == {}
-    assert partition.send(click(event_id="x")).counts == {("clicks.v1", "duplicate"): 1}
+    assert partition.send(click(event_id="x", **more)).counts == {("clicks.v1", "duplicate"): 1}
+    assert partition.send(click(event_id="x")).counts == {("clicks.v1", "dead_letter"): 1}
 
 
 def test_texts_come_out_as_they_went_in():
@@ -128,8 +136,8 @@ def test_a_click_counts_for_a_window_and_falls_out_with_the_step_it_was_in():
 
 def test_what_a_sender_says_of_the_time_moves_nothing():
     partition = Partition()
-    partition.send(click(0), click(1_000, event_time=START_MS + 10 * HOUR_MS))
-    assert counts(demands(partition.send(click(2_000, event_time=0)))["uk/A/0"]) == (3, 0, 0)
+    partition.send(click(0), click(1_000, event_time=START_MS + 60_000))
+    assert counts(demands(partition.send(click(2_000, event_time=EARLIEST_MS)))["uk/A/0"]) == (3, 0, 0)
 
 
 def test_a_record_stamped_in_the_past_counts_now():
@@ -170,9 +178,19 @@ def test_the_same_event_id_counts_once():
     partition = Partition()
     outcome = partition.send(click(0, event_id="x"), click(0, event_id="x"))
     assert outcome.counts == {("clicks.v1", "applied"): 1, ("clicks.v1", "duplicate"): 1}
-    again = partition.send(click(23 * HOUR_MS, event_id="x", kind="checkout"))
+    again = partition.send(click(23 * HOUR_MS, event_id="x", customer_id="c", campaign_id="m"))
     assert again.counts == {("clicks.v1", "duplicate"): 1}
     assert counts(demands(again)["uk/A/0"]) == (0, 0, 0)
+
+
+def test_an_event_id_is_its_visitors_own_and_stands_for_one_click():
+    partition = Partition()
+    partition.send(click(event_id="x"))
+    assert partition.send(click(event_id="x", visitor_id="w")).counts == {("clicks.v1", "applied"): 1}
+    for change in ({"kind": "cart"}, {"sku": "B"}, {"pool_id": "fr"}, {"channel": "app"}, {"latitude": 1}, {"longitude": 1}):
+        (letter,) = partition.send(click(event_id="x", **change)).outputs["dead-letter.v1"]
+        letter = DeadLetterRecord.model_validate_json(letter["value"])
+        assert letter.reason == "event_id_reused" and "which visitor 'v' has used" in letter.detail
 
 
 def test_an_event_id_is_forgotten_when_it_is_neither_among_the_last_nor_young():
@@ -187,6 +205,7 @@ BAD = {
     "missing_field": b"{}",
     "wrong_field": click(channel=5)[1],
     "out_of_range": click(latitude=91)[1],
+    "time_out_of_range": click(event_time=START_MS // 1000)[1],
     "unknown_kind": click(kind="stare")[1],
     "too_large": b" " * (4 << 20) + click()[1],
 }

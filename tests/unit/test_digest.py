@@ -82,7 +82,7 @@ def test_two_worlds_one_of_which_remembers_a_refusal_differ():
     """Both have the unit in A and the order waiting; in one of them A has refused it and is not asked again."""
     story = Story("A").stock("receipt", "A", "X", 1).order("o", ("X", 1))
     state = story.answer("rejected", "o", shipment(1), "A", reason="broken").run(9).state
-    assert state.rows("lines")["state"].tolist() == [columns.WAITING]
+    assert state.rows("lines")["state"].tolist() == [columns.DROPPED, columns.WAITING]
     before, order = digest(state), state.rows("orders")
     assert order["refusal"].tolist() == [0]
     order["refusal"] = -1

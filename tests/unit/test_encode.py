@@ -10,12 +10,13 @@ from state.columns import CELL, LOCATION, SKU
 from topics.codec.encode import encode_allocations, encode_dead_letter, encode_inventory
 from topics.columns import DECISION, DECISION_LINE, DECISION_SHIPMENT, EVENT, LOSER
 from topics.events import MAX_ID
+from topics.keys import compound_key
 from topics.outputs import Allocation, DeadLetterRecord, Inventory
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
 
 TOPICS = ["sales.v1", "orders.v1", "locations.v1"]
 POLICIES = [("nearest", 1), ('"a" policy', 12)]
-ODD_TEXTS = ['"', "\\", "A-1", '\\"' * (MAX_ID // 2), "é", "😀" * MAX_ID, "two words", "S/K\\U", "x" * MAX_ID]
+ODD_TEXTS = ['"', "\\", "A-1", '\\"' * (MAX_ID // 2), "é", "😀" * MAX_ID, "two words", "S/K\\U", "x" * MAX_ID, "%" * MAX_ID]
 
 
 class Texts:
@@ -236,7 +237,7 @@ def test_inventory_is_byte_for_byte_the_plain_reference_and_reads_back():
             "version": cell["version"],
             "updated_at": cell["updated_at"],
         }
-        assert message == {"key": f"{location_id}/{sku}".encode(), "value": orjson.dumps(expected)}
+        assert message == {"key": compound_key(location_id, sku).encode(), "value": orjson.dumps(expected)}
         assert Inventory.model_validate_json(message["value"]).model_dump() == expected
 
 

@@ -1,6 +1,7 @@
 """What the contract takes, what it refuses, and what it says of a refusal."""
 
 import json
+import unicodedata
 from typing import get_args
 
 import pytest
@@ -11,6 +12,7 @@ from topics.events import (
     MAX_LINES,
     MAX_VALUE_BYTES,
     MODELS,
+    UNPRINTABLE,
     Count,
     LocationRecord,
     Placed,
@@ -59,7 +61,7 @@ GOOD = [
     ("orders.v1", PLACED | {"mode": None, "service_level": None, "allow_split": None, "allow_partial": None}),
     ("orders.v1", PLACED | {"lines": [LINE | {"line_id": str(number)} for number in range(MAX_LINES)]}),
     ("orders.v1", BASE | {"kind": "cancelled", "order_id": "o-1"}),
-    ("orders.v1", BASE | {"kind": "cancelled", "order_id": "o-1", "line_ids": []}),
+    ("orders.v1", BASE | {"kind": "cancelled", "order_id": "o-1", "line_ids": ["a"]}),
     ("fulfilments.v1", SHIPMENT | {"kind": "shipped"}),
     ("fulfilments.v1", SHIPMENT | {"kind": "collected", "lines": []}),
     ("fulfilments.v1", SHIPMENT | {"kind": "rejected", "reason": "broken", "lines": [LINE]}),
@@ -99,7 +101,12 @@ BAD = [
     ("orders.v1", b"null", DeadLetter.NOT_JSON, "value: expected an object, found null"),
     ("orders.v1", b"\xff", DeadLetter.NOT_JSON, "value: expected a JSON object, found"),
     ("orders.v1", b'{"kind":"placed"}{}', DeadLetter.NOT_JSON, "value: expected a JSON object, found trailing"),
-    ("orders.v1", {"kind": "plced"}, DeadLetter.UNKNOWN_KIND, "kind: expected one of 'placed', 'held', 'cancelled', found"),
+    (
+        "orders.v1",
+        {"kind": "plced"},
+        DeadLetter.UNKNOWN_KIND,
+        "kind: expected one of 'placed', 'held', 'cancelled', 'changed', found",
+    ),
     ("orders.v1", {"kind": 5}, DeadLetter.UNKNOWN_KIND, "kind: expected one of"),
     ("sales.v1", {"kind": "refund"}, DeadLetter.UNKNOWN_KIND, "kind: expected 'sale' or 'return', found 'refund'"),
     ("clicks.v1", CLICK | {"kind": "buy"}, DeadLetter.UNKNOWN_KIND, "kind: expected 'view', "),
@@ -107,10 +114,12 @@ BAD = [
     ("sales.v1", SALE | {"quantity": 10**9 + 1}, DeadLetter.OUT_OF_RANGE, "quantity: expected less than or equal to"),
     ("sales.v1", SALE | {"quantity": 10**30}, DeadLetter.OUT_OF_RANGE, "quantity: expected less than or equal to"),
     ("sales.v1", SALE | {"quantity": "5"}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found '5'"),
-    ("sales.v1", SALE | {"quantity": 5.0}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found 5.0"),
+    ("sales.v1", SALE | {"quantity": 12.5}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found 12.5"),
+    ("sales.v1", SALE | {"quantity": 0.0}, DeadLetter.OUT_OF_RANGE, "quantity: expected greater than or equal to 1, found 0"),
+    ("sales.v1", SALE | {"quantity": 1e300}, DeadLetter.OUT_OF_RANGE, "quantity: expected less than or equal to 1000000000"),
     ("sales.v1", SALE | {"quantity": True}, DeadLetter.WRONG_FIELD, "quantity: expected a valid integer, found True"),
-    ("sales.v1", SALE | {"event_time": -1}, DeadLetter.OUT_OF_RANGE, "event_time: expected"),
-    ("sales.v1", SALE | {"event_time": 253_402_300_800_000}, DeadLetter.OUT_OF_RANGE, "event_time: expected"),
+    ("sales.v1", SALE | {"event_time": -1}, DeadLetter.TIME_OUT_OF_RANGE, "event_time: expected"),
+    ("sales.v1", SALE | {"event_time": 253_402_300_800_000}, DeadLetter.TIME_OUT_OF_RANGE, "event_time: expected"),
     ("sales.v1", SALE | {"sku": ""}, DeadLetter.WRONG_FIELD, "sku: expected at least 1 character, found ''"),
     ("sales.v1", SALE | {"sku": "x" * 129}, DeadLetter.WRONG_FIELD, "sku: expected at most 128 characters"),
     ("sales.v1", SALE | {"sku": "a\tb"}, DeadLetter.WRONG_FIELD, "sku: expected printable text, found 'a\\tb'"),
@@ -251,3 +260,37 @@ def test_every_kind_of_event_has_exactly_one_model():
         for word in get_args(model.model_fields["kind"].annotation)
     ]
     assert sorted(words) == sorted(kind.wire for kind in Kind if kind not in (Kind.UNDECODED, Kind.TICK, Kind.LOCATION))
+
+
+@pytest.mark.parametrize("text", ["12.0", "1.2e1", "120e-1", "12.000", "0.12E+2"])
+def test_a_number_that_is_whole_may_be_written_with_a_point_or_an_exponent(text):
+    value = json.dumps(SALE | {"quantity": "@", "unit_price": "@"}).replace('"@"', text).encode()
+    sale = judge("sales.v1", value)
+    assert (sale.quantity, sale.unit_price) == (12, 12) and type(sale.quantity) is int
+    time = judge("sales.v1", json.dumps(SALE).replace("1700000000000", "1.7e12").encode()).event_time
+    assert time == 1_700_000_000_000 and type(time) is int
+
+
+def test_an_id_has_no_control_format_or_private_character_nor_another_space():
+    refused = {chr(code) for first, last in UNPRINTABLE for code in range(first, last + 1)}
+    for code in range(0x110000):
+        character = chr(code)
+        if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp", "Zs") and character != " ":
+            assert character in refused, hex(code)
+        elif character in refused:  # not assigned, in this version of Unicode
+            assert unicodedata.category(character) == "Cn", hex(code)
+
+
+@pytest.mark.parametrize("edge", sorted({edge for pair in UNPRINTABLE for edge in pair} - set(range(0xD800, 0xE000))), ids=hex)
+def test_the_first_and_the_last_of_what_an_id_may_not_have_are_refused(edge):
+    assert judged("sales.v1", SALE | {"sku": f"a{chr(edge)}b"}).detail.startswith("sku: expected printable text, found")
+
+
+@pytest.mark.parametrize("text", ["a b", " a", "a ", "é", "😀", "\u0378", "\U0001fadd", "\ufffd", "A\u0301", "%", "NO"])
+def test_any_other_character_is_taken_be_it_assigned_or_not(text):
+    assert judged("sales.v1", SALE | {"sku": text}).sku == text
+
+
+@pytest.mark.parametrize("text", [" ", "   ", " " * 128])
+def test_an_id_of_blanks_only_is_refused(text):
+    assert judged("sales.v1", SALE | {"sku": text}).detail.startswith("sku: expected more than blanks, found ' ")

@@ -144,13 +144,14 @@ class Bench:
 
     def __init__(self, monkeypatch, **options):
         given = {
-            "app_id": "t", "batch_rows": 100, "batch_bytes": 1 << 20, "batch_age_ms": 0, "backlog_rows": 1_000,
-            "tick_ms": 50, "location_catchup_ms": 10, "heartbeat_ms": 10, "request_timeout_ms": 1_000,
+            "app_id": "t", "topic_prefix": "", "batch_rows": 100, "batch_bytes": 1 << 20, "batch_age_ms": 0,
+            "backlog_rows": 1_000, "tick_ms": 50, "location_catchup_ms": 10, "heartbeat_ms": 10, "request_timeout_ms": 1_000,
             "digest_at_stop": False,
         }  # fmt: skip
         self.ledger, self.feed, self.throttled, self.failures, self.ticks = Ledger(), FakeFeed(), [], [], []
         self.sought = []
         monkeypatch.setattr(flow_module, "PartitionProducer", lambda *_: FakeProducer(self.ledger))
+        monkeypatch.setattr(flow_module, "fence", lambda *_: None)
         monkeypatch.setattr(flow_module, "LogReader", lambda _: FakeReader(self.ledger))
         monkeypatch.setattr(flow_module.recovery, "restore", lambda *_: len(self.ledger.committed))
         self.shared = Shared(
@@ -503,6 +504,7 @@ class Changelog(FakeReader):
             yield SimpleNamespace(
                 topic=lambda: topic, partition=lambda: partition, offset=lambda offset=offset: offset,
                 headers=lambda headers=headers: list(headers.items()), value=lambda outcome=outcome: outcome.changelog,
+                key=lambda: None,
             )  # fmt: skip
 
 
@@ -550,7 +552,7 @@ def test_a_worker_that_meets_a_newer_layout_stops_with_both_versions_and_what_to
     done(made.flow.close())
     assert ready.cancelled() and len(made.failures) == 1
     assert [record.message for record in caplog.records if record.levelname == "CRITICAL"] == [
-        f"t-clicks-0 stopped: {sentence}"
+        f"clicks-changelog.v1-0 stopped: {sentence}"
     ]
     assert directory.exists() == snapshot, "a snapshot of a later version is not put aside"
     made.shared.snapshots.stop()

@@ -158,6 +158,9 @@ class Part:
     def headers(self):
         return self._headers
 
+    def key(self):
+        return b"batch"
+
     def value(self):
         return self._value
 
@@ -272,6 +275,7 @@ class Sent:
 def producer(sent):
     made = object.__new__(transactions.PartitionProducer)
     made._producer, made._handle, made._partition, made._changelog_topic = sent, 0, 2, "log"
+    made._owner, made._topic_prefix = b"t", ""
     return made
 
 

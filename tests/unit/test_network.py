@@ -40,6 +40,12 @@ def test_a_right_file_is_read_with_its_defaults(tmp_path):
     assert (warehouse.capabilities, warehouse.enabled, warehouse.priority) == (["ship"], False, 7)
 
 
+def test_a_pools_limit_of_distance_is_each_locations_that_has_none_of_its_own(tmp_path):
+    text = GOOD.replace("{id: uk}", "{id: uk, max_distance_km: 300}").replace("priority: 7", "max_distance_km: 20.5")
+    assert [place.max_distance_km for place in load_network(write(tmp_path, text)).locations] == [300.0, 20.5]
+    assert [place.max_distance_km for place in load_network(write(tmp_path, GOOD)).locations] == [None, None]
+
+
 @pytest.mark.parametrize("path", sorted(Path(__file__).parents[2].glob("config/networks/*.yaml")), ids=lambda path: path.stem)
 def test_the_networks_that_come_with_the_project_are_right(path):
     assert load_network(path).locations
@@ -55,7 +61,17 @@ def test_the_networks_that_come_with_the_project_are_right(path):
         ("id: B", "id: A", ":6: location A: id: expected to be unique, found 2 times"),
         ("    latitude: 52.5", "    id: C\n    latitude: 52.5", ":6: location C: id: expected once, found 2 times"),
         ("    pool: uk", "    pool: us", ":6: location B: pool: expected one of uk .*, found us"),
-        ("id: B", "id: 5", ":6: location 5: id: expected a valid string, found 5"),
+        ("id: B", "id: 5", ':6: location 5: id: expected a valid string, found 5; YAML reads 5 as that: write "5", in quotes'),
+        ("id: B", "id: 0012", 'id: expected a valid string, found 10; YAML reads 0012 as that: write "0012", in quotes'),
+        ("id: B", "id: NO", 'id: expected a valid string, found False; YAML reads NO as that: write "NO", in quotes'),
+        (
+            "{id: uk}",
+            "{id: NO}",
+            ':3: pool False: id: expected a valid string, found False; YAML reads NO as that: write "NO", in',
+        ),
+        ("{id: uk}", "{id: uk, max_distance_km: 0}", ":3: pool uk: max_distance_km: expected greater than 0, found 0"),
+        ("{id: uk}", "{id: uk, max_km: 5}", ":3: pool uk: expected the fields id, max_distance_km, found max_km"),
+        ("id: B", "id: '  '", "id: expected more than blanks, found '  '"),
         ("  - id: B\n    pool", "  - pool", ":6: location None: id: expected, found none"),
         ("pools:\n  - {id: uk}\n", "pools: []\n", ":2: pools: expected a list of entries"),
         ("locations:", "places:", ":1: expected version, pools, locations, found version, pools, places"),

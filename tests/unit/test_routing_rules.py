@@ -16,13 +16,20 @@ HOME = unit_vector(52.0, 0.0)
 ALL = ENABLED | SHIPS | PICKS_UP
 
 
-def network(*stock, metres_north=None, priority=None, rank=None, flags=None):
+def network(*stock, metres_north=None, priority=None, rank=None, flags=None, max_distance_km=None):
     """Locations in a row north of HOME, 100 km apart; `stock[i]` is location i's units per SKU."""
     north = metres_north or [100_000 * (row + 1) for row in range(len(stock))]
     cells = [(sku, row, units, 0, 0) for row, held in enumerate(stock) for sku, units in held.items()]
     skus = 1 + max((cell[0] for cell in cells), default=0)
     return make_view(
-        [52.0 + METRE_DEGREES * metres for metres in north], [0.0] * len(stock), cells, priority, rank, flags, skus
+        [52.0 + METRE_DEGREES * metres for metres in north],
+        [0.0] * len(stock),
+        cells,
+        priority,
+        rank,
+        flags,
+        skus,
+        max_distance_km,
     )
 
 
@@ -178,6 +185,42 @@ def test_a_line_never_returns_to_a_location_that_refused_it(lines):
 
 def test_a_refusal_by_a_location_without_the_sku_is_no_matter():
     assert route(network({0: 9}, {1: 9}), order((0, 1), refused={(0, 1)})).location == [0]
+
+
+# How far
+
+
+@pytest.mark.parametrize("lines", [1, 2, 9])
+def test_beyond_its_limit_a_location_serves_nobody(lines):
+    stock = {sku: 9 for sku in range(lines)}
+    asked = order(*((sku, 1) for sku in range(lines)))
+    decision = route(network(stock, stock, max_distance_km=[99.99, 200.01]), asked)
+    assert decision.location == [1] * lines
+    assert [(at, why) for at, _, why in decision.losers] == [(0, Lost.TOO_FAR)]
+    decision = route(network(stock, {}, max_distance_km=[99.99, 0]), asked)
+    assert decision.location == [-1] * lines
+    assert decision.reason == [Unallocated.TOO_FAR] * lines
+    assert route(network(stock, {}, max_distance_km=[100.01, 0]), asked).location == [0] * lines
+
+
+@pytest.mark.parametrize("lines", [1, 2, 9])
+def test_too_far_says_more_than_not_eligible_and_less_than_all_or_nothing(lines):
+    stock = {sku: 9 for sku in range(lines)}
+    asked = order(*((sku, 1) for sku in range(lines)), refused={(0, 0)})
+    reasons = route(network(stock, stock, max_distance_km=[0, 50]), asked).reason
+    assert reasons == [Unallocated.TOO_FAR] + [0] * (lines - 1)
+    assert route(network(stock, {}, max_distance_km=[50, 0]), asked).reason[0] == Unallocated.NOT_ELIGIBLE
+    asked = order(*((sku, 1) for sku in range(lines)), (-1, 1), allow_partial=False)
+    assert route(network(stock, stock, max_distance_km=[0, 50]), asked).reason[0] == Unallocated.ALL_OR_NOTHING
+
+
+@pytest.mark.parametrize("lines", [1, 9])
+def test_a_limit_counts_from_the_pickup_location_and_never_for_it(lines):
+    stock = {sku: 9 for sku in range(lines)}
+    asked = order(*((sku, 1) for sku in range(lines)), pickup_location=0)
+    assert route(network(stock, stock, max_distance_km=[1, 1]), asked).location == [0] * lines
+    assert route(network({}, stock, max_distance_km=[1, 100.01]), asked).location == [1] * lines
+    assert route(network({}, stock, max_distance_km=[1, 99.99]), asked).reason == [Unallocated.TOO_FAR] * lines
 
 
 # Flags

@@ -4,18 +4,21 @@ The version with other columns is real: a copy of this tree with two columns mor
 fewer. Its kernels are compiled, and it runs in a process of its own.
 """
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from state.schema import LAYOUT, NEARSHELF, NewerLayout
 from state.store import Store
-from tests.golden.upgrade import PIPELINES, check, empty, place_of, read_group, unpack_snapshot
+from tests.golden.upgrade import PIPELINES, check, empty, from_changelog, place_of, read_group, unpack_snapshot
+from tests.inventory_log import segments
 
 ROOT = Path(__file__).parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
@@ -69,6 +72,21 @@ def run_in(tree, *arguments):
 @pytest.mark.parametrize("version", sorted(path.name for path in FIXTURES.iterdir()))
 def test_what_an_older_version_wrote_is_restored_and_answers_as_it_did(version):
     assert list(check(FIXTURES / version)) == []
+
+
+@pytest.mark.parametrize("version", sorted(path.name for path in FIXTURES.iterdir()))
+@pytest.mark.parametrize("group", PIPELINES)
+def test_an_event_applied_by_an_older_version_and_sent_again_is_a_duplicate(version, group):
+    told = read_group(FIXTURES / version, group)
+    pipeline = from_changelog(group, told, told["kept"])
+    digests, sent = pipeline.digests(), told["records"][: told["kept"] * told["size"]]
+    letters = [json.loads(value) for batch in told["batches"] for _, value in batch["outputs"].get("dead-letter.v1", ())]
+    refused = {(letter["topic"], letter["offset"]) for letter in letters}
+    applied = {record.value: record for record in sent if (record.topic, record.offset) not in refused}
+    again = [record for record in applied.values() if record.topic != "ticks.v1"][-told["size"] :]
+    outcome = pipeline.process(pipeline.decode(segments([replace(each, offset=each.offset + 10_000) for each in again])), [])
+    assert {fate for _, fate in outcome.counts} == {"duplicate"} and not outcome.outputs
+    assert pipeline.digests() == digests
 
 
 def test_what_this_version_writes_is_restored_by_one_with_other_columns(other):

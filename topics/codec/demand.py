@@ -3,7 +3,7 @@
 import numpy as np
 
 from topics.codec.messages import Messages
-from topics.codec.put import put, put_number, put_raw, put_text
+from topics.codec.put import put, put_number, put_part, put_text
 from topics.compiled.kernels import kernel
 
 _FIXED_ROOM = 512  # names and integers
@@ -30,11 +30,11 @@ def encode_demand(
     Returns
     -------
     Messages
-        For each row, in order; key: pool_id/sku/partition.
+        For each row, in order; key: pool_id/sku/partition (keys.compound_key).
     """
     spans = np.empty((numbers.size, 3), np.int64)
-    # A text stands in the key as it is, and in the value at most doubled by escapes.
-    room = _FIXED_ROOM * numbers.size + 3 * int(rows["id_size"][numbers].sum())
+    # A text is at most tripled by the key's escapes, and doubled by the value's.
+    room = _FIXED_ROOM * numbers.size + 5 * int(rows["id_size"][numbers].sum())
     out = np.empty(room, np.uint8)
     size = _demand_kernel(rows, numbers, heap, partition, window_ms, step_ms, out, spans)
     messages = Messages()
@@ -51,8 +51,8 @@ def _demand_kernel(rows, numbers, heap, partition, window_ms, step_ms, out, span
         sku_at = row.id_at + row.pool_size + 1
         sku_size = row.id_size - row.pool_size - 1
         spans_out[i, 0] = at
-        at = put(out, put_raw(out, at, heap, row.id_at, np.int64(row.pool_size)), b"/")
-        at = put_raw(out, at, heap, sku_at, sku_size)
+        at = put(out, put_part(out, at, heap, row.id_at, np.int64(row.pool_size)), b"/")
+        at = put_part(out, at, heap, sku_at, sku_size)
         at = put_number(out, at, b"/", partition)
         spans_out[i, 1] = at
         at = put_text(out, at, b'{"pool_id":"', heap, row.id_at, row.pool_size)

@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 
 from topics.codec.messages import Messages
-from topics.codec.put import put, put_km, put_number, put_raw, put_text, put_word, words_of
+from topics.codec.put import put, put_km, put_number, put_part, put_raw, put_text, put_word, words_of
 from topics.compiled.kernels import kernel
 from topics.events import MAX_ID
 from topics.reasons import DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
@@ -161,8 +161,8 @@ def _inventory_kernel(first, at, out, spans_out, cells, rows, skus, locations, h
         location = locations[cell.location]
         sku = skus[cell.sku]
         spans_out[number, 0] = at
-        at = put(out, put_raw(out, at, heap, location.id_at, location.id_size), b"/")
-        at = put_raw(out, at, heap, sku.id_at, sku.id_size)
+        at = put(out, put_part(out, at, heap, location.id_at, location.id_size), b"/")
+        at = put_part(out, at, heap, sku.id_at, sku.id_size)
         spans_out[number, 1] = at
         at = put_text(out, at, pool, heap, location.id_at, location.id_size)
         at = put_text(out, at, b'","sku":"', heap, sku.id_at, sku.id_size)
@@ -277,7 +277,7 @@ def encode_inventory(
     Returns
     -------
     Messages
-        For each row, in order; key: location_id/sku.
+        For each row, in order; key: location_id/sku (keys.compound_key).
     """
     pool = np.frombuffer(b'{"pool_id":' + orjson.dumps(pool_id.decode()) + b',"location_id":"', np.uint8)
     return _messages(_inventory_kernel, len(rows), _USUAL_CELL, cells, rows, skus, locations, heap, pool)

@@ -26,7 +26,7 @@ FREE_TEXTS = ("reason",)
 MOMENTS = ("event_time", "counted_at", "expires_at", "expected_at")
 INTEGERS = ("quantity", "unit_price")
 DEGREES = ("latitude", "longitude")
-SWITCHES = ("allow_split", "allow_partial")
+SWITCHES = ("allow_split", "allow_partial", "stocked", "missing")
 CHOICES = ("kind", "mode", "service_level")
 NESTED = ("destination", "lines", "line_ids")
 FIELDS = ("", *IDS, *FREE_TEXTS, *MOMENTS, *INTEGERS, *DEGREES, *SWITCHES, *CHOICES, *NESTED)  # code 0: nobody reads it
@@ -77,7 +77,7 @@ _FILLS = {
     "location": ("location_id", "pickup_location_id"),
     "sku": ("sku",),
     "reference": ("order_id", "transfer_id", "supply_id", "pool_id"),
-    "shipment": ("shipment_id",),
+    "shipment": ("shipment_id", "line_id"),
     "target": ("to_location_id",),
 }
 COLUMNS = tuple(_FILLS)

@@ -34,7 +34,7 @@ from topics.codec.grammar import (
     value_end,
     word_at,
 )
-from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, HAS_LINES, PICKUP, URGENT
+from topics.columns import ALLOW_PARTIAL, ALLOW_SPLIT, HAS_LINES, MISSING, PICKUP, UNSTOCKED, URGENT
 from topics.compiled.kernels import forced_inline, kernel
 from topics.events import MAX_ID, MAX_LINES, MAX_MONEY, MAX_QUANTITY, MAX_TIME
 from topics.reasons import Kind
@@ -56,6 +56,8 @@ _LATITUDE = f.CODE["latitude"]
 _LONGITUDE = f.CODE["longitude"]
 _ALLOW_SPLIT = f.CODE["allow_split"]
 _ALLOW_PARTIAL = f.CODE["allow_partial"]
+_STOCKED = f.CODE["stocked"]
+_MISSING = f.CODE["missing"]
 _KIND = f.CODE["kind"]
 _MODE = f.CODE["mode"]
 _SERVICE_LEVEL = f.CODE["service_level"]
@@ -66,9 +68,11 @@ _LINE_IDS = f.CODE["line_ids"]
 _CLICK_TEXTS = np.array(
     [f.CODE[name] for name in ("event_id", "visitor_id", "sku", "pool_id", "customer_id", "channel", "campaign_id")]
 )
-_PLACED, _HELD, _CANCELLED = Kind.PLACED.value, Kind.HELD.value, Kind.CANCELLED.value
-_COUNT, _ADJUSTMENT, _TICK = Kind.COUNT.value, Kind.ADJUSTMENT.value, Kind.TICK.value
+_PLACED, _HELD, _CANCELLED, _CHANGED = Kind.PLACED.value, Kind.HELD.value, Kind.CANCELLED.value, Kind.CHANGED.value
+_COUNT, _ADJUSTMENT, _TICK, _RETURNED = Kind.COUNT.value, Kind.ADJUSTMENT.value, Kind.TICK.value, Kind.RETURNED.value
 
+_WHAT = np.int64(f.mask(("line_id", "sku")))  # a line names one of them at least
+_BLANK = 32  # which may be an id's only characters
 _HASH = np.uint64(0x9E3779B97F4A7C15)
 _U0, _U29 = np.uint64(0), np.uint64(29)
 
@@ -107,7 +111,7 @@ def _text(buffer, at, field, fields_out):
         return DOUBT
     size = end - at - 1
     if field < _ID_END:
-        if size == 0 or size > MAX_ID:
+        if size == 0 or size > MAX_ID or byte_at(buffer, at + 1) == _BLANK:
             return DOUBT
         fields_out[field, 0] = at + 1
         fields_out[field, 1] = size
@@ -203,6 +207,14 @@ def _distinct(buffer, lines, first, count, hashes_inout):
     return True
 
 
+@forced_inline
+def _slice(present, fields, field):
+    """A text's place and size, zeros if it is absent."""
+    if present >> field & 1:
+        return fields[field, 0], fields[field, 1]
+    return 0, 0
+
+
 @kernel
 def _line_array(buffer, at, field, topic, line_row, lines_out, fields_inout, degrees_inout):
     """Read `lines`, or a cancellation's `line_ids`, into rows from `line_row`: (position after them or DOUBT, count)."""
@@ -215,21 +227,27 @@ def _line_array(buffer, at, field, topic, line_row, lines_out, fields_inout, deg
         return at + 1, 0
     count = 0
     while True:
-        sku_at = sku_size = quantity = np.int64(0)
+        sku_at = sku_size = quantity = flags = np.int64(0)
+        id_at, id_size = np.int64(0), np.int64(0)
         if field == _LINES:
             at, present = _leaf_object(buffer, at, keys, fields_inout, degrees_inout)
             quantity = fields_inout[_QUANTITY, 0]
             if present & needs != needs or quantity < 1:
                 return DOUBT, 0
-            if topic == f.ORDERS:
-                sku_at, sku_size = fields_inout[_SKU, 0], fields_inout[_SKU, 1]
+            if present & _WHAT == 0:
+                return DOUBT, 0
+            sku_at, sku_size = _slice(present, fields_inout, _SKU)
+            id_at, id_size = _slice(present, fields_inout, _LINE_ID)
+            if present >> _STOCKED & 1 and fields_inout[_STOCKED, 0] == 0:
+                flags = np.int64(UNSTOCKED)
         else:
             at = _scalar(buffer, at, _LINE_ID, fields_inout, degrees_inout)
+            id_at, id_size = fields_inout[_LINE_ID, 0], fields_inout[_LINE_ID, 1]
         if at < 0 or count == MAX_LINES:
             return DOUBT, 0
         line = lines_out[line_row + count]
-        line.sku_at, line.sku_size, line.quantity = sku_at, sku_size, quantity
-        line.line_id_at, line.line_id_size = fields_inout[_LINE_ID, 0], fields_inout[_LINE_ID, 1]
+        line.sku_at, line.sku_size, line.quantity, line.flags = sku_at, sku_size, quantity, flags
+        line.line_id_at, line.line_id_size = id_at, id_size
         count += 1
         at = space_end(buffer, at)
         byte = byte_at(buffer, at)
@@ -332,7 +350,13 @@ def _fill_event(event_out, topic, present, fields, degrees):
             present &= ~(1 << _PICKUP_LOCATION_ID)
             event_out.latitude = degrees[0]
             event_out.longitude = degrees[1]
+    if kind == _CHANGED or (kind == _CANCELLED and present >> _LINES & 1):
+        return False  # seldom: the models read them
     given = _LINE_IDS if kind == _CANCELLED else _LINES
+    if kind == _CANCELLED and present >> given & 1 and fields[given, 1] == 0:
+        return False
+    if kind != _RETURNED and present >> _MISSING & 1 and fields[_MISSING, 0]:
+        flags |= MISSING
     if present >> given & 1:
         flags |= HAS_LINES
         event_out.first_line = fields[given, 0]
@@ -354,14 +378,6 @@ def _fill_event(event_out, topic, present, fields, degrees):
     event_out.flags = flags
     event_out.kind = kind
     return True
-
-
-@forced_inline
-def _slice(present, fields, field):
-    """A text's place and size, zeros if it is absent."""
-    if present >> field & 1:
-        return fields[field, 0], fields[field, 1]
-    return 0, 0
 
 
 @kernel

@@ -16,7 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 
 _ROOT = Path(__file__).resolve().parents[2]
 _KEPT_S = 86_400
@@ -71,6 +74,38 @@ def keep_with(function: Callable) -> None:
     numba.config.CACHE_DIR = _cache_directory(Path(function.__code__.co_filename).resolve())
 
 
+class _Unlinked(JITCodeLibrary):
+    """A function's code that is only ever a part of its callers'. LLVM optimizes it, and makes machine code of it, there alone.
+
+    numba would do both for each function, with all that it calls, at each level of a chain of calls: 40 % of the compilation.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        # numba writes the address of each function's environment to the function's symbol for it, which must be there.
+        names = [each.name for each in self._final_module.global_variables if each.name.startswith("_ZN08NumbaEnv")]
+        symbols = "".join(f'@"{name}" = common global i8* null\n' for name in names)
+        self._codegen._add_module(llvm.parse_assembly(symbols))
+        self._codegen._engine.finalize_object()
+        self._finalized = True
+
+    def serialize_using_object_code(self) -> Any:
+        return self.serialize_using_bitcode()
+
+
+class _InnerCompiler(Compiler):
+    """numba's compiler, into `_Unlinked` code."""
+
+    def __init__(self, typing: Any, target: Any, library: Any, arguments: Any, returned: Any, flags: Any, names: Any):
+        super().__init__(typing, target, library, arguments, returned, flags, names)
+        if library is None:
+            self.state.library = _Unlinked(self.state.targetctx.codegen(), "inner")
+            self.state.library.enable_object_caching()
+
+
 def _decorator(**options: Any) -> Callable:
     def decorate(function: Callable) -> Callable:
         keep_with(function)
@@ -84,7 +119,7 @@ kernel = _decorator(_nrt=False)
 allocating_kernel = _decorator(_nrt=True)
 # Called by other kernels only: without the wrappers by which Python could call them. Those unpack each array of the working
 # memory and cost half of the compilation.
-inner_kernel = _decorator(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+inner_kernel = _decorator(_nrt=False, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_InnerCompiler)
 # Put into its callers by LLVM, for what runs once a key or value: left to itself it passes some twenty words of array headers
 # a call, and the scanner is 30 % slower.
 forced_inline = _decorator(_nrt=False, forceinline=True)
