@@ -113,7 +113,7 @@ class ClicksPipeline(GroupPipeline[DemandState]):
             sequence=self.sequence,
             link=self.link,
             counts={(TOPIC, Fate(fate).wire): number for fate, number in enumerate(np.bincount(fates).tolist()) if number},
-            left_out=by_field(batch.left_out, [TOPIC] * len(fates)),
+            left_out=by_field(batch.left_out, lambda row: TOPIC),
             stages=clock.seconds,
             timestamps=inputs.records.rows["timestamp"].copy(),
         )

@@ -115,10 +115,11 @@ class InventoryOutputs(Outputs):
     def _add_left_out(self, state: PoolState, rows: np.ndarray) -> None:
         """Encode an alert for each field that was left out of an event that was not refused."""
         left_out = self._decoded.batch.left_out
-        good = [row for row in rows.tolist() if row in left_out and self.events["outcome"][row] != Outcome.DEAD_LETTER]
-        fields = [(row, name) for row in good for name in dict.fromkeys(left_out[row])]
-        if not fields:
+        if not left_out:
             return
+        own = rows[np.isin(rows, list(left_out))]
+        good = own[self.events["outcome"][own] != Outcome.DEAD_LETTER].tolist()
+        fields = [(row, name) for row in good for name in dict.fromkeys(left_out[row])]
         topics = [TOPICS[self.events["topic"][row]] for row, _ in fields]
         told = [
             self._told(

@@ -143,7 +143,7 @@ class InventoryPipeline(GroupPipeline[PoolState]):
             sequence=self.sequence,
             link=self.link,
             counts=_counts(events[: len(decoded)]),
-            left_out=by_field(decoded.batch.left_out, [TOPICS[code] for code in events["topic"]]),
+            left_out=by_field(decoded.batch.left_out, lambda row: TOPICS[events["topic"][row]]),
             stages=clock.seconds,
             timestamps=events["timestamp"][: len(decoded)].copy(),
         )

@@ -127,15 +127,15 @@ class _Tail:
         return grown
 
 
-def by_field(left_out: dict[int, list[str]], topics: Sequence[str]) -> Counter[tuple[str, str]]:
-    """Count the fields left out of good events by (topic, field); `topics` are the rows'.
+def by_field(left_out: dict[int, list[str]], topic_of: Callable[[int], str]) -> Counter[tuple[str, str]]:
+    """Count the fields left out of good events by (topic, field); `topic_of` names the topic of a row.
 
     Examples
     --------
-    >>> by_field({0: ["currency"], 2: ["currency", "channel"]}, ["sales.v1"] * 3)
+    >>> by_field({0: ["currency"], 2: ["currency", "channel"]}, lambda row: "sales.v1")
     Counter({('sales.v1', 'currency'): 2, ('sales.v1', 'channel'): 1})
     """
-    return Counter((topics[row], name) for row, names in left_out.items() for name in names)
+    return Counter((topic_of(row), name) for row, names in left_out.items() for name in names)
 
 
 def decode(records: Joined, topics: np.ndarray | Sequence[int]) -> Batch:
