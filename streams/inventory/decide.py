@@ -236,6 +236,7 @@ def _write_line(t, written, order_row, line, quantity, reason):
     written.line_id_at = t.orders[order_row].id_at + line.id_at
     written.line_id_size = line.id_size
     written.sku = line.sku
+    written.kit = line.kit
     written.quantity = quantity
     written.reason = reason
 
