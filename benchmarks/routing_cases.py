@@ -15,7 +15,7 @@ from state.columns import CELL, ENABLED, LOCATION, PICKS_UP, SHIPS, SKU_CELL, SK
 from state.network import limit_chord2
 from streams.routing import View, make_scratch, route_order_kernel
 from streams.routing.distance import unit_vector
-from streams.routing.reference import Decision
+from streams.routing.reference import Decision, Kits
 from topics.compiled.bundle import Bundle
 
 UK = (50.0, 58.0, -5.0, 1.5)  # degrees: south, north, west, east
@@ -83,6 +83,7 @@ class Order:
     pickup_location: int = -1
     allow_split: bool = True
     allow_partial: bool = True
+    kits: Kits = field(default_factory=dict)
 
 
 def route_by_kernel(view: Bundle, order: Order, scratch: Bundle | None = None) -> tuple[Decision, list[int]]:
@@ -91,6 +92,11 @@ def route_by_kernel(view: Bundle, order: Order, scratch: Bundle | None = None) -
     scratch = scratch or _scratch(max(64, view.locations.size))
     if count < scratch.line_sku.size:
         scratch.line_sku[:count], scratch.line_quantity[:count] = order.skus, order.quantities
+        parts = [order.kits.get(line, {}) for line in range(count)]
+        scratch.kit_parts[: count + 1] = np.cumsum([0, *map(len, parts)])
+        listed = [part for kit in parts for part in kit.items()]
+        scratch.part_sku[: len(listed)] = [sku for sku, _ in listed]
+        scratch.part_units[: len(listed)] = [units for _, units in listed]
     refused = np.array(sorted(order.refused), np.int32).reshape(-1, 2)
     promised = route_order_kernel(
         view,
@@ -143,7 +149,8 @@ def disagreements(order: Order, kernel: Decision, twin: Decision) -> list[str]:
     if abs(kernel.total_m - twin.total_m) > 1.0 + 0.5 * twin.shipments:
         found.append(f"metres: kernel {kernel.total_m}, twin {twin.total_m}")
     transfers = {at for at, kind in zip(twin.location, twin.kind, strict=True) if kind > 0 and at != order.pickup_location}
-    unshared = len(set(order.skus)) == len(order.skus)
+    needs = [sku for line, sku in enumerate(order.skus) for sku in order.kits.get(line, [sku])]
+    unshared = len(set(needs)) == len(needs)
     if len(transfers) <= 1 and unshared:
         compare("locations", kernel.location, twin.location)
     if unshared:
@@ -167,13 +174,18 @@ def faults(view: Bundle, order: Order, decision: Decision, cell: list[int]) -> l
             found.append(f"line {line} is half promised")
         if at < 0:
             continue
-        if view.cells["sku"][row] != order.skus[line] or view.cells["location"][row] != at:
+        needs = order.kits.get(line) or {order.skus[line]: order.quantities[line]}
+        if view.cells["sku"][row] != next(iter(needs)) or view.cells["location"][row] != at:
             found.append(f"line {line}: cell {row} is another's")
         needed = ENABLED | (PICKS_UP if at == order.pickup_location else SHIPS)
         far = at != order.pickup_location and _is_far(view.locations[at], view, order)
         if view.locations["flags"][at] & needed != needed or (line, at) in order.refused or far:
             found.append(f"line {line}: location {at} may not")
-        taken[row] = taken.get(row, 0) + order.quantities[line]
+        for sku, units in needs.items():
+            (own,) = np.flatnonzero((view.cells["sku"] == sku) & (view.cells["location"] == at)).tolist() or [-1]
+            taken[own] = taken.get(own, 0) + units
+    if -1 in taken:
+        found.append("a part is promised where it has no cell")
     for row, units in taken.items():
         free = int(view.cells["on_hand"][row]) - int(view.cells["reserved"][row]) - int(view.cells["safety_stock"][row])
         if units > free:
@@ -207,6 +219,7 @@ def random_case(
     most_stock: int = 8,
     density: tuple[float, float] = (0.2, 1.0),
     limits: float = 0.0,
+    kits: float = 0.0,
 ) -> tuple[Bundle, Order]:
     """Draw a small, difficult network and an order.
 
@@ -229,6 +242,8 @@ def random_case(
         Least and most share of the locations that have a cell of a SKU.
     limits : float
         Probability that a location has a limit of distance, of up to 600 km.
+    kits : float
+        Probability that a line is of a kit, of one to three SKUs.
     """
     count = int(rng.integers(locations[0], locations[1] + 1))
     south, north, west, east = UK
@@ -271,6 +286,11 @@ def random_case(
         bool(rng.random() < 0.8),
         bool(rng.random() < 0.8),
     )
+    if kits:
+        for line in np.flatnonzero(rng.random(line_count) < kits).tolist():
+            parts = rng.choice(sku_count, min(sku_count, int(rng.integers(1, 4))), replace=False).tolist()
+            order.kits[line] = {sku: order.quantities[line] * int(rng.integers(1, 3)) for sku in parts}
+            order.skus[line] = -1
     if limits:
         far = [limit_chord2(km) for km in rng.uniform(1, 600, count).tolist()]
         view.locations["limit_chord2"] = np.where(rng.random(count) < limits, far, 0.0)

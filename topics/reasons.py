@@ -179,6 +179,12 @@ class AlertKind(Wire):
     )
     FIELD_LEFT_OUT = 11, "Mend the sender: a field that only describes its event is wrong, and was left out."
 
+    @property
+    def severity(self) -> str:
+        """`critical` where a customer or goods may be lost, else `warning`."""
+        critical = AlertKind.SHORTFALL, AlertKind.SHIPPED_AFTER_CLOSE, AlertKind.OVER_SHIPPED
+        return "critical" if self in critical else "warning"
+
 
 class AlertStatus(Wire):
     """Whether an alert stands."""

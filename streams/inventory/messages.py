@@ -6,7 +6,6 @@ Not here: their bytes (topics/codec/encode.py).
 from typing import Any
 
 import numpy as np
-import orjson
 
 from state.columns import GONE_SUPPLY, GONE_TRANSIT, IN_TRANSIT
 from state.pool import PoolState
@@ -20,14 +19,17 @@ from streams.inventory.refusals import sentence
 from streams.routing.policy import POLICIES
 from topics.catalogue import ALERTS, SUPPLIES, TRANSFERS
 from topics.codec.decode import text_of
-from topics.codec.encode import encode_allocations, encode_inventory, encode_supplies, encode_transfers
+from topics.codec.encode import (
+    OF_ORDERS,
+    encode_alerts,
+    encode_allocations,
+    encode_inventory,
+    encode_left_out,
+    encode_supplies,
+    encode_transfers,
+)
 from topics.codec.messages import Messages
-from topics.keys import compound_key
-from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind, Outcome
-
-MINUTE_MS = 60_000
-CRITICAL = (AlertKind.SHORTFALL, AlertKind.SHIPPED_AFTER_CLOSE, AlertKind.OVER_SHIPPED)
-ORDER_KINDS = tuple(kind for kind in Kind if Kind.PLACED <= kind <= Kind.RETURNED)
+from topics.reasons import DeadLetter, Outcome
 
 
 class InventoryOutputs(Outputs):
@@ -113,27 +115,21 @@ class InventoryOutputs(Outputs):
         counters = state.t.counters
         alerts = state.t.alerts[: counters[ALERT_COUNT]]
         if alerts.size:
-            self.add(ALERTS, Messages.of([self._alert(alert, state) for alert in alerts]), alerts["event"])
+            t = state.t
+            messages = encode_alerts(
+                alerts,
+                supplies=t.supplies,
+                skus=t.skus,
+                locations=t.locations,
+                heap=t.heap,
+                events=self.events,
+                partitions=self._partitions,
+                buffer=self._decoded.batch.buffer,
+                topic_names=TOPICS,
+                pool_id=state.pool_id,
+            )
+            self.add(ALERTS, messages, alerts["event"])
             counters[ALERT_COUNT] = 0
-
-    def _alert(self, alert: Any, state: PoolState) -> dict[str, Any]:
-        row, kind = int(alert["event"]), AlertKind(int(alert["kind"]))
-        location, sku = state.names_of(int(alert["location"]), int(alert["sku"]))
-        transfer = state.reference_of(int(alert["supply"]))
-        last = str(int(self.events["timestamp"][row]) // MINUTE_MS) if kind is AlertKind.LATE_MOVEMENT else sku
-        return self._told(
-            state,
-            row,
-            kind,
-            (transfer or location, last),
-            status=AlertStatus(int(alert["status"])),
-            location_id=location,
-            sku=sku,
-            transfer_id=transfer,
-            found=int(alert["found"]),
-            expected=int(alert["expected"]),
-            since=int(alert["time"]),
-        )
 
     def _add_left_out(self, state: PoolState, rows: np.ndarray) -> None:
         """Encode an alert for each field that was left out of an event that was not refused."""
@@ -143,43 +139,14 @@ class InventoryOutputs(Outputs):
         own = rows[np.isin(rows, list(left_out))]
         good = own[self.events["outcome"][own] != Outcome.DEAD_LETTER].tolist()
         fields = [(row, name) for row in good for name in dict.fromkeys(left_out[row])]
-        topics = [TOPICS[self.events["topic"][row]] for row, _ in fields]
-        told = [
-            self._told(
-                state, row, AlertKind.FIELD_LEFT_OUT, (topic, name), field=name, since=int(self.events["timestamp"][row])
-            )
-            for (row, name), topic in zip(fields, topics, strict=True)
-        ]
-        self.add(ALERTS, Messages.of(told), [row for row, _ in fields])
+        self.add(ALERTS, Messages.of([self._left_out(state, row, name) for row, name in fields]), [row for row, _ in fields])
 
-    def _told(self, state: PoolState, row: int, kind: AlertKind, thing: tuple[str, str], **values: Any) -> dict[str, Any]:
-        """Make the record of an alert that a row's event causes; `thing` ends its id, `values` differ by kind."""
-        event, pool = self.events[row], state.pool_id.decode()
-        alert_id = compound_key(kind.wire, pool, *thing)
-        of_order = event["kind"] in (Kind.SALE, *ORDER_KINDS) and event["reference_size"] > 0
-        of_order = of_order and values.get("transfer_id") is None
-        value = {
-            "alert_id": alert_id,
-            "kind": kind.wire,
-            "severity": "critical" if kind in CRITICAL else "warning",
-            "status": AlertStatus.RAISED,
-            "pool_id": pool,
-            "location_id": None,
-            "sku": None,
-            "order_id": text_of(event, "reference", self._decoded.batch.buffer) if of_order else None,
-            "field": None,
-            "transfer_id": None,
-            "found": 1,
-            "expected": 0,
-        } | values
-        value["status"] = value["status"].wire
-        value["source"] = {
-            "topic": TOPICS[event["topic"]],
-            "partition": int(self._partitions[row]),
-            "offset": int(event["offset"]),
-        }
-        value["remedy"] = kind.sentence
-        return {"key": alert_id.encode(), "value": orjson.dumps(value)}
+    def _left_out(self, state: PoolState, row: int, name: str) -> dict[str, Any]:
+        event = self.events[row]
+        of_order = event["kind"] in OF_ORDERS and event["reference_size"] > 0
+        order_id = text_of(event, "reference", self._decoded.batch.buffer) if of_order else None
+        topic, partition, offset = TOPICS[event["topic"]], int(self._partitions[row]), int(event["offset"])
+        return encode_left_out(name, topic, partition, offset, order_id, int(event["timestamp"]), state.pool_id)
 
     def add_dead_letters(self, location_pools: dict[bytes, bytes], clock_skew_ms: int) -> None:
         """Encode the events that were refused, each whole, with a reason and a sentence."""

@@ -13,22 +13,37 @@ import numpy as np
 from streams.routing.candidates import free_units
 from streams.routing.fences import SHIPPER
 from streams.routing.prices import cost_of, shipment_cost
-from streams.routing.scratch import EXACT_LINES
 from streams.routing.sorting import sort_rows
 from topics.compiled.kernels import inner_kernel
 
 # One order's lines as sets: bit i of a set is line i, `full` is all of them.
-#   sums: int64[2^lines], units of a set; group_mask: int64[groups], lines of a SKU; cells: CELL rows
-Lines = namedtuple("Lines", "count full group_count shared sums group_mask cells")
+#   shared: how many SKUs several lines need; kits: whether a line is a kit's
+#   sums: int64[2^lines], units of a set of lines; group_mask: int64[groups], lines of a SKU; cells: CELL rows
+#   stride: of `work.cell_rows`, whose [location * stride + group] is a cell's row
+Lines = namedtuple("Lines", "count full group_count shared kits sums group_mask cells stride")
 
 
 @inner_kernel
 def units_at(lines, location, group, work):
     """Units of a group's SKU that may be promised at a location."""
-    row = work.cell_rows[location * EXACT_LINES + group]
+    row = work.cell_rows[location * lines.stride + group]
     if row < 0:
         return np.int64(0)
     return max(np.int64(0), free_units(lines.cells[row]))
+
+
+@inner_kernel
+def _units_needed(lines, group, part, work):
+    """Units of a group's SKU that a set of lines needs."""
+    if not lines.kits:
+        return np.int64(lines.sums[part & lines.group_mask[group]])
+    units = np.int64(0)
+    need = work.group_head[group]
+    while need >= 0:
+        if part >> work.need_line[need] & 1:
+            units += work.need_units[need]
+        need = work.need_next[need]
+    return units
 
 
 @inner_kernel
@@ -36,10 +51,10 @@ def takes(lines, location, part, work):
     """Whether a location can take a whole set of lines at once."""
     if part & work.candidates[location].cover != part:
         return False
-    if lines.shared:
-        for group in range(lines.group_count):
-            if lines.sums[part & lines.group_mask[group]] > units_at(lines, location, group, work):
-                return False
+    for k in range(lines.shared):
+        group = np.int64(work.shared_groups[k])
+        if _units_needed(lines, group, part, work) > units_at(lines, location, group, work):
+            return False
     return True
 
 

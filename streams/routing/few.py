@@ -5,6 +5,7 @@ each set's supersets, and a subset sum over the sets of lines finds the cheapest
 since its two parts together are one shipment less.
 A SKU on two lines: the lines compete for the same units, and a location used twice would be promised twice (families.py). Each
 set of n lines keeps only its `n - size + 1` cheapest takers: the other lines cannot occupy more locations than that leaves.
+A kit's line needs several SKUs (needs.py); a location covers it if it has them all.
 Units decide first, then the cost, to which each shipment adds more than any distances can (prices.py).
 Owner: lines.py.
 Not here: one delivered line (single.py), more than 8 (many.py).
@@ -16,6 +17,7 @@ from streams.routing.answer import find_losers, write_losers, write_promises
 from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.families import Lines, combine_families, most, takes, units_at
 from streams.routing.fences import SHIPPER, fenced_off, refuses
+from streams.routing.needs import list_needs, units_taken
 from streams.routing.prices import cost_of, shipment_cost
 from streams.routing.scratch import EXACT_LINES
 from streams.routing.ties import pick_single
@@ -63,7 +65,7 @@ def route_few(view, line_count, refused_lines, refused_locations, x, y, z, picku
         won = np.int64(Won.NOTHING)
     for i in range(line_count):
         if work.line_location[i] >= 0:
-            work.line_cell[i] = work.cell_rows[work.line_location[i] * EXACT_LINES + work.line_group[i]]
+            work.line_cell[i] = work.cell_rows[work.line_location[i] * lines.stride + work.line_group[i]]
         else:
             work.out.reason[i] = _why_waiting(lines, i, refused_lines, refused_locations, allow_split, found_count, work)
     promised_lines, shipments = write_promises(locations, line_count, x, y, z, pickup_location, work)
@@ -81,33 +83,44 @@ def route_few(view, line_count, refused_lines, refused_locations, x, y, z, picku
 
 @inner_kernel
 def _group_lines(line_count, cells, work):
-    """Group lines by SKU. A line whose SKU nobody stocks is in no group."""
-    line_sku, quantity, group_sku, group_mask = work.line_sku, work.line_quantity, work.group_sku, work.group_mask
-    group_count = known = 0
-    for i in range(line_count):
-        work.line_group[i] = work.line_next[i] = -1
-        if line_sku[i] < 0:
+    """Group the lines' needs by SKU. A line of which nobody stocks a SKU has no group."""
+    group_sku, group_head, group_mask, shared_groups = work.group_sku, work.group_head, work.group_mask, work.shared_groups
+    need_count = list_needs(line_count, work)
+    group_count = shared = np.int64(0)
+    for need in range(need_count):
+        sku, line = work.need_sku[need], work.need_line[need]
+        work.need_group[need] = work.need_next[need] = -1
+        if sku < 0:
             continue
-        known += 1
-        group = 0
-        while group < group_count and group_sku[group] != line_sku[i]:
+        group = np.int64(0)
+        while group < group_count and group_sku[group] != sku:
             group += 1
         if group == group_count:
-            group_sku[group] = line_sku[i]
-            work.group_head[group] = -1
+            group_sku[group] = sku
+            group_head[group] = -1
             group_mask[group] = 0
             group_count += 1
-        work.line_group[i] = group
-        work.line_next[i] = work.group_head[group]
-        work.group_head[group] = i
-        group_mask[group] |= 1 << i
+        elif work.need_next[group_head[group]] < 0:
+            shared_groups[shared] = group
+            shared += 1
+        work.need_group[need] = group
+        work.need_next[need] = group_head[group]
+        group_head[group] = need
+        group_mask[group] |= 1 << line
+    for i in range(line_count):
+        work.line_group[i] = work.need_group[work.line_needs[i]]
+        for need in range(work.line_needs[i], work.line_needs[i + 1]):
+            if work.need_group[need] < 0:
+                work.line_group[i] = -1
     sums = work.sums
     sums[0] = 0
     for i in range(line_count):
         for part in range(1 << i):
-            sums[part | 1 << i] = sums[part] + quantity[i]
+            sums[part | 1 << i] = sums[part] + work.line_quantity[i]
     full = (np.int64(1) << line_count) - 1
-    return Lines(line_count, full, group_count, known > group_count, sums, group_mask, cells)
+    kits = work.kit_parts[line_count] > 0
+    stride = max(np.int64(EXACT_LINES), group_count)
+    return Lines(line_count, full, group_count, shared, kits, sums, group_mask, cells, stride)
 
 
 @inner_kernel
@@ -117,7 +130,6 @@ def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_locat
     clock = work.clock[0]
     candidates, found, cell_rows = work.candidates, work.found, work.cell_rows
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
-    line_next, quantity = work.line_next, work.line_quantity
     found_count = np.int64(0)
     for group in range(lines.group_count):
         head = work.group_head[group]
@@ -129,24 +141,51 @@ def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_locat
             entry = candidates[location]
             if entry.stamp != clock:
                 open_candidate(entry, locations[location], location, x, y, z, pickup_location, clock)
-                for other in range(location * EXACT_LINES, (location + 1) * EXACT_LINES):
+                for other in range(location * lines.stride, (location + 1) * lines.stride):
                     cell_rows[other] = -1
                 found[found_count] = location
                 found_count += 1
-            cell_rows[location * EXACT_LINES + group] = row
+            cell_rows[location * lines.stride + group] = row
             free = free_units(cells[row])
             cover = 0
-            i = head
-            while i >= 0:
-                if quantity[i] <= free:
-                    cover |= 1 << i
-                i = line_next[i]
+            need = head
+            while need >= 0:
+                if work.need_units[need] <= free:
+                    cover |= 1 << work.need_line[need]
+                need = work.need_next[need]
             entry.cover |= cover
+    if lines.kits:
+        for k in range(found_count):
+            _uncover_kits(lines, np.int64(found[k]), work)
     for i in range(refused_lines.size):
         entry = candidates[refused_locations[i]]
         if entry.stamp == clock:
             entry.cover &= ~(1 << refused_lines[i])
     return found_count
+
+
+@inner_kernel
+def _uncover_kits(lines, location, work):
+    """Take from a location's cover the lines of which it has one part, but not all."""
+    entry = work.candidates[location]
+    for i in range(lines.count):
+        if entry.cover >> i & 1 and not _has(lines, location, i, False, work):
+            entry.cover &= ~(1 << i)
+
+
+@inner_kernel
+def _has(lines, location, line, less_taken, work):
+    """Whether a location has all that a line needs; `less_taken`: besides what it gives to others."""
+    if work.line_group[line] < 0:
+        return False
+    for need in range(work.line_needs[line], work.line_needs[line + 1]):
+        group = np.int64(work.need_group[need])
+        units = units_at(lines, location, group, work)
+        if less_taken:
+            units -= units_taken(location, group, work)
+        if units < work.need_units[need]:
+            return False
+    return True
 
 
 @inner_kernel
@@ -174,7 +213,7 @@ def _single(locations, lines, ask, units, found_count, work):
 
 @inner_kernel
 def _combine(locations, lines, ask, found_count, work):
-    """Assign the lines of `ask`, no two of one SKU; return (set promised, single winner or -1, reasons.Won)."""
+    """Assign the lines of `ask`, no two of which need one SKU; return (set promised, single winner or -1, reasons.Won)."""
     candidates, cheapest, cheapest_location = work.candidates, work.cheapest, work.cheapest_location
     for part in range(lines.full + 1):
         cheapest[part] = np.inf
@@ -243,7 +282,7 @@ def _split(reachable, work):
 
 @inner_kernel
 def _share(locations, lines, own, found_count, work):
-    """Assign lines of which some share a SKU; return (own location's set, the others', single winner or -1, Won)."""
+    """Assign lines of which some need the same SKU; return (own location's set, the others', single winner or -1, Won)."""
     step_count = combine_families(lines, found_count, work)
     full, sums, cost = lines.full, lines.sums, work.cost
     own_units = np.int64(0)
@@ -283,19 +322,10 @@ def _why_waiting(lines, line, refused_lines, refused_locations, allow_split, fou
     """Why a line got no promise, after what the order's other lines took; reasons.Unallocated."""
     if not allow_split:
         return np.int64(Unallocated.NO_SINGLE_LOCATION)
-    group = np.int64(work.line_group[line])
-    if group < 0:
-        return np.int64(Unallocated.NO_STOCK)
     reason = np.int64(Unallocated.NO_STOCK)
     for k in range(found_count):
         location = np.int64(work.found[k])
-        left = units_at(lines, location, group, work)
-        i = work.group_head[group]
-        while i >= 0:
-            if work.line_location[i] == location:
-                left -= work.line_quantity[i]
-            i = work.line_next[i]
-        if left < work.line_quantity[line]:
+        if not _has(lines, location, line, True, work):
             continue
         refused = refuses(location, line, refused_lines, refused_locations)
         reason = fenced_off(work.candidates[location].role, refused, reason)
@@ -310,10 +340,6 @@ def _units_alone(lines, location, refused_lines, refused_locations, work):
     units = lines.sums[most(lines, location, lines.full, work)]
     if units == 0:
         for i in range(refused_lines.size):
-            line = refused_lines[i]
-            group = np.int64(work.line_group[line])
-            if refused_locations[i] != location or group < 0:
-                continue
-            if units_at(lines, location, group, work) >= work.line_quantity[line]:
+            if refused_locations[i] == location and _has(lines, location, np.int64(refused_lines[i]), False, work):
                 return np.int64(-1)
     return units

@@ -29,8 +29,8 @@ def route_order_kernel(
     view : View
         The pool's CELL, LOCATION, SKU_LINK rows and SKU_CELL blocks, as they are now.
     scratch : Scratch
-        Made for at least as many locations as `view.locations` has rows. It holds the order: `line_sku` (int32[], the lines'
-        SKUs; -1 = one nobody stocks) and `line_quantity` (int64[], units, >= 1); and is left with the answer, see below.
+        Made for at least as many locations as `view.locations` has rows. It holds the order's lines, as its docstring says, and
+        is left with the answer, see below.
     line_count : int64
         n, at most the scratch's `line_capacity`.
     refused_lines, refused_locations : int32[r]
@@ -45,8 +45,8 @@ def route_order_kernel(
     -------
     int
         Lines promised. The lines of one location are one shipment. In `scratch.out` are
-        `location`, `cell`, `distance_m` : int32[n], per line: location and cell row, -1 = it waits; metres from the
-        destination, rounded;
+        `location`, `cell`, `distance_m` : int32[n], per line: location and cell row (of a kit's first part), -1 = it waits;
+        metres from the destination, rounded;
         `kind`, `reason` : uint8[n], per line: reasons.ShipmentKind if promised, reasons.Unallocated if it waits; else 0;
         `explanation` : int64[4], locations considered, reasons.Won, losers named, shipments;
         `loser_location`, `loser_distance_m` : int32[3], `loser_reason` : uint8[3], the nearest considered locations besides the
@@ -64,7 +64,7 @@ def route_order_kernel(
         out.kind[i] = out.reason[i] = 0
     for i in range(4):
         out.explanation[i] = 0
-    if pickup_location < 0 and line_count == 1 and scratch.policy == NEAREST:
+    if pickup_location < 0 and line_count == 1 and scratch.policy == NEAREST and scratch.kit_parts[1] == 0:
         return route_line(view, scratch, refused_locations, x, y, z, allow_split)
     if scratch.candidates.size < view.locations.size or scratch.line_sku.size <= line_count:
         raise ValueError("scratch is too small: make_scratch(view.locations.size, most lines of an order)")
@@ -109,7 +109,7 @@ def route_orders_kernel(
     loser_distance_m_out,
     loser_reason_out,
 ):
-    """Route many orders one after the other, reserving as it goes: the kernel as benchmarks and tests run it.
+    """Route many orders of plain lines one after the other, reserving as it goes: the kernel as benchmarks and tests run it.
 
     Parameters
     ----------
@@ -135,6 +135,7 @@ def route_orders_kernel(
         start, count = first_line[k], first_line[k + 1] - first_line[k]
         if count >= scratch.line_sku.size:
             raise ValueError("scratch is too small: make_scratch(view.locations.size, most lines of an order)")
+        scratch.kit_parts[: count + 1] = 0
         for i in range(count):
             scratch.line_sku[i] = sku_rows[start + i]
             scratch.line_quantity[i] = quantities[start + i]

@@ -21,6 +21,7 @@ from numba.extending import intrinsic
 from state.columns import CELL, LOCATION, SKU_CELL, SKU_LINK
 from state.tables import View
 from streams.routing.few import route_few
+from streams.routing.kits import route_kits
 from streams.routing.many import route_many
 from streams.routing.policy import IN_FORCE
 from streams.routing.scratch import EXACT_LINES, allocate_scratch
@@ -35,6 +36,10 @@ def route_lines(
     """Route the order in hand; arguments and answer as for `route_order_kernel`, which has cleared the answer."""
     if line_count <= EXACT_LINES:
         return route_few(
+            view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, scratch
+        )
+    if scratch.kit_parts[line_count] > 0:
+        return route_kits(
             view, line_count, refused_lines, refused_locations, x, y, z, pickup_location, allow_split, allow_partial, scratch
         )
     return route_many(
@@ -73,8 +78,8 @@ def make_scratch(location_count: int, line_capacity: int = 1000, policy: int = I
     Returns
     -------
     Scratch
-        Up to `250 + line_capacity / 4` bytes per location, and 2 per location and line for orders that repeat SKUs; the
-        operating system gives them as they are first used.
+        Up to `250 + line_capacity / 4` bytes per location, 2 per location and line for orders that repeat SKUs, 1,600 per
+        location for orders of kits; the operating system gives them as they are first used.
     """
     return allocate_scratch(location_count, line_capacity, policy, compile_route_lines().address)
 

@@ -308,7 +308,8 @@ def _settle_exactly(view, order, group, count, ask, found_count, work):
             sums[part | 1 << i] = sums[part] + order.quantity[asked[i]]
     full = (np.int64(1) << count) - 1
     mask[0] = full
-    combine_families(Lines(count, full, 1, True, sums, mask, view.cells), found_count, work)
+    work.shared_groups[0] = 0
+    combine_families(Lines(count, full, 1, 1, False, sums, mask, view.cells, EXACT_LINES), found_count, work)
     best = np.int64(0)
     for part in range(full + 1):
         if cost[part] < np.inf and (sums[part] > sums[best] or (sums[part] == sums[best] and cost[part] < cost[best])):

@@ -8,6 +8,7 @@ Invariants: shares no code with the kernel but the closed lists and the flags of
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -95,6 +96,8 @@ def great_circle_m(one: tuple[float, float, float], other: tuple[float, float, f
 
 
 Lines = frozenset[int]
+Kits = dict[int, dict[int, int]]
+"""Line → SKU row → its units for all kits of the line together."""
 Tie = dict[int, float]
 """Location → metres, of the rivals of a single winner."""
 
@@ -109,33 +112,40 @@ class _Order:
         quantities: list[int],
         refused: set[tuple[int, int]],
         destination: tuple[float, float, float],
+        kits: Kits,
     ):
-        self.stock, self.skus, self.quantities, self.refused = stock, skus, quantities, refused
+        self.stock, self.skus, self.quantities, self.refused, self.kits = stock, skus, quantities, refused, kits
         self.everything = frozenset(range(len(skus)))
-        cells = {location for sku in skus if sku >= 0 for location in stock.free[sku]}
+        self.needs = [kits.get(line) or {sku: quantities[line]} for line, sku in enumerate(skus)]
+        cells = {location for needs in self.needs for sku in needs for location in stock.free.get(sku, ())}
         self.distance_m = {at: great_circle_m(stock.places[at].vector, destination) for at in cells}
 
     def units(self, lines: Iterable[int]) -> int:
         return sum(self.quantities[line] for line in lines)
 
-    def free(self, line: int, location: int) -> int:
-        return self.stock.free.get(self.skus[line], {}).get(location, 0)
+    def has(self, line: int, location: int, taken: Iterable[int] = ()) -> bool:
+        """Whether a location has what a line needs, besides what it gives to the lines taken."""
+        given: Counter[int] = Counter()
+        for other in taken:
+            given.update(self.needs[other])
+        free = self.stock.free
+        return all(units <= free.get(sku, {}).get(location, 0) - given[sku] for sku, units in self.needs[line].items())
 
     def takes(self, location: int, lines: Iterable[int]) -> bool:
         """Whether a location can take these lines together."""
-        per_sku: dict[int, list[int]] = {}
+        needed: Counter[int] = Counter()
         for line in lines:
             if (line, location) in self.refused:
                 return False
-            per_sku.setdefault(self.skus[line], []).append(line)
-        return all(self.units(same) <= self.free(same[0], location) for same in per_sku.values())
+            needed.update(self.needs[line])
+        return all(units <= self.stock.free.get(sku, {}).get(location, 0) for sku, units in needed.items())
 
     def parts(self, location: int, lines: Iterable[int], most_units: bool) -> list[Lines]:
         """The subsets of some lines a location can take to which no line can be added; or only those of most units."""
         per_sku: dict[int, list[int]] = {}
         for line in sorted(lines):
-            if self.takes(location, [line]):
-                per_sku.setdefault(self.skus[line], []).append(line)
+            if self.takes(location, [line]):  # lines of kits may need the same as any other
+                per_sku.setdefault(-1 if self.kits else self.skus[line], []).append(line)
         choices = []
         for same in per_sku.values():
             fitting = [set(same)] if self.takes(location, same) else []
@@ -163,6 +173,7 @@ def route_order_reference(
     pickup_location: int = -1,
     allow_split: bool = True,
     allow_partial: bool = True,
+    kits: Kits | None = None,
 ) -> Decision:
     """Decide where each line of an order comes from; the stock is not changed.
 
@@ -178,6 +189,8 @@ def route_order_reference(
     pickup_location : int
         Location row, -1 = a delivery.
     allow_split, allow_partial : bool
+    kits : Kits
+        Of the lines of kits, what they need; their `skus` are not read.
 
     Returns
     -------
@@ -191,7 +204,7 @@ def route_order_reference(
             decision.reason = [Unallocated.LOCATION_DISABLED] * count
             return decision
         destination = stock.places[pickup_location].vector
-    order = _Order(stock, skus, quantities, refused, destination)
+    order = _Order(stock, skus, quantities, refused, destination, kits or {})
     able = [at for at in order.distance_m if stock.places[at].ships and at != pickup_location]
     shippers = [at for at in able if order.distance_m[at] <= stock.places[at].limit_m]
     far = set(able) - set(shippers)
@@ -269,9 +282,8 @@ def _why_waiting(
     if not allow_split:
         return Unallocated.NO_SINGLE_LOCATION
     reason = Unallocated.NO_STOCK
-    for location in order.stock.free.get(order.skus[line], ()):
-        taken = [other for other, at in served.items() if at == location and order.skus[other] == order.skus[line]]
-        if order.free(line, location) - order.units(taken) < order.quantities[line]:
+    for location in order.distance_m:
+        if not order.has(line, location, [other for other, at in served.items() if at == location]):
             continue
         if (location in shippers or location == own) and (line, location) not in order.refused:
             return Unallocated.ALL_OR_NOTHING
@@ -311,7 +323,7 @@ def _losers(
     losers: list[tuple[int, float, int]] = []
     for location in others:
         units = order.most(location, order.everything)
-        refused_stock = any(at == location and order.free(line, at) >= order.quantities[line] for line, at in order.refused)
+        refused_stock = any(at == location and order.has(line, at) for line, at in order.refused)
         reason = Lost.FARTHER
         if location in far:
             reason = Lost.TOO_FAR

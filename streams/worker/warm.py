@@ -19,6 +19,7 @@ _RECEIPT = _EVENT | {"event_id": "1", "kind": "receipt", "quantity": 9}
 _TRANSFER = _RECEIPT | {"event_id": "4", "kind": "transfer_out", "transfer_id": "T", "to_location_id": "A"}
 _EXPECTED = _RECEIPT | {"event_id": "5", "kind": "expected", "supply_id": "P", "expected_at": EARLIEST_MS}
 _SALE = _EVENT | {"event_id": "2", "kind": "sale", "quantity": 1}
+_OVERSOLD = _SALE | {"event_id": "6", "sku": "E"}
 _ORDER = {
     "event_id": "3",
     "event_time": EARLIEST_MS,
@@ -42,7 +43,7 @@ def warm_kernels(settings: Settings) -> None:
     pipeline = InventoryPipeline(0, 1, settings)
     network = [LocationChange(0, 0, 0, b"A", orjson.dumps(_LOCATION))]
     stock = _segment("stock.v1", _RECEIPT, _TRANSFER, _EXPECTED)
-    segments = [stock, _segment("sales.v1", _SALE), _segment("orders.v1", _ORDER, {})]
+    segments = [stock, _segment("sales.v1", _SALE, _OVERSOLD), _segment("orders.v1", _ORDER, {})]
     first = pipeline.process(pipeline.decode(segments), network)
     restored = InventoryPipeline(0, 1, settings)
     restored.restore(first.changelog, first.link)

@@ -17,6 +17,10 @@ KINDS = {
     "pickup": {"lines": (1, 6), "pickup": True, "share": 0.2},
     "single within a limit": {"lines": (1, 1), "limits": 0.7},
     "lines within limits": {"lines": (2, 6), "share": 0.2, "limits": 0.6},
+    "single kit": {"lines": (1, 1), "kits": 1.0},
+    "kits": {"lines": (2, 6), "kits": 0.5, "share": 0.2},
+    "kits apart": {"lines": (2, 3), "kits": 0.6, "most_stock": 12, "limits": 0.3},
+    "pickup of kits": {"lines": (1, 5), "kits": 0.5, "pickup": True},
     "pickup within limits": {"lines": (1, 5), "pickup": True, "limits": 0.6},
 }
 CASES = 2_000
@@ -33,6 +37,7 @@ def _route_by_twin(view: Bundle, order: Order) -> Decision:
         order.pickup_location,
         order.allow_split,
         order.allow_partial,
+        order.kits,
     )
 
 
@@ -52,11 +57,12 @@ def test_the_fast_path_of_nearest_decides_as_the_general_way_at_the_same_prices(
         assert route_by_kernel(view, order) == route_by_kernel(view, order, general), f"seed {seed}"
 
 
+@pytest.mark.parametrize("kits", [0.0, 0.3])
 @pytest.mark.parametrize("lines", [(9, 20), (20, 60)])
-def test_a_large_order_is_never_promised_more_than_there_is(lines):
+def test_a_large_order_is_never_promised_more_than_there_is(lines, kits):
     for seed in range(300):
-        limits = 0.5 * (seed % 3 == 0)
-        view, order = random_case(np.random.default_rng([seed, lines[0]]), lines, share=0.2, locations=(1, 30), limits=limits)
+        rng, limits = np.random.default_rng([seed, lines[0]]), 0.5 * (seed % 3 == 0)
+        view, order = random_case(rng, lines, share=0.2, locations=(1, 30), limits=limits, kits=kits)
         decision, cell = route_by_kernel(view, order)
         found = faults(view, order, decision, cell)
         assert not found, f"seed {seed}: {found}"

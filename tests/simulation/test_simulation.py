@@ -19,7 +19,7 @@ from tests.simulation.run import Result
 from tests.simulation.worker import installed
 from topics.codec.records import Records
 
-SEEDS = 400
+SEEDS = 100
 ENOUGH = 400
 """Seeds in which the simulation must have found a missing guard."""
 

@@ -4,7 +4,10 @@ import json
 
 import pytest
 
+from streams.audit.latest import Latest
+from streams.audit.log import Record
 from tests.hand_log import PLACES, T0, Hand, stock, tells
+from topics.outputs import Supply
 
 DAY_MS = 86_400_000
 TRANSFERS, SUPPLIES = "transfers.v1", "supplies.v1"
@@ -154,3 +157,38 @@ def test_each_alert_of_a_transfer_that_is_missing_or_wrong_is_found(place):
 def test_an_alert_of_a_transfer_names_no_order_though_an_orders_event_moved_the_clock():
     hand = clean()
     assert {json.loads(record.value)["order_id"] for record in hand.records["alerts.v1"]} == {None}
+
+
+class Growing:
+    """Records that come in later than what is read of the batches."""
+
+    def __init__(self):
+        self.records = []
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        if not self.records:
+            raise StopIteration
+        return self.records.pop(0)
+
+
+@pytest.mark.parametrize("standing", [False, True])
+def test_an_empty_record_that_outlives_what_it_takes_out_is_no_fault(standing):
+    faults, source = [], Growing()
+    names = "pool_id", "supply_id", "sku"
+    latest = Latest(source, SUPPLIES, Supply, names, lambda *fault: faults.append(fault))
+    if standing:
+        hand = clean()
+        source.records = hand.records[SUPPLIES][:1]
+        latest.expect(("uk", "P1", "A"), 0, Supply.model_validate_json(source.records[0].value))
+    latest.expect(("uk", "P1", "A"), 1, None)
+    latest.settle()
+    source.records.append(Record(1, T0, b"uk/P1/A", None))
+    source.records.append(Record(2, T0, b"uk/P1/A", None))
+    latest.rest(3)
+    assert not faults
+    source.records = clean().records[SUPPLIES][:1]
+    latest.rest(3)
+    assert [fault[0] for fault in faults] == ["supply"]

@@ -8,17 +8,18 @@ import pytest
 
 from state.columns import CELL, EXPECTED_SUPPLY, IN_TRANSIT, LOCATION, SKU, SUPPLIES
 from topics.codec.encode import (
+    encode_alerts,
     encode_allocations,
     encode_dead_letter,
     encode_inventory,
     encode_supplies,
     encode_transfers,
 )
-from topics.columns import DECISION, DECISION_LINE, DECISION_SHIPMENT, EVENT, LOSER
+from topics.columns import ALERT, DECISION, DECISION_LINE, DECISION_SHIPMENT, EVENT, LOSER
 from topics.events import MAX_ID
 from topics.keys import compound_key
-from topics.outputs import Allocation, DeadLetterRecord, Inventory, Supply, Transfer
-from topics.reasons import AlertKind, DeadLetter, Lost, ShipmentKind, Status, Unallocated, Won
+from topics.outputs import Alert, Allocation, DeadLetterRecord, Inventory, Supply, Transfer
+from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind, Lost, ShipmentKind, Status, Unallocated, Won
 
 TOPICS = ["sales.v1", "orders.v1", "locations.v1"]
 POLICIES = [("nearest", 1), ('"a" policy', 12)]
@@ -342,3 +343,60 @@ def test_a_dead_letter_holds_the_record_whole(key, value):
 
 def decoded(text: str | None) -> bytes | None:
     return None if text is None else b64decode(text)
+
+
+def test_alerts_are_written_with_every_key_and_value():
+    random, texts, supplies = np.random.default_rng(8), Texts(), Supplies(9)
+    texts.heap = bytearray(supplies.heap.tobytes())
+    kinds = [kind for kind in AlertKind if kind != AlertKind.FIELD_LEFT_OUT]
+    of_events = [Kind.SALE, Kind.RECEIPT, Kind.SHIPPED, Kind.COUNT]
+    references = [*ODD_TEXTS, ""]
+    events, alerts = np.zeros(60, EVENT), np.zeros(300, ALERT)
+    buffer = Texts()
+    for row in range(60):
+        events["reference_at"][row], events["reference_size"][row] = buffer.add(references[row % len(references)])
+        events["kind"][row], events["topic"][row] = of_events[row % 4], row % len(TOPICS)
+    events["timestamp"], events["offset"] = random.integers(0, 1 << 42, 60), random.integers(0, 1 << 60, 60)
+    for name, high in (("event", 60), ("location", len(supplies.locations)), ("sku", len(supplies.skus)), ("time", 1 << 42)):
+        alerts[name] = random.integers(0, high, 300)
+    for name in ("found", "expected"):
+        alerts[name] = random.integers(-(1 << 40), 1 << 40, 300)
+    alerts["kind"], alerts["status"] = random.choice(kinds, 300), random.choice(list(AlertStatus), 300)
+    alerts["supply"] = np.where(np.isin(alerts["kind"], (AlertKind.TRANSFER_EXCESS, AlertKind.TRANSFER_OVERDUE)), 5, -1)
+    messages = encode_alerts(
+        alerts,
+        supplies=supplies.rows,
+        skus=supplies.skus,
+        locations=supplies.locations,
+        heap=supplies.heap,
+        events=events,
+        partitions=np.arange(60, dtype=np.int32),
+        buffer=buffer.array(),
+        topic_names=TOPICS,
+        pool_id=b'u"/k',
+    )
+    for message, alert in zip(messages, alerts, strict=True):
+        kind, row = AlertKind(int(alert["kind"])), int(alert["event"])
+        location, sku = supplies.location_ids[alert["location"]], supplies.sku_ids[alert["sku"]]
+        transfer = supplies.references[supplies.of[5]] if alert["supply"] >= 0 else None
+        order_id = references[row % len(references)] if row % 4 in (0, 2) and transfer is None else None
+        last = str(int(events["timestamp"][row]) // 60_000) if kind is AlertKind.LATE_MOVEMENT else sku
+        value = {
+            "alert_id": compound_key(kind.wire, 'u"/k', transfer or location, last),
+            "kind": kind.wire,
+            "severity": "critical" if kind.wire in ("shortfall", "shipped_after_close", "over_shipped") else "warning",
+            "status": AlertStatus(int(alert["status"])).wire,
+            "pool_id": 'u"/k',
+            "location_id": location,
+            "sku": sku,
+            "order_id": order_id or None,
+            "field": None,
+            "transfer_id": transfer,
+            "found": int(alert["found"]),
+            "expected": int(alert["expected"]),
+            "since": int(alert["time"]),
+            "source": {"topic": TOPICS[row % len(TOPICS)], "partition": row, "offset": int(events["offset"][row])},
+            "remedy": kind.sentence,
+        }
+        assert message == {"key": value["alert_id"].encode(), "value": orjson.dumps(value)}
+        assert Alert.model_validate_json(message["value"]).model_dump() == value

@@ -1,4 +1,4 @@
-"""Columns to records: decisions, cells, supplies and dead letters as the JSON of the contract.
+"""Columns to records: decisions, cells, supplies, alerts and dead letters as the JSON of the contract.
 
 Owner: the pipelines. The kernels write keys and values one after the other into one buffer, without the GIL; `Messages` says
 where each is, and librdkafka takes them from there (streams/kafka/librdkafka.py).
@@ -19,7 +19,18 @@ from topics.codec.put import put, put_km, put_number, put_part, put_raw, put_tex
 from topics.compiled.kernels import kernel
 from topics.events import MAX_ID
 from topics.keys import compound_key
-from topics.reasons import AlertKind, DeadLetter, Lost, ShipmentKind, Status, TransferStatus, Unallocated, Won
+from topics.reasons import (
+    AlertKind,
+    AlertStatus,
+    DeadLetter,
+    Kind,
+    Lost,
+    ShipmentKind,
+    Status,
+    TransferStatus,
+    Unallocated,
+    Won,
+)
 
 _STATUS, _STATUS_SIZE = words_of(Status)
 _SHIPMENT, _SHIPMENT_SIZE = words_of(ShipmentKind)
@@ -27,10 +38,16 @@ _UNALLOCATED, _UNALLOCATED_SIZE = words_of(Unallocated)
 _WON, _WON_SIZE = words_of(Won)
 _LOST, _LOST_SIZE = words_of(Lost)
 _TRANSFER, _TRANSFER_SIZE = words_of(TransferStatus)
+_ALERT, _ALERT_SIZE = words_of(AlertStatus)
+_LATE_MOVEMENT = AlertKind.LATE_MOVEMENT.value
+OF_ORDERS = [kind.value for kind in Kind if kind is Kind.SALE or Kind.PLACED <= kind <= Kind.RETURNED]
+"""Kinds of events whose reference is an order's id."""
+_MINUTE_MS = 60_000
 _OVERDUE_BIT = 1 << AlertKind.TRANSFER_OVERDUE.value
 
 _USUAL_DECISION = 768  # bytes, key and value
 _USUAL_CELL = 256
+_USUAL_ALERT = 640
 # Room that surely suffices: a text of MAX_ID characters takes at most 4 bytes a character, escaped or not.
 _TEXT_ROOM = 4 * MAX_ID
 _DECISION_ROOM = 1024 + 2 * _TEXT_ROOM
@@ -39,6 +56,7 @@ _LINE_ROOM = 128 + 2 * _TEXT_ROOM
 _PART_ROOM = 64 + _TEXT_ROOM
 _LOSER_ROOM = 128 + _TEXT_ROOM
 _CELL_ROOM = 512 + 4 * _TEXT_ROOM
+_ALERT_ROOM = 512 + 13 * _TEXT_ROOM
 _SUPPLY_ROOM = 512 + 7 * _TEXT_ROOM
 
 
@@ -285,6 +303,72 @@ def _supplies_kernel(first, at, out, spans_out, supplies, rows, gone, skus, loca
     return len(rows), at
 
 
+@kernel
+def _put_id(out, at, name, heap, text_at, size):
+    """Write what stands before an id, and the id; without one (size 0), null."""
+    at = put(out, at, name)
+    return put(out, put_text(out, at, b'"', heap, text_at, size), b'"') if size else put(out, at, b"null")
+
+
+@kernel
+def _alerts_kernel(
+    first,
+    at,
+    out,
+    spans_out,
+    alerts,
+    supplies,
+    skus,
+    locations,
+    heap,
+    events,
+    of_order,
+    partitions,
+    buffer,
+    topics,
+    topic_ends,
+    kinds,
+    kind_ends,
+    pool,
+):
+    """Write keys and values; as `_allocations_kernel`. Texts 3 × kind on: the key's start, severity, remedy."""
+    for number in range(first, len(alerts)):
+        if at + _ALERT_ROOM + 2 * len(pool) + len(topics) + len(kinds) > len(out):
+            return number, at
+        alert = alerts[number]
+        location, sku, event = locations[alert.location], skus[alert.sku], events[alert.event]
+        key_at = spans_out[number, 0] = at
+        at = _put_one(out, at, kinds, kind_ends, 3 * alert.kind)
+        of_transfer = alert.supply >= 0
+        thing_at, thing_size = location.id_at, location.id_size
+        if of_transfer:
+            thing_at, thing_size = supplies[alert.supply].id_at, supplies[alert.supply].id_size
+        at = put_part(out, at, heap, thing_at, thing_size)
+        if alert.kind == _LATE_MOVEMENT:
+            at = put_number(out, at, b"/", event.timestamp // _MINUTE_MS)
+        else:
+            at = put_part(out, put(out, at, b"/"), heap, sku.id_at, sku.id_size)
+        spans_out[number, 1] = value_at = at
+        at = put_text(out, at, b'{"alert_id":"', out, key_at, value_at - key_at)
+        at = _put_one(out, put(out, at, b'"'), kinds, kind_ends, 3 * alert.kind + 1)
+        at = put_word(out, put(out, at, b',"status":'), _ALERT, _ALERT_SIZE, alert.status)
+        at = put_text(out, put(out, at, pool), b',"location_id":"', heap, location.id_at, location.id_size)
+        at = put_text(out, at, b'","sku":"', heap, sku.id_at, sku.id_size)
+        order_size = event.reference_size if of_order[number] and not of_transfer else 0
+        at = _put_id(out, at, b'","order_id":', buffer, event.reference_at, order_size)
+        at = _put_id(out, at, b',"field":null,"transfer_id":', heap, thing_at, thing_size if of_transfer else 0)
+        at = put_number(out, at, b',"found":', alert.found)
+        at = put_number(out, at, b',"expected":', alert.expected)
+        at = put_number(out, at, b',"since":', alert.time)
+        at = _put_one(out, put(out, at, b',"source":{"topic":'), topics, topic_ends, event.topic)
+        at = put_number(out, at, b',"partition":', partitions[alert.event])
+        at = put_number(out, at, b',"offset":', event.offset)
+        at = _put_one(out, put(out, at, b'},"remedy":'), kinds, kind_ends, 3 * alert.kind + 2)
+        at = put(out, at, b"}")
+        spans_out[number, 2] = at
+    return len(alerts), at
+
+
 def _messages(write: Callable, count: int, usual_bytes: int, *columns: Any) -> Messages:
     """Have a kernel write `count` records; while they do not all fit, the buffer is made larger."""
     out = np.empty(usual_bytes * (count + 1), np.uint8)
@@ -448,6 +532,98 @@ def encode_supplies(
     """Write expected supplies as records of `supplies.v1`; parameters and result as of `encode_transfers`."""
     columns = (supplies, rows, gone, skus, locations, heap, *_named(pool_id, "supply_id"))
     return _messages(_supplies_kernel, len(rows), _USUAL_CELL, *columns)
+
+
+def encode_alerts(
+    alerts: np.ndarray,
+    *,
+    supplies: np.ndarray,
+    skus: np.ndarray,
+    locations: np.ndarray,
+    heap: np.ndarray,
+    events: np.ndarray,
+    partitions: np.ndarray,
+    buffer: np.ndarray,
+    topic_names: Sequence[str],
+    pool_id: bytes,
+) -> Messages:
+    """Write what a batch tells of cells and transfers as records of `alerts.v1`.
+
+    Parameters
+    ----------
+    alerts : ALERT[n]
+        The discrepancies (topics/columns.py).
+    supplies, skus, locations : SUPPLY[], SKU[], LOCATION[]
+        The pool's tables.
+    heap : uint8[]
+        The pool's texts.
+    events : EVENT[]
+        The events that caused the alerts.
+    partitions : int32[len(events)]
+        Each event's partition.
+    buffer : uint8[]
+        The events' texts.
+    topic_names : sequence of str
+        What an event's `topic` leads into.
+    pool_id : bytes
+        The pool's id.
+
+    Returns
+    -------
+    Messages
+        For each alert, in order; key: its id (topics/outputs.py, `Alert`).
+    """
+    pool = pool_id.decode()
+    kinds = {kind.value: (f"{compound_key(kind.wire, pool)}/".encode(), *_kind_texts(kind)) for kind in AlertKind}
+    causes = events[alerts["event"]]
+    return _messages(
+        _alerts_kernel,
+        len(alerts),
+        _USUAL_ALERT,
+        alerts,
+        supplies,
+        skus,
+        locations,
+        heap,
+        events,
+        np.isin(causes["kind"], OF_ORDERS) & (causes["reference_size"] > 0),
+        partitions,
+        buffer,
+        *_joined([orjson.dumps(name) for name in topic_names]),
+        *_joined([text for number in range(max(kinds) + 1) for text in kinds.get(number, (b"", b"", b""))]),
+        np.frombuffer(b',"pool_id":' + orjson.dumps(pool), np.uint8),
+    )
+
+
+def encode_left_out(
+    field: str, topic: str, partition: int, offset: int, order_id: str | None, time: int, pool_id: bytes
+) -> dict:
+    """Write that a field was left out of an event as a record of `alerts.v1`; `time` is the pool's, epoch ms."""
+    kind = AlertKind.FIELD_LEFT_OUT
+    alert_id = compound_key(kind.wire, pool_id.decode(), topic, field)
+    value = {
+        "alert_id": alert_id,
+        "kind": kind.wire,
+        "severity": kind.severity,
+        "status": AlertStatus.RAISED.wire,
+        "pool_id": pool_id.decode(),
+        "location_id": None,
+        "sku": None,
+        "order_id": order_id,
+        "field": field,
+        "transfer_id": None,
+        "found": 1,
+        "expected": 0,
+        "since": time,
+        "source": {"topic": topic, "partition": partition, "offset": offset},
+        "remedy": kind.sentence,
+    }
+    return {"key": alert_id.encode(), "value": orjson.dumps(value)}
+
+
+def _kind_texts(kind: AlertKind) -> tuple[bytes, bytes]:
+    told = b',"kind":' + orjson.dumps(kind.wire) + b',"severity":' + orjson.dumps(kind.severity)
+    return told, orjson.dumps(kind.sentence)
 
 
 def _named(pool_id: bytes, reference: str) -> tuple[np.ndarray, np.ndarray]:

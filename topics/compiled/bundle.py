@@ -9,6 +9,7 @@ bundle. Fields may be C-contiguous arrays, bundles and whole numbers.
 """
 
 import hashlib
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -40,6 +41,23 @@ class BundleType(types.Type):
             at += 1 + kind.ndim if isinstance(kind, types.Array) else 1
 
 
+_Kind = tuple[np.dtype, int, bool] | BundleType | None
+"""Of a field: dtype, dimensions and alignment of an array; another bundle's type; None = a whole number."""
+
+
+@cache
+def _type_of(name: str, fields: tuple[str, ...], kinds: tuple[_Kind, ...]) -> BundleType:
+    """Give the type of a bundle; numba takes milliseconds to describe its records."""
+    return BundleType(name, tuple((field, _numba_type(kind)) for field, kind in zip(fields, kinds, strict=True)))
+
+
+def _numba_type(kind: _Kind) -> types.Type:
+    if isinstance(kind, tuple):
+        dtype, ndim, aligned = kind
+        return types.Array(numba.from_dtype(dtype), ndim, "C", aligned=aligned)
+    return types.int64 if kind is None else kind
+
+
 class Bundle:
     """Base of all bundles; a class of them names its fields.
 
@@ -66,7 +84,7 @@ class Bundle:
         if set(given) != set(self._fields) or len(values) + len(named) != len(self._fields):
             raise TypeError(f"{type(self).__name__}: expected {', '.join(self._fields)}; found {', '.join(given)}")
         words: list[int] = []
-        kinds: list[types.Type] = []
+        kinds: list[_Kind] = []
         for name in self._fields:
             value = given[name]
             setattr(self, name, value)
@@ -74,13 +92,13 @@ class Bundle:
                 if not value.flags.c_contiguous:
                     raise ValueError(f"{type(self).__name__}.{name}: expected a C-contiguous array")
                 words += [value.ctypes.data, *value.shape]
-                kinds.append(types.Array(numba.from_dtype(value.dtype), value.ndim, "C", aligned=value.flags.aligned))
+                kinds.append((value.dtype, value.ndim, value.flags.aligned))
             else:
                 words.append(value._address if isinstance(value, Bundle) else int(value))
-                kinds.append(value._numba_type_ if isinstance(value, Bundle) else types.int64)
+                kinds.append(value._numba_type_ if isinstance(value, Bundle) else None)
         self._words = np.array(words, np.int64)
         self._address = self._words.ctypes.data
-        self._numba_type_ = BundleType(type(self).__name__, tuple(zip(self._fields, kinds, strict=True)))
+        self._numba_type_ = _type_of(type(self).__name__, self._fields, tuple(kinds))
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Give its own arrays by name, without those of bundles in it."""
