@@ -22,8 +22,8 @@ from topics.outputs import Shipment as PublishedShipment
 EARTH_RADIUS_KM = 6371.0088
 DISTANCE_TOLERANCE_KM = 0.0021  # distances are rounded to a metre, from unit vectors
 
-Line = tuple[str, str, int, Goods]
-"""Line id, SKU, units; of a kit, its parts, with their units for the whole line."""
+Line = tuple[str | int | tuple[str, int], ...]
+"""Line id, SKU, units; of a kit also its parts, each with its units for the whole line."""
 
 
 class Problem(NamedTuple):
@@ -93,7 +93,7 @@ def _shown(location_id: str, kind: str, distance_km: float | None, lines: list[t
 
 
 def _lines(lines: Sequence[ShipmentLine | UnallocatedLine]) -> list[Line]:
-    return [(line.line_id, line.sku, line.quantity, _parts(line)) for line in lines]
+    return [(line.line_id, line.sku, line.quantity, *_parts(line)) for line in lines]
 
 
 def _parts(line: ShipmentLine | UnallocatedLine) -> Goods:
@@ -106,7 +106,7 @@ def _waiting_lines(order: Order) -> list[Line]:
 
 def _line_of(part: Part, units: int) -> Line:
     """Say how so many units of a part are published."""
-    return part.line_id, part.sku, units, tuple(part.taken(units)) if part.kit else ()
+    return part.line_id, part.sku, units, *(part.taken(units) if part.kit else ())
 
 
 def _new_shipment(

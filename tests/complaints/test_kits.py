@@ -64,8 +64,8 @@ STORIES: dict[str, tuple[Callable[[], Story], Books, list[str]]] = {
         [],
     ),
     "in one order too": (
-        lambda: shop().order("o", ("BOX", 3), ("CUP", 5), ("LID", 1)),
-        {"W1": ((10, 6), (4, 4)), "W2": W2},
+        lambda: shop().order("o", ("BOX", 4), ("CUP", 3), ("LID", 1)),
+        {"W1": ((10, 8), (4, 4)), "W2": ((2, 0), (1, 1))},
         [],
     ),
     "stock of the box itself is another thing": (
