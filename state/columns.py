@@ -91,7 +91,7 @@ SKU_LINK = np.dtype(
         ("block_at", "i8"),
         ("block_count", "i4"),
         ("block_capacity", "i4"),
-        ("waiting_head", "i4"),  # waiting lines, oldest order first
+        ("waiting_head", "i4"),  # waiting lines and pieces, oldest order first
         ("waiting_tail", "i4"),
     ],
     align=True,
@@ -117,7 +117,7 @@ CELL = CELLS.dtype
 CELL_LINK = np.dtype(
     [
         ("event", "i4"),  # 1 + the event (row of the batch) that changed it last; 0 = none yet
-        ("promised_head", "i4"),  # 1 + its newest promised line; 0 = none
+        ("promised_head", "i4"),  # 1 + its newest promised line or piece; 0 = none
         ("promised_count", "i4"),
         ("watched", "u1"),  # in `watched`: this event may have raised or settled a shortfall
     ],
@@ -148,11 +148,14 @@ ORDERS = Table(
 ORDER = ORDERS.dtype
 FREE, OPEN, HELD, CLOSED, EXPIRED, GONE = range(6)
 
-# A line, or a part of one after a location refused some of its units.
+# A line, or a part of one after a location refused some of its units. Of a kit it counts kits, and has a piece per part of the
+# kit: a row of its own chain, in state KIT_PART, whose `order`, `sku`, `quantity` (units in one kit), `root` (its line) and
+# `next` are set.
 LINES = Table(
     "lines",
     ("order", "i4", row_of("orders")),
-    ("next", "i4", NO_ROW),  # next line of the order; of the free list
+    ("next", "i4", NO_ROW),  # next line of the order, next piece of the line; of the free list
+    ("kit", "i4", NO_ROW),  # the first of its pieces, -1 = a plain line
     ("sku", "i4", row_of("skus")),
     ("quantity", "i4"),
     ("shipped", "i4"),
@@ -170,13 +173,14 @@ LINES = Table(
     ("rung", "i4"),  # > 0: a till reported them, `collected` has yet to; < 0: the other way round
     ("implied", "i4"),  # of a transfer: taken as shipped since they were collected; `shipped` has yet to say so
     ("shipment_kind", "u1"),  # reasons.ShipmentKind
-    ("state", "u1"),  # WAITING | RESERVED | SHIPPED | COLLECTED | DROPPED | ADDED | CARRIED; 0 = free
+    ("state", "u1"),  # WAITING | RESERVED | SHIPPED | COLLECTED | DROPPED | ADDED | CARRIED | KIT_PART; 0 = free
     ("reason", "u1"),  # reasons.Unallocated, while it waits
     ("dirty", "u1", INTERNAL),
 )
 LINE = LINES.dtype
-WAITING, RESERVED, SHIPPED, COLLECTED, DROPPED, ADDED, CARRIED = range(1, 8)  # COLLECTED: in old logs only
+WAITING, RESERVED, SHIPPED, COLLECTED, DROPPED, ADDED, CARRIED, KIT_PART = range(1, 9)  # COLLECTED: in old logs only
 # Derived: neighbours in the SKU's queue of waiting lines, and in the cell's list of promises, newest first (1 + row, 0 = none).
+# A kit's line is in them by its pieces.
 LINE_LINK = np.dtype(
     [("waiting_next", "i4"), ("waiting_previous", "i4"), ("promised_next", "i4"), ("promised_previous", "i4")], align=True
 )

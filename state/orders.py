@@ -1,7 +1,9 @@
 """Orders, their lines and promises, the queues of waiting lines, holds by time: the only code that changes them.
 
 A line is WAITING (in its SKU's queue, oldest order first), RESERVED at one location (in its cell's list, newest promise first),
-SHIPPED, DROPPED, or CARRIED: not stocked. The cell's `reserved` is the sum over its RESERVED lines of quantity − shipped. A
+SHIPPED, DROPPED, or CARRIED: not stocked. The cell's `reserved` is the sum over its RESERVED lines of quantity − shipped.
+Cells know of a line by its pieces. A plain line is its own piece. A kit's line has a piece per part of the kit, as it was when
+the line was made: a row of its own, which is in the part's queue and in its cell's list. A
 closed order is kept for `CLOSED_MS`, so that a second `placed` or a return finds it; after that it counts as unknown, and its
 rows and text are used again.
 Not here: which location gets a line (streams/routing), what an event means (streams/inventory).
@@ -17,6 +19,7 @@ from state.columns import (
     FREE,
     GONE,
     HELD,
+    KIT_PART,
     OPEN,
     RESERVED,
     SHIPPED,
@@ -24,7 +27,7 @@ from state.columns import (
 )
 from state.hashing import hash_text
 from state.index import find_cell, find_text, insert, remove
-from state.stock import reserve
+from state.stock import reserve, sku_row
 from state.tables import (
     CLOSED_HEAD,
     CLOSED_MS,
@@ -32,6 +35,7 @@ from state.tables import (
     HOLD_COUNT,
     LINES,
     LONGEST_ORDER,
+    MOST_PIECES,
     MOST_PROMISED,
     ORDERS,
     REFUSALS,
@@ -127,16 +131,14 @@ def enlarge_text(t, row, more):
 
 
 @kernel
-def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
-    """Make a line, neither waiting nor promised yet, behind line `previous` (-1: the first).
-
-    `id_at` is relative to the order's text block.
-    """
+def _take_line(t, order_row, sku, quantity, state):
+    """Take a row of an order for a line or a piece, in no chain yet."""
     pool = t.pool[0]
     row, pool.free_line, pool.line_count = take_row(t.lines, pool.free_line, pool.line_count)
     line = t.lines[row]
     line.order = order_row
     line.next = -1
+    line.kit = -1
     line.sku = sku
     line.quantity = quantity
     line.shipped = 0
@@ -144,8 +146,8 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     line.collected = 0
     line.location = -1
     line.root = row
-    line.id_at = id_at
-    line.id_size = id_size
+    line.id_at = 0
+    line.id_size = 0
     line.shipment_sequence = 0
     line.shipment_number = 0
     line.distance_m = 0
@@ -154,9 +156,22 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
     line.rung = 0
     line.implied = 0
     line.shipment_kind = 0
-    line.state = ADDED
+    line.state = state
     line.reason = 0
     mark(t.journal, t.counters, LINES, line, row)
+    return row
+
+
+@kernel
+def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
+    """Make a line, neither waiting nor promised yet, behind line `previous` (-1: the first).
+
+    `id_at` is relative to the order's text block.
+    """
+    row = _take_line(t, order_row, sku, quantity, ADDED)
+    line = t.lines[row]
+    line.id_at = id_at
+    line.id_size = id_size
     order = t.orders[order_row]
     if previous < 0:
         order.first_line = row
@@ -165,6 +180,7 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
         t.lines[previous].next = row
         mark(t.journal, t.counters, LINES, t.lines[previous], previous)
     order.line_count += 1
+    pool = t.pool[0]
     pool.kept_lines += 1
     t.counters[LONGEST_ORDER] = max(t.counters[LONGEST_ORDER], order.line_count)
     pool.open_lines += 1
@@ -173,8 +189,71 @@ def add_line(t, order_row, previous, sku, quantity, id_at, id_size):
 
 
 @kernel
-def enqueue(t, row):
-    """Put a line into its SKU's queue, behind the orders that are older."""
+def _add_piece(t, row, previous, sku, units):
+    """Make a piece of a new line behind piece `previous` (-1: the first); returns the piece's row."""
+    piece = _take_line(t, t.lines[row].order, sku, units, KIT_PART)
+    t.lines[piece].root = row
+    if previous < 0:
+        t.lines[row].kit = piece
+    else:
+        t.lines[previous].next = piece
+    return piece
+
+
+@kernel
+def add_kit(t, row, kit):
+    """Give a new line the pieces of a kit (a row of `kits`) as it is defined now."""
+    count = 0
+    previous = np.int32(-1)
+    at = t.kits[kit].first_part
+    while at >= 0:
+        part = t.kit_parts[at]
+        previous = _add_piece(t, row, previous, sku_row(t, t.heap, part.id_at, part.id_size), part.quantity)
+        count += 1
+        at = part.next
+    t.counters[MOST_PIECES] = max(t.counters[MOST_PIECES], count)
+
+
+@kernel
+def first_piece(t, row):
+    """Give the first of a line's pieces, by which cells know of it: the line itself, unless it is of a kit."""
+    return np.int32(row) if t.lines[row].kit < 0 else t.lines[row].kit
+
+
+@kernel
+def next_piece(t, piece):
+    """Give the piece of the same line behind one; -1 = none."""
+    return t.lines[piece].next if t.lines[piece].state == KIT_PART else np.int32(-1)
+
+
+@kernel
+def units_each(t, piece):
+    """Give the units of a piece's SKU that one unit of its line takes."""
+    return np.int64(t.lines[piece].quantity) if t.lines[piece].state == KIT_PART else np.int64(1)
+
+
+@kernel
+def line_of(t, piece):
+    """Give the line that a piece is of."""
+    return t.lines[piece].root if t.lines[piece].state == KIT_PART else np.int32(piece)
+
+
+@kernel
+def has_same_pieces(t, row, other):
+    """Tell whether two lines are of one SKU, and what a unit of each takes is the same."""
+    if t.lines[row].sku != t.lines[other].sku:
+        return False
+    piece, same = t.lines[row].kit, t.lines[other].kit
+    while piece >= 0 and same >= 0:
+        if t.lines[piece].sku != t.lines[same].sku or t.lines[piece].quantity != t.lines[same].quantity:
+            return False
+        piece, same = t.lines[piece].next, t.lines[same].next
+    return piece == same
+
+
+@kernel
+def _enqueue(t, row):
+    """Put a piece into its SKU's queue, behind the orders that are older."""
     link = t.sku_links[t.lines[row].sku]
     age = t.orders[t.lines[row].order].age
     before = link.waiting_tail
@@ -195,10 +274,18 @@ def enqueue(t, row):
 
 
 @kernel
+def _enqueue_line(t, row):
+    piece = first_piece(t, row)
+    while piece >= 0:
+        _enqueue(t, piece)
+        piece = next_piece(t, piece)
+
+
+@kernel
 def link_waiting(t, rows):
     """Queue waiting lines (int64[], oldest order first), after a restore."""
     for row in rows:
-        enqueue(t, row)
+        _enqueue_line(t, row)
 
 
 @kernel
@@ -233,7 +320,7 @@ def wait_line(t, row, reason):
         line.state = WAITING
         line.location = -1
         t.pool[0].waiting_lines += 1
-        enqueue(t, row)
+        _enqueue_line(t, row)
     line.reason = reason
     mark(t.journal, t.counters, LINES, line, row)
 
@@ -241,13 +328,16 @@ def wait_line(t, row, reason):
 @kernel
 def _leave_queue(t, row):
     if t.lines[row].state == WAITING:
-        _dequeue(t, row)
+        piece = first_piece(t, row)
+        while piece >= 0:
+            _dequeue(t, piece)
+            piece = next_piece(t, piece)
         t.pool[0].waiting_lines -= 1
 
 
 @kernel
 def promise_line(t, row, cell, sequence, number, kind, distance_m, event_row):
-    """Promise a line whole from a cell."""
+    """Promise a line whole from the location of a cell; `cell` is that of its first piece."""
     _leave_queue(t, row)
     line = t.lines[row]
     line.state = RESERVED
@@ -262,13 +352,33 @@ def promise_line(t, row, cell, sequence, number, kind, distance_m, event_row):
     line.shipment_kind = kind
     line.distance_m = distance_m
     mark(t.journal, t.counters, LINES, line, row)
-    _link_promise(t, cell, row)
-    reserve(t, cell, line.quantity, event_row)
+    piece = first_piece(t, row)
+    while piece >= 0:
+        _link_promise(t, cell, piece)
+        reserve(t, cell, line.quantity * units_each(t, piece), event_row)
+        piece = next_piece(t, piece)
+        if piece >= 0:
+            cell = cell_of(t, row, piece)
+
+
+@kernel
+def cell_of(t, row, piece):
+    """Find the cell where a line's piece is promised."""
+    return find_cell(t.cell_index, t.cells, t.lines[piece].sku, t.lines[row].location)
+
+
+@kernel
+def reserve_line(t, row, units, event_row):
+    """Promise units of a line where it is (negative: give them back), piece by piece."""
+    piece = first_piece(t, row)
+    while piece >= 0:
+        reserve(t, cell_of(t, row, piece), units * units_each(t, piece), event_row)
+        piece = next_piece(t, piece)
 
 
 @kernel
 def _link_promise(t, cell, row):
-    """Put a line at the head of its cell's promises, which are thus newest first."""
+    """Put a piece at the head of its cell's promises, which are thus newest first."""
     link = t.cell_links[cell]
     t.line_links[row].promised_next = link.promised_head
     t.line_links[row].promised_previous = 0
@@ -286,13 +396,24 @@ def link_promises(t, rows):
         t.cell_links[row].promised_head = 0
         t.cell_links[row].promised_count = 0
     for row in rows:
-        _link_promise(t, find_cell(t.cell_index, t.cells, t.lines[row].sku, t.lines[row].location), row)
+        piece = first_piece(t, row)
+        while piece >= 0:
+            _link_promise(t, cell_of(t, row, piece), piece)
+            piece = next_piece(t, piece)
 
 
 @kernel
-def _unlink_promise(t, row):
+def _unlink_line(t, row):
+    piece = first_piece(t, row)
+    while piece >= 0:
+        _unlink_promise(t, cell_of(t, row, piece), piece)
+        piece = next_piece(t, piece)
+
+
+@kernel
+def _unlink_promise(t, cell, row):
     own = t.line_links[row]
-    link = t.cell_links[find_cell(t.cell_index, t.cells, t.lines[row].sku, t.lines[row].location)]
+    link = t.cell_links[cell]
     if own.promised_previous > 0:
         t.line_links[own.promised_previous - 1].promised_next = own.promised_next
     else:
@@ -319,7 +440,7 @@ def settle_line(t, row):
     """Bring a line's state in line with its units, and note the change."""
     line = t.lines[row]
     if line.state == RESERVED and line.quantity == line.shipped:
-        _unlink_promise(t, row)
+        _unlink_line(t, row)
         line.state = SHIPPED if line.shipped > 0 else DROPPED
     elif (line.state == WAITING or line.state == ADDED) and (line.quantity == 0 or line.shipped > 0):
         _leave_queue(t, row)
@@ -335,7 +456,7 @@ def unwant(t, row, units, event_row):
     line = t.lines[row]
     if line.state == RESERVED:
         line.released += units
-        reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units, event_row)
+        reserve_line(t, row, -units, event_row)
     line.quantity -= units
     settle_line(t, row)
 
@@ -355,6 +476,11 @@ def add_part(t, row, units, state):
     part = add_line(t, line.order, row, line.sku, units, line.id_at, line.id_size)
     t.lines[part].root = line.root
     t.lines[part].state = state
+    previous = np.int32(-1)
+    piece = line.kit
+    while piece >= 0:
+        previous = _add_piece(t, part, previous, t.lines[piece].sku, t.lines[piece].quantity)
+        piece = t.lines[piece].next
     return part
 
 
@@ -380,9 +506,9 @@ def want_again(t, row, units, event_row):
     forgets its shipment instead, if it gives back all it has.
     """
     line = t.lines[row]
-    reserve(t, find_cell(t.cell_index, t.cells, line.sku, line.location), -units, event_row)
+    reserve_line(t, row, -units, event_row)
     if units == line.quantity and not has_room_for_part(t, row):
-        _unlink_promise(t, row)
+        _unlink_line(t, row)
         line.state = ADDED
         line.shipment_sequence = 0
         line.shipment_number = 0
@@ -436,17 +562,28 @@ def push_closed(t, row):
 
 
 @kernel
+def _free_lines(t, row):
+    """Free the rows of a chain of lines, or of pieces."""
+    pool = t.pool[0]
+    while row >= 0:
+        following = t.lines[row].next
+        t.lines[row].state = 0
+        t.lines[row].next = pool.free_line
+        pool.free_line = row
+        mark(t.journal, t.counters, LINES, t.lines[row], row)
+        row = following
+
+
+@kernel
 def _free_order(t, row):
     order = t.orders[row]
     pool = t.pool[0]
     line = order.first_line
     while line >= 0:
         following = t.lines[line].next
-        t.lines[line].state = 0
-        t.lines[line].next = pool.free_line
-        pool.free_line = line
-        mark(t.journal, t.counters, LINES, t.lines[line], line)
+        _free_lines(t, t.lines[line].kit)
         line = following
+    _free_lines(t, order.first_line)
     refusal = order.refusal
     while refusal >= 0:
         following = t.refusals[refusal].next

@@ -28,6 +28,7 @@ from state.tables import (
     HOLD_COUNT,
     HORIZON_MS,
     LONGEST_ORDER,
+    MOST_PIECES,
     SUPPLIES,
     Tables,
     View,
@@ -169,6 +170,7 @@ class PoolState(TableSet):
         counters = self._arrays["counters"]
         counters[:] = 0
         counters[LONGEST_ORDER] = self.rows("orders")["line_count"].max(initial=0)
+        counters[MOST_PIECES] = self._most_pieces()
         self._grow("sku_cells", 2 * self.count("cells") + FIRST_BLOCK * self.count("skus"))
         self._grow("holds", int(self.row["held_orders"][0]) + 1)
         self._grow("due", self.count("supplies") + 1)
@@ -190,6 +192,12 @@ class PoolState(TableSet):
         link_timed(self.t, held, closed[np.argsort(orders["closed_at"][closed], kind="stable")])
         link_due(self.t)
 
+    def _most_pieces(self) -> int:
+        """Count the parts of the largest kit that a line has, or that is in force."""
+        lines = self.rows("lines")
+        of_lines = np.unique(lines["root"][lines["state"] == columns.KIT_PART], return_counts=True)[1]
+        return max(of_lines.max(initial=0), self.rows("kits")["part_count"].max(initial=0))
+
     def counting(self) -> tuple[dict[str, np.ndarray], dict[tuple[str, str], np.ndarray]]:
         """Say what counts for the digest: no free rows, no orders, movements and event ids that count as forgotten."""
         now, limits = int(self.row["now"][0]), self.t.limits
@@ -200,7 +208,7 @@ class PoolState(TableSet):
         cells = self.rows("cells")
         keys = [np.argsort(rows[table])[cells[column]] for table, column in (("skus", "sku"), ("locations", "location"))]
         rows |= {"cells": np.lexsort(keys), "orders": kept}
-        rows["lines"] = _chained(orders["first_line"][kept], self.table("lines")["next"])
+        rows["lines"] = self._with_pieces(_chained(orders["first_line"][kept], self.table("lines")["next"]))
         rows["refusals"] = _chained(orders["refusal"][kept], self.table("refusals")["next"])
         rows["kit_parts"] = _chained(self.rows("kits")["first_part"][rows["kits"]], self.table("kit_parts")["next"])
         movements = self.table("movements")
@@ -210,6 +218,11 @@ class PoolState(TableSet):
         np.maximum.at(forgotten, movements["cell"][entries[outside]], movements["event_time"][entries[outside]])
         rows |= {"movements": entries[~outside], "seen": remembered(self.t)}
         return rows, {("cells", "forgotten"): forgotten[rows["cells"]]}
+
+    def _with_pieces(self, rows: np.ndarray) -> np.ndarray:
+        """Add to rows of lines, int64[], those of their pieces."""
+        lines = self.table("lines")
+        return np.concatenate([rows, _chained(lines["kit"][rows], lines["next"])])
 
 
 def _chained(first: np.ndarray, following: np.ndarray) -> np.ndarray:

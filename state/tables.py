@@ -55,6 +55,7 @@ JOURNAL_SIZE, BLOCKS_TAIL, HOLD_COUNT, CLOSED_HEAD, CLOSED_TAIL, FREED_COUNT, LO
 WATCHED_COUNT, ALERT_COUNT = 7, 8
 MOST_PROMISED = 9  # promises that any cell has had at once
 DUE_COUNT = 10
+MOST_PIECES = 11  # parts of the largest kit that a line has, or that is in force
 # limits, from the settings
 DEDUPE_EVENTS, DEDUPE_MS, HORIZON_MS, CLOSED_MS, MAX_SKUS, MAX_CELLS, MAX_LINES, MAX_SUPPLIES = range(8)
 REROUTES, CLOCK_SKEW_MS, TRANSFER_MS = 8, 9, 10

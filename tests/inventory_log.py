@@ -15,6 +15,9 @@ from streams.inventory.pipeline import InventoryPipeline
 from tests import reality
 
 SKUS = [f"SKU-{i}" for i in range(7)]
+KITS = {"KIT-0": (("SKU-0", 2), ("SKU-1", 1)), "KIT-1": (("SKU-1", 1), ("SKU-3", 2), ("SKU-4", 1))}
+"""What the shop's kits are made of; others order their parts too."""
+ARTICLES = [*SKUS, *KITS]
 POOLS = ("uk", "fr")
 START_MS = 1_700_000_000_000
 
@@ -38,6 +41,11 @@ class Log:
     locations: list[LocationChange]
     records: list[LogRecord] = field(default_factory=list)
     products: list[LocationChange] = field(default_factory=list)
+
+    @property
+    def changes(self) -> list[LocationChange]:
+        """What is known of locations and products before the first record."""
+        return self.locations + self.products
 
 
 def settings(**changed) -> Settings:
@@ -95,7 +103,7 @@ def play(pipeline: InventoryPipeline, log: Log, size: int) -> list[Outcome]:
     outcomes = []
     for at in range(0, len(log.records), size):
         decoded = pipeline.decode(segments(log.records[at : at + size]))
-        outcomes.append(pipeline.process(decoded, log.locations + log.products if at == 0 else []))
+        outcomes.append(pipeline.process(decoded, log.changes if at == 0 else []))
     return outcomes
 
 
@@ -171,13 +179,13 @@ class _Shop:
 
     def _sale(self, pool: str, now: int) -> tuple[str, dict]:
         kind = self.rng.choice(["sale", "sale", "return"])
-        body = {"kind": kind, "location_id": self.place(pool), "sku": self.rng.choice(SKUS), "quantity": self.rng.randint(1, 3)}
-        return "sales.v1", body
+        sku, units = self.rng.choice(ARTICLES), self.rng.randint(1, 3)
+        return "sales.v1", {"kind": kind, "location_id": self.place(pool), "sku": sku, "quantity": units}
 
     def _order(self, pool: str, now: int) -> tuple[str, dict]:
         rng = self.rng
         count = rng.choice([1, 1, 1, 2, 3, 5, 8, 12])
-        lines = reality.order_lines(rng, SKUS, count, most=4)
+        lines = reality.order_lines(rng, ARTICLES, count, most=4)
         order_id, known = f"o{self.made}", [order for order in self.orders if order[0] == pool]
         if known and rng.random() < 0.12:
             _, order_id, former = rng.choice(known[-8:])
@@ -207,7 +215,7 @@ class _Shop:
         if not any(order[0] == pool for order in self.orders):
             return self._order(pool, now)
         place = self.place(pool) if self.rng.random() < 0.9 else "nowhere"
-        body = reality.change(self.rng, *self._known(pool), SKUS, place)
+        body = reality.change(self.rng, *self._known(pool), ARTICLES, place)
         self._note_pickup(body)
         return "orders.v1", body
 
@@ -220,7 +228,7 @@ class _Shop:
         found = self._promised(pool)
         if not found:
             return self._order(pool, now)
-        return "fulfilments.v1", reality.answer(self.rng, *found, self.pickups.get(found[0]), self.place(pool), SKUS)
+        return "fulfilments.v1", reality.answer(self.rng, *found, self.pickups.get(found[0]), self.place(pool), ARTICLES)
 
     def _ring_up(self, pool: str, now: int) -> tuple[str, dict]:
         found = self._promised(pool, picked_up=True)
@@ -256,8 +264,8 @@ class _Shop:
 def make_log(seed: int, count: int, tight: int = 6, step_ms: int = 700, **changed) -> Log:
     """Make a log of `count` records, some of them sent twice."""
     rng = random.Random(seed)
-    kits = [kit(("SKU-0", 2), ("SKU-1", 1)), kit(("SKU-2", 1)), kit(("SKU-2", 3), ("SPARE", 1))]
-    log = Log(network(rng), products=[product(f"KIT-{number % 2}", number, value) for number, value in enumerate(kits)])
+    kits = [("KIT-1", kit(("SKU-2", 1))), *((sku, kit(*parts)) for sku, parts in KITS.items())]
+    log = Log(network(rng), products=[product(sku, number, value) for number, (sku, value) in enumerate(kits)])
     scout = InventoryPipeline(0, 1, settings(**changed))
     shop = _Shop(rng, tight)
     offsets: dict[str, int] = {}
@@ -273,5 +281,5 @@ def make_log(seed: int, count: int, tight: int = 6, step_ms: int = 700, **change
         offsets[topic] = offsets.get(topic, -1) + rng.choice([1, 1, 1, 2])
         record = LogRecord(topic, offsets[topic], now, key, value)
         log.records.append(record)
-        shop.learn(scout.process(scout.decode(segments([record])), log.locations if i == 0 else []))
+        shop.learn(scout.process(scout.decode(segments([record])), log.changes if i == 0 else []))
     return log

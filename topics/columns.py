@@ -111,6 +111,7 @@ DECISION_LINE = np.dtype(
         ("line_id_at", "i8"),  # heap
         ("line_id_size", "i4"),
         ("sku", "i4"),  # row in the pool's SKUs
+        ("kit", "i4"),  # row in the pool's lines: the first of its parts (columns.LINES), -1 = no kit
         ("quantity", "i4"),
         ("reason", "u1"),  # reasons.Unallocated; 0 in a shipment
     ],

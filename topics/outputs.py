@@ -68,12 +68,20 @@ class Supply(Record):
     updated_at: Time
 
 
+class LinePart(Record):
+    """A part of a kit's line: `quantity` is the units of `sku` for all kits of the line together."""
+
+    sku: Id
+    quantity: Annotated[int, Field(ge=1)]
+
+
 class ShipmentLine(Record):
-    """Units of a line that a shipment holds."""
+    """Units of a line that a shipment holds. If `sku` is a kit, `quantity` counts kits; `parts` is what they are made of."""
 
     line_id: Id
     sku: Id
     quantity: Units
+    parts: list[LinePart] | None = None
 
 
 class Shipment(Record):
@@ -87,11 +95,12 @@ class Shipment(Record):
 
 
 class UnallocatedLine(Record):
-    """Units of a line that wait, or can't be met, and why."""
+    """Units of a line that wait, or can't be met, and why; `parts` as in a shipment."""
 
     line_id: Id
     sku: Id
     quantity: Units
+    parts: list[LinePart] | None = None
     reason: Literal[*(reason.wire for reason in Unallocated)]
 
 

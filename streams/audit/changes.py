@@ -41,10 +41,9 @@ def change(pool: "Pool", order: Order, event: Changed | Placed | Held) -> None:
     order.request = request
     for root, parts in lines.items():
         _change_line(pool, order, parts, asked.get(root, 0), fits)
-    new = [part_of(line) for line in event.lines or () if (line.line_id, line.sku, line.stocked) not in lines]
+    new = [part_of(line, pool.kits) for line in event.lines or () if (line.line_id, line.sku, line.stocked) not in lines]
     order.parts += new
-    pool.kept_lines += len(new)
-    pool.stock.skus.update(part.sku for part in new)
+    pool.note_lines(new)
     if fits and place_of(former) != place_of(request):
         for shipment in order.shipments.values():
             shipment.distance_km = None
@@ -65,4 +64,4 @@ def _change_line(pool: "Pool", order: Order, parts: list[Part], asked: int, fits
     for part in reversed(parts):
         left -= pool.give_back(part, left)
     if anew and wanted:
-        pool.split(order, last, Part(last.line_id, last.sku, wanted))
+        pool.split(order, last, last.split_off(wanted))

@@ -8,21 +8,22 @@ tests).
 """
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import asin, cos, inf, radians, sin, sqrt
 from typing import NamedTuple
 
 from streams.audit.ledger import Pool
 from streams.audit.orders import Order, Part, Shipment
+from streams.audit.products import Goods
 from topics.events import LocationRecord
-from topics.outputs import Allocation
+from topics.outputs import Allocation, ShipmentLine, UnallocatedLine
 from topics.outputs import Shipment as PublishedShipment
 
 EARTH_RADIUS_KM = 6371.0088
 DISTANCE_TOLERANCE_KM = 0.0021  # distances are rounded to a metre, from unit vectors
 
-Line = tuple[str, str, int]
-"""Line id, SKU, units."""
+Line = tuple[str | int | tuple[str, int], ...]
+"""Line id, SKU, units; of a kit also its parts, each with its units for the whole line."""
 
 
 class Problem(NamedTuple):
@@ -47,7 +48,7 @@ def follow(pool: Pool, order: Order, decision: Allocation, status: str) -> Itera
     waited = order.waiting
     by_line: dict[Line, list[Part]] = defaultdict(list)
     for part in waited:
-        by_line[part.line_id, part.sku, part.quantity].append(part)
+        by_line[_line_of(part, part.quantity)].append(part)
     for shipment in sorted(published.values(), key=_number):
         yield from _new_shipment(pool, order, decision, shipment, by_line)
     yield from _flags(order, waited)
@@ -77,7 +78,7 @@ def _kept(pool: Pool, order: Order, shipment: Shipment, published: PublishedShip
         shipment.location_id,
         shipment.kind,
         shipment.distance_km,
-        [(part.line_id, part.sku, part.open_units) for part in shipment.parts if part.open_units],
+        [_line_of(part, part.open_units) for part in shipment.parts if part.open_units],
     )
     if published is None:
         yield Problem("decision", f"shipment {shipment.id} kept: {expected}", "not in the decision")
@@ -91,8 +92,21 @@ def _shown(location_id: str, kind: str, distance_km: float | None, lines: list[t
     return f"{kind} by {location_id} over {distance_km} km, lines {sorted(lines)}"
 
 
-def _lines(lines: list) -> list[Line]:
-    return [(line.line_id, line.sku, line.quantity) for line in lines]
+def _lines(lines: Sequence[ShipmentLine | UnallocatedLine]) -> list[Line]:
+    return [(line.line_id, line.sku, line.quantity, *_parts(line)) for line in lines]
+
+
+def _parts(line: ShipmentLine | UnallocatedLine) -> Goods:
+    return tuple((part.sku, part.quantity) for part in line.parts or ())
+
+
+def _waiting_lines(order: Order) -> list[Line]:
+    return [_line_of(part, part.quantity) for part in order.waiting]
+
+
+def _line_of(part: Part, units: int) -> Line:
+    """Say how so many units of a part are published."""
+    return part.line_id, part.sku, units, *(part.taken(units) if part.kit else ())
 
 
 def _new_shipment(
@@ -112,16 +126,17 @@ def _new_shipment(
         yield from _capable(pool, order, shipment, location)
     for line in _lines(published.lines):
         if not by_line[line]:
-            yield Problem("promise", f"one of the lines that wait, whole: {_lines(order.waiting)}", str(line))
+            yield Problem("promise", f"one of the lines that wait, whole: {_waiting_lines(order)}", str(line))
             continue
         part = by_line[line].pop(0)
         if (part.root, shipment.location_id) in order.refusals:
             yield Problem("promise", f"line {part.line_id} elsewhere than where it was refused", shipment.location_id)
-        cell = pool.stock.cells.get((shipment.location_id, part.sku))
-        available = cell.available if cell else 0
-        if available < part.quantity:
-            cell_name = f"{shipment.location_id}/{part.sku}"
-            yield Problem("promise", f"at most {available} units of {cell_name}, all that is available", f"{part.quantity}")
+        for sku, units in part.taken(part.quantity):
+            cell = pool.stock.cells.get((shipment.location_id, sku))
+            available = cell.available if cell else 0
+            if available < units:
+                cell_name = f"{shipment.location_id}/{sku}"
+                yield Problem("promise", f"at most {available} units of {cell_name}, all that is available", f"{units}")
         pool.promise(order, part, shipment)
 
 
@@ -162,9 +177,10 @@ def _beyond(pool: Pool, order: Order, location: LocationRecord) -> float:
     return -inf if limit is None else _distance_km(pool, order, location) - limit
 
 
-def _too_far(pool: Pool, order: Order, sku: str) -> bool:
-    """Tell whether a location that has cells of a SKU could ship to an order, were it not too far away."""
-    places = [pool.network.get(name) for name in pool.stock.stocked.get(sku, ()) if kind_of(order, name) != "pickup"]
+def _too_far(pool: Pool, order: Order, skus: list[str]) -> bool:
+    """Tell whether a location that has cells of one of these SKUs could ship to an order, were it not too far away."""
+    names = {name for sku in skus for name in pool.stock.stocked.get(sku, ())}
+    places = [pool.network.get(name) for name in names if kind_of(order, name) != "pickup"]
     able = [place for place in places if place and place.enabled and "ship" in (place.capabilities or ())]
     return any(_beyond(pool, order, place) > -DISTANCE_TOLERANCE_KM for place in able)
 
@@ -189,12 +205,12 @@ def _flags(order: Order, waited: list[Part]) -> Iterator[Problem]:
 
 def _rest(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterator[Problem]:
     """Check what the decision says it leaves open."""
-    waiting = sorted(_lines(order.waiting))
+    waiting = sorted(_waiting_lines(order))
     unallocated = sorted(_lines(decision.unallocated))
     if waiting != unallocated:
         yield Problem("decision", f"unallocated {waiting}", str(unallocated))
     for line in decision.unallocated:
-        possible = _possible_reasons(pool, order, status, line.sku)
+        possible = _possible_reasons(pool, order, status, [sku for sku, _ in _parts(line)] or [line.sku])
         if line.reason not in possible:
             yield Problem("decision", f"a reason that can be: {' or '.join(possible)}", line.reason)
     if status == "rejected" and decision.shipments:
@@ -204,8 +220,8 @@ def _rest(pool: Pool, order: Order, decision: Allocation, status: str) -> Iterat
         yield Problem("decision", f"status {expected}", decision.status)
 
 
-def _possible_reasons(pool: Pool, order: Order, status: str, sku: str) -> list[str]:
-    """List what an order's line of a SKU can be without a promise for."""
+def _possible_reasons(pool: Pool, order: Order, status: str, skus: list[str]) -> list[str]:
+    """List what an order's line that takes units of these SKUs can be without a promise for."""
     request = order.request
     if status == "rejected":
         location = pool.network.get(order.pickup)
@@ -213,7 +229,7 @@ def _possible_reasons(pool: Pool, order: Order, status: str, sku: str) -> list[s
     reasons = {
         "no_stock": True,
         "not_eligible": True,
-        "too_far": _too_far(pool, order, sku),
+        "too_far": _too_far(pool, order, skus),
         "no_single_location": not request.allow_split,
         "all_or_nothing": not request.allow_partial,
         "location_disabled": bool(order.pickup),
@@ -255,9 +271,20 @@ def servable(pool: Pool, order: Order) -> str | None:
         return _place_for(pool, order, waiting)
     if order.request.allow_partial:
         return next(filter(None, (_place_for(pool, order, [part]) for part in waiting)), None)
-    skus = {part.sku for part in waiting}
-    places = [_place_for(pool, order, [part for part in waiting if part.sku == sku]) for sku in sorted(skus)]
+    places = [_place_for(pool, order, parts) for parts in _apart(waiting)]
     return ", ".join(filter(None, places)) if all(places) else None
+
+
+def _apart(parts: list[Part]) -> list[list[Part]]:
+    """Put parts that share a SKU, directly or through others, into one list."""
+    groups: list[tuple[set[str], list[Part]]] = []
+    for part in parts:
+        skus, together = {sku for sku, _ in part.goods}, [part]
+        for group in [group for group in groups if group[0] & skus]:
+            groups.remove(group)
+            skus, together = skus | group[0], group[1] + together
+        groups.append((skus, together))
+    return [together for _, together in groups]
 
 
 def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
@@ -281,8 +308,9 @@ def is_served(pool: Pool, order: Order | None, decision: Allocation) -> bool:
             return False
         lines += _lines(shipment.lines)
         for line in shipment.lines:
-            units[shipment.location_id, line.sku] += line.quantity
-    if sorted(lines) != sorted(_lines(order.waiting)):
+            for sku, taken in _parts(line) or ((line.sku, line.quantity),):
+                units[shipment.location_id, sku] += taken
+    if sorted(lines) != sorted(_waiting_lines(order)):
         return False
     return bool(units) and all(key in pool.stock.cells and pool.stock.cells[key].available >= n for key, n in units.items())
 
@@ -291,8 +319,9 @@ def _place_for(pool: Pool, order: Order, parts: list[Part]) -> str | None:
     """Find a location that may take all these parts and has the units."""
     units: dict[str, int] = defaultdict(int)
     for part in parts:
-        units[part.sku] += part.quantity
-    for location_id in pool.stock.stocked.get(parts[0].sku, ()):
+        for sku, taken in part.taken(part.quantity):
+            units[sku] += taken
+    for location_id in pool.stock.stocked.get(parts[0].goods[0][0], ()):
         cells = [(pool.stock.cells.get((location_id, sku)), needed) for sku, needed in units.items()]
         if all(cell and cell.available >= needed for cell, needed in cells) and _eligible(pool, order, location_id, parts):
             return location_id

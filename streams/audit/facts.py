@@ -1,6 +1,6 @@
 """What a fact does to an order's parts: units shipped, collected, rung up at a till, returned; each in numbered steps.
 
-A fact is about demands: so many units of a SKU, and the parts of the order that they may be (in the chain's order). What the
+A fact is about demands: units of the same goods, and the parts of the order that they may be (in the chain's order). What the
 event has promised comes first, then what was given back, then what others were to ship; what is beyond all is a fact, too.
 Owner: the pool's ledger (ledger.py), which has checked that the fact may be applied. It shares no code with the engine.
 """
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from streams.audit.memory import RefusedEvent
 from streams.audit.orders import Order, Part
+from streams.audit.products import Goods, Kits
 from topics.events import Answered, FulfilmentLine, Returned
 from topics.reasons import AlertKind, DeadLetter
 
@@ -17,17 +18,26 @@ if TYPE_CHECKING:
 
 
 class Demand(NamedTuple):
-    """Units of a SKU that a fact is about; no parts: goods that nobody knows."""
+    """Units that a fact is about, what each takes of stock, and whose they may be; no parts: goods that nobody knows."""
 
-    sku: str
+    goods: Goods
     units: int
     parts: list[Part]
+
+    def moves(self, sign: int) -> list[tuple[str, int]]:
+        """Say what it moves: SKUs, and signed units of each."""
+        return moved(self.goods, sign * self.units)
+
+
+def moved(goods: Goods, units: int) -> list[tuple[str, int]]:
+    """Say what signed units move of goods: SKUs, and signed units of each."""
+    return [(sku, units * each) for sku, each in goods]
 
 
 # What a fact is about
 
 
-def demands_of(order: Order | None, event: Answered | Returned) -> list[Demand]:
+def demands_of(order: Order | None, event: Answered | Returned, kits: Kits) -> list[Demand]:
     """Say what a fact is about.
 
     Raises
@@ -37,7 +47,7 @@ def demands_of(order: Order | None, event: Answered | Returned) -> list[Demand]:
     """
     if event.lines is None:
         return _whole_shipment(order, event)
-    return [demand for line in event.lines for demand in _named(order, event, line)]
+    return [demand for line in event.lines for demand in _named(order, event, line, kits)]
 
 
 def _whole_shipment(order: Order | None, event: Answered | Returned) -> list[Demand]:
@@ -57,7 +67,7 @@ def _whole_shipment(order: Order | None, event: Answered | Returned) -> list[Dem
             units = {part: part.released for part in parts}
     if not any(units.values()):
         raise RefusedEvent(DeadLetter.SHIPMENT_CLOSED)
-    return [Demand(part.sku, units[part], [part]) for part in parts if units[part]]
+    return [Demand(part.goods, units[part], [part]) for part in parts if units[part]]
 
 
 def _due(part: Part, kind: str, arrival: bool) -> int:
@@ -71,7 +81,7 @@ def _confirmable(part: Part, kind: str) -> int:
     return max(part.rung, 0) if part.kind == "pickup" or (part.kind, kind) == ("transfer", "collected") else 0
 
 
-def _named(order: Order | None, event: Answered | Returned, line: FulfilmentLine) -> list[Demand]:
+def _named(order: Order | None, event: Answered | Returned, line: FulfilmentLine, kits: Kits) -> list[Demand]:
     parts = order.parts if order else []
     if line.line_id is not None:
         parts = [part for part in parts if part.line_id == line.line_id]
@@ -81,13 +91,14 @@ def _named(order: Order | None, event: Answered | Returned, line: FulfilmentLine
         parts = [part for part in parts if part.sku == line.sku]
     if not parts:
         assert line.sku is not None, line
-        return [Demand(line.sku, line.quantity, [])]
+        return [Demand(kits.of(line.sku) or ((line.sku, 1),), line.quantity, [])]
     stocked = [part for part in parts if part.stocked]
     if not stocked:
         return []  # units of what is in no stock
     own = [part for part in stocked if is_of(part, event)]
-    sku = own[0].sku if own else stocked[-1].sku
-    return [Demand(sku, line.quantity, [part for part in stocked if part.sku == sku])]
+    first = own[0] if own else stocked[-1]
+    same = [part for part in stocked if (part.sku, part.goods) == (first.sku, first.goods)]
+    return [Demand(first.goods, line.quantity, same)]
 
 
 def is_of(part: Part, event: Answered | Returned) -> bool:
@@ -184,7 +195,7 @@ class Fact:
         for part in others:
             left -= self._send_unpromised(part, left)
         if left:
-            self._send_beyond(own[0] if own else None, demand.sku, left, arrival)
+            self._send_beyond(own[0] if own else None, demand.goods, left, arrival)
 
     def _confirm(self, part: Part, kind: str, left: int) -> int:
         """Step 0: what the till, or the collection, told before."""
@@ -203,11 +214,10 @@ class Fact:
         assert part.shipment
         part.shipped += taken
         part.rung += rung * taken if part.kind == "pickup" else 0
-        promised_at = part.shipment.location_id
-        self.pool.stock.write((promised_at, part.sku), reserved=-taken)
-        self._leave(self.location_id, part.sku, taken)
-        if promised_at != self.location_id:
-            self._tell(AlertKind.SHIPPED_FROM_ELSEWHERE, self.location_id, part.sku, taken)
+        self.pool.unreserve(part, taken)
+        self._leave(self.location_id, part.goods, taken)
+        if part.shipment.location_id != self.location_id:
+            self._tell(AlertKind.SHIPPED_FROM_ELSEWHERE, self.location_id, part.goods, taken)
         return taken
 
     def _hand_over(self, part: Part, left: int, rung: int = -1) -> int:
@@ -221,8 +231,8 @@ class Fact:
         part.shipped += implied
         part.implied += implied
         if implied:
-            self.pool.stock.write((part.shipment.location_id, part.sku), reserved=-implied)
-            self._leave(part.shipment.location_id, part.sku, implied)
+            self.pool.unreserve(part, implied)
+            self._leave(part.shipment.location_id, part.goods, implied)
         return taken
 
     def _send_released(self, part: Part, left: int, arrival: bool, rung: int = -1) -> int:
@@ -238,8 +248,8 @@ class Fact:
         part.quantity += taken
         part.shipped += taken
         self._note_handed_over(part, taken, arrival, rung)
-        self._leave(location_id, part.sku, taken - found)
-        self._tell(AlertKind.SHIPPED_AFTER_CLOSE, location_id, part.sku, taken)
+        self._leave(location_id, part.goods, taken - found)
+        self._tell(AlertKind.SHIPPED_AFTER_CLOSE, location_id, part.goods, taken)
         self.took_from_others |= self.pool.want_less(self.order, part, taken) > 0
         return taken
 
@@ -257,22 +267,22 @@ class Fact:
             return 0
         if taken < part.quantity:
             part.want_less(taken)
-            self.pool.split(self.order, part, Part(*part.root[:2], taken, shipped=taken, waiting=False))
+            self.pool.split(self.order, part, part.split_off(taken, shipped=taken))
         else:
             part.shipped, part.waiting = taken, False
-        self._leave(self.location_id, part.sku, taken)
-        self._tell(AlertKind.SHIPPED_UNPROMISED, self.location_id, part.sku, taken)
+        self._leave(self.location_id, part.goods, taken)
+        self._tell(AlertKind.SHIPPED_UNPROMISED, self.location_id, part.goods, taken)
         self.took_from_others = True
         return taken
 
-    def _send_beyond(self, part: Part | None, sku: str, units: int, arrival: bool) -> None:
+    def _send_beyond(self, part: Part | None, goods: Goods, units: int, arrival: bool) -> None:
         """Step 4: what nobody asked for."""
         if part:
             part.quantity += units
             part.shipped += units
             self._note_handed_over(part, units, arrival, rung=-1)
-        self._leave(self.location_id, sku, units)
-        self._tell(AlertKind.OVER_SHIPPED, self.location_id, sku, units)
+        self._leave(self.location_id, goods, units)
+        self._tell(AlertKind.OVER_SHIPPED, self.location_id, goods, units)
 
     # Rung up at a till
 
@@ -308,12 +318,14 @@ class Fact:
             part.returned += taken
             left -= taken
         if left:
-            self._tell(AlertKind.OVER_RETURNED, self.location_id, demand.sku, left)
-        self._leave(self.location_id, demand.sku, -demand.units)
+            self._tell(AlertKind.OVER_RETURNED, self.location_id, demand.goods, left)
+        self._leave(self.location_id, demand.goods, -demand.units)
 
-    def _leave(self, location_id: str, sku: str, units: int) -> None:
+    def _leave(self, location_id: str, goods: Goods, units: int) -> None:
         if units:
-            self.pool.stock.move((location_id, sku), -units, self.event_time)
+            for sku, signed in moved(goods, -units):
+                self.pool.stock.move((location_id, sku), signed, self.event_time)
 
-    def _tell(self, kind: AlertKind, location_id: str, sku: str, units: int) -> None:
-        self.pool.discrepancies.tell(kind, (location_id, sku), units)
+    def _tell(self, kind: AlertKind, location_id: str, goods: Goods, units: int) -> None:
+        for sku, of_sku in moved(goods, units):
+            self.pool.discrepancies.tell(kind, (location_id, sku), of_sku)

@@ -226,7 +226,7 @@ class InventoryReplay(BatchReplay):
 
     def _pool(self, pool_id: str) -> Pool:
         if pool_id not in self.pools:
-            self.pools[pool_id] = Pool(pool_id, self.limits, self.network)
+            self.pools[pool_id] = Pool(pool_id, self.limits, self.network, self.kits)
         return self.pools[pool_id]
 
     # 3. An event
@@ -263,7 +263,7 @@ class InventoryReplay(BatchReplay):
             if pool.seen.knows(topic, event, pool.now):
                 pool.discrepancies.left_out(left_out)
                 return Outcome.DUPLICATE
-            pool.stock.written.clear()
+            pool.stock.begin()
             outcome, order, status = self._effect(pool, event)
             pool.discrepancies.left_out(left_out)
             pool.seen.remember(topic, event, pool.now)
@@ -318,7 +318,7 @@ class InventoryReplay(BatchReplay):
     def _expire(self, pool: Pool, place: Place, turn: Turn) -> None:
         """Judge the expiry of each hold that is due, and who is served by it."""
         for order in pool.due_holds():
-            pool.stock.written.clear()
+            pool.stock.begin()
             if not (turn and turn[0][1].order_id == order.id and turn[0][1].status == "expired"):
                 found = f"a decision {turn[0][1].status} for order {turn[0][1].order_id}" if turn else "no decision"
                 expected = f"hold {order.id} expired, due at {order.expires_at} and now is {pool.now}"
@@ -400,7 +400,8 @@ class InventoryReplay(BatchReplay):
             available = pool.stock.cells[location_id, sku].available
             if available:
                 for order in pool.waiting[sku].values():
-                    if any(part.waiting and part.sku == sku and part.quantity <= available for part in order.parts):
+                    needed = [dict(part.taken(part.quantity)).get(sku, available + 1) for part in order.waiting]
+                    if min(needed, default=available + 1) <= available:
                         suspects[order.id] = order
         for order in suspects.values():
             location = servable(pool, order)

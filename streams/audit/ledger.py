@@ -13,9 +13,10 @@ from itertools import count
 
 from streams.audit.changes import change
 from streams.audit.discrepancies import Discrepancies, Due
-from streams.audit.facts import Demand, Fact, demands_of, is_arrival, may_be_rung_up, rejected_units
+from streams.audit.facts import Demand, Fact, demands_of, is_arrival, may_be_rung_up, moved, rejected_units
 from streams.audit.memory import Limits, RefusedEvent, Seen
 from streams.audit.orders import Order, Part, Root, Shipment, is_as_asked, newness, part_of
+from streams.audit.products import Kits
 from streams.audit.stock import Clock, Stock
 from topics.events import (
     Answered,
@@ -39,16 +40,17 @@ MAX_UNITS = 1 << 62
 class Pool:
     """One pool's ledger."""
 
-    def __init__(self, pool_id: str, limits: Limits, network: dict[str, LocationRecord]):
+    def __init__(self, pool_id: str, limits: Limits, network: dict[str, LocationRecord], kits: Kits):
         self.id = pool_id
         self.limits = limits
         self.network = network
+        self.kits = kits
         self.clock = Clock()
         self.stock = Stock(pool_id, limits, self.clock)
         self.sequence = 0
         self.orders: dict[str, Order] = {}
         self.waiting: dict[str, dict[str, Order]] = defaultdict(dict)
-        """SKU → order id → order with a waiting part of that SKU."""
+        """SKU → order id → order with a waiting part that takes units of that SKU."""
         self.kept_lines = 0
         """Parts of the orders that are open, or closed but not forgotten."""
         self.order_count = 0
@@ -153,13 +155,18 @@ class Pool:
             age = self._age
         self.order_count += hold is None
         self.line_count += len(event.lines) - (len(hold.request.lines) if hold else 0)
-        parts = [part_of(line) for line in event.lines]
-        self.kept_lines += len(parts)
-        self.stock.skus.update(part.sku for part in parts)
+        parts = [part_of(line, self.kits) for line in event.lines]
+        self.note_lines(parts)
         order = self.orders[event.order_id] = Order(event.order_id, age, event, parts, held=False)
         self._keep_held(order, event)
         self.queue(order)
         return order
+
+    def note_lines(self, parts: list[Part]) -> None:
+        """Count new lines, and know their SKUs from now on."""
+        self.kept_lines += len(parts)
+        self.stock.skus.update(part.sku for part in parts)
+        self.stock.skus.update(sku for part in parts for sku, _ in part.goods)
 
     def _keep_held(self, order: Order, event: Placed | Held) -> None:
         order.held = isinstance(event, Held)
@@ -176,7 +183,8 @@ class Pool:
 
     def check_order_room(self, lines: list[OrderLine]) -> None:
         """Check that the pool may keep what an order's lines would add."""
-        unknown = sum(line.sku not in self.stock.skus for line in lines)
+        named = [sku for line in lines for sku in (line.sku, *(part for part, _ in part_of(line, self.kits).kit))]
+        unknown = sum(sku not in self.stock.skus for sku in named)
         if len(self.stock.skus) + unknown > self.limits.max_skus:
             raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
         if self.kept_lines + len(lines) > self.limits.max_order_lines:
@@ -244,6 +252,8 @@ class Pool:
         for demand in demands:
             if demand.parts:
                 fact.send(event, demand, arrival)
+            else:
+                self._move_unknown(event, demand, -1)
         self.queue(order)
         return order, fact.took_from_others
 
@@ -256,35 +266,28 @@ class Pool:
         for demand in demands:
             if demand.parts:
                 fact.take_back(event, demand)
+            else:
+                self._move_unknown(event, demand, 1)
 
     def _fact(self, event: Answered | Returned, sign: int) -> tuple[Order | None, list[Demand]]:
-        """Say what a fact is about; goods that nobody knows are moved, if all of it may be applied."""
+        """Say what a fact is about, if all of it may be applied; of an order that is not known it is applied already."""
         self.place(event.location_id)
         order = self.known(event.order_id)
-        demands = demands_of(order, event)
+        demands = demands_of(order, event, self.kits)
         if order is None and not demands:
             raise RefusedEvent(DeadLetter.UNKNOWN_ORDER)
-        self._check_fact(event, demands, sign)
-        for demand in demands:
-            if not demand.parts:
-                cell = event.location_id, demand.sku
-                self.stock.skus.add(demand.sku)
-                self.discrepancies.tell(AlertKind.SHIPPED_UNKNOWN if sign < 0 else AlertKind.OVER_RETURNED, cell, demand.units)
-                self.stock.move(cell, sign * demand.units, event.event_time)
+        moves = [move for demand in demands for move in demand.moves(sign)]
+        self.stock.check_moves(event.location_id, moves, event.event_time)
+        for demand in demands if order is None else ():
+            self._move_unknown(event, demand, sign)
         return order, demands
 
-    def _check_fact(self, event: Answered | Returned, demands: list[Demand], sign: int) -> None:
-        """Check that the pool may keep what a fact adds, each demand by itself."""
-        cells = [(event.location_id, demand.sku) for demand in demands]
-        for cell, demand in zip(cells, demands, strict=True):
-            if not self.stock.is_counted(cell, event.event_time):
-                self.stock.check_bounds(cell, sign * demand.units)
-        new_skus = sum(sku not in self.stock.skus for _, sku in cells)
-        if len(self.stock.skus) + new_skus > self.limits.max_skus:
-            raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
-        new_cells = sum(cell not in self.stock.cells for cell in cells)
-        if len(self.stock.cells) + new_cells > self.limits.max_cells:
-            raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
+    def _move_unknown(self, event: Answered | Returned, demand: Demand, sign: int) -> None:
+        """Move goods that nobody knows."""
+        kind = AlertKind.SHIPPED_UNKNOWN if sign < 0 else AlertKind.OVER_RETURNED
+        for sku, units in demand.moves(sign):
+            self.discrepancies.tell(kind, (event.location_id, sku), abs(units))
+            self.stock.move((event.location_id, sku), units, event.event_time)
 
     def _reject(self, event: Answered) -> Order | None:
         """Give promises back that a location can't keep; the units wait again, elsewhere."""
@@ -306,7 +309,8 @@ class Pool:
                 self.lose(order, part, units, missing=units if event.missing else 0)
             if event.missing:
                 part.missing += more
-                self.stock.move((shipment.location_id, part.sku), -units - more, event.event_time)
+                for sku, gone in part.taken(units + more):
+                    self.stock.move((shipment.location_id, sku), -gone, event.event_time)
         self.queue(order)
         return order if taken else None
 
@@ -324,18 +328,25 @@ class Pool:
         self.place(event.location_id)
         order = self.known(event.order_id) if event.order_id and event.kind == "sale" else None
         if order is None or order.pickup != event.location_id:
-            return self.stock.apply(event), None, False
+            return self._sell_loose(event), None, False
         parts = [part for part in order.parts if part.stocked and part.sku == event.sku]
         parts = [part for part in parts if event.line_id in (None, part.line_id)]
-        if not any(map(may_be_rung_up, parts)):
-            return self.stock.apply(event), None, False
-        self.stock.check_sale(event)
+        own = next(filter(may_be_rung_up, parts), None)
+        if own is None:
+            return self._sell_loose(event), None, False
+        self.stock.check_moves(event.location_id, moved(own.goods, -event.quantity), event.event_time)
         fact = Fact(self, order, event.location_id, event.event_time)
-        left = fact.ring_up(parts, event.quantity)
+        left = fact.ring_up([part for part in parts if part.goods == own.goods], event.quantity)
         if left:
-            self.stock.move((event.location_id, event.sku), -left, event.event_time)
+            for move in moved(own.goods, -left):
+                self.stock.move((event.location_id, move[0]), move[1], event.event_time)
         self.queue(order)
         return True, order, fact.took_from_others
+
+    def _sell_loose(self, event: Sale) -> bool:
+        """Apply a sale or return that is of no order; a kit's moves its parts."""
+        kit = self.kits.of(event.sku)
+        return self.stock.sell_kit(event, kit) if kit else self.stock.apply(event)
 
     # Promises, given back
 
@@ -343,26 +354,37 @@ class Pool:
         """Take promised units that are not wanted out of a part, as many as there are; returns how many."""
         taken = min(units, part.open_units)
         if taken:
-            assert part.shipment
-            self.stock.write((part.shipment.location_id, part.sku), reserved=-taken)
+            self.unreserve(part, taken)
             part.released += taken
             part.quantity -= taken
         return taken
+
+    def unreserve(self, part: Part, units: int) -> None:
+        """Give promised units of a part back at the cells."""
+        assert part.shipment
+        for sku, taken in part.taken(units):
+            self.stock.write((part.shipment.location_id, sku), reserved=-taken)
+
+    def _unlist(self, part: Part) -> None:
+        """Take a part out of its cells' promises."""
+        assert part.shipment
+        for sku, _ in part.goods:
+            self._promises[part.shipment.location_id, sku].pop(part, None)
 
     def lose(self, order: Order, part: Part, units: int, missing: int = 0, at_any_rate: bool = False) -> None:
         """Take a promise from units that are still wanted: they wait again, behind the part or, lacking room, as the part."""
         shipment = part.shipment
         assert shipment
         if not (order.has_room(part.root) or (at_any_rate and units < part.quantity)):
-            self.stock.write((shipment.location_id, part.sku), reserved=-units)
+            self.unreserve(part, units)
             shipment.parts.remove(part)
-            self._promises[shipment.location_id, part.sku].pop(part, None)
+            self._unlist(part)
             part.shipment, part.waiting = None, True
             part.released = part.missing = part.rung = part.implied = 0
             return
         self.give_back(part, units)
         part.missing += missing
-        self.split(order, part, Part(*part.root[:2], units))
+        self.split(order, part, part.split_off(units))
 
     def split(self, order: Order, part: Part, new: Part) -> None:
         """Enter a part that was split off another one."""
@@ -381,9 +403,12 @@ class Pool:
         return units - left
 
     def cover(self) -> list[Order]:
-        """See to the cells that the event's own changes left short; gives the orders that lost a promise, oldest first."""
+        """See to the cells that the event's own changes left short; gives the orders that lost a promise, oldest first.
+
+        In the order in which they became short: a kit that one of them loses is given back at the others too.
+        """
         losers: dict[str, Order] = {}
-        for cell_name in list(self.stock.written):
+        for cell_name in list(self.stock.short | self.stock.written):
             cell = self.stock.cells[cell_name]
             if cell.on_hand < cell.reserved:
                 self.discrepancies.short(cell_name, cell.on_hand, cell.reserved)
@@ -418,17 +443,17 @@ class Pool:
         part.shipment, part.waiting = shipment, False
         shipment.parts.append(part)
         order.shipments[shipment.id] = shipment
-        cell = shipment.location_id, part.sku
-        self._promises[cell][part] = order
-        self.stock.write(cell, reserved=part.quantity)
+        for sku, units in part.taken(part.quantity):
+            self._promises[shipment.location_id, sku][part] = order
+            self.stock.write((shipment.location_id, sku), reserved=units)
 
     def queue(self, order: Order) -> None:
         """Bring the queues in line with what an order waits for, and note whether it is closed."""
         for part in order.parts:
             if part.shipment and not part.open_units:
-                self._promises[part.shipment.location_id, part.sku].pop(part, None)
-        waits = {part.sku for part in order.parts if part.waiting}
-        for sku in {part.sku for part in order.parts}:
+                self._unlist(part)
+        waits = {sku for part in order.parts if part.waiting for sku, _ in part.goods}
+        for sku in {sku for part in order.parts for sku, _ in part.goods}:
             if sku in waits:
                 self.waiting[sku][order.id] = order
             else:

@@ -1,6 +1,7 @@
 """Orders as the audit keeps them: lines in parts, in an order's chain, and the shipments that hold them.
 
 A line is one or more parts. The chain has the lines as given; a part split off stands behind the one it was split from.
+A part of a kit's line counts kits. What it takes of stock, its goods, is what the kit was made of when the line was made.
 Owner: the pool's ledger (ledger.py). It shares no code with the state or the engine, on purpose.
 Not here: what an event does to parts (facts.py, changes.py, ledger.py).
 """
@@ -8,6 +9,7 @@ Not here: what an event does to parts (facts.py, changes.py, ledger.py).
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from streams.audit.products import Goods, Kits
 from topics.events import Held, OrderLine, Placed
 
 MAX_LINE_PARTS = 64
@@ -39,6 +41,21 @@ class Part:
     implied: int = 0
     """Of a transfer: units taken as shipped because they were collected; `shipped` has yet to confirm them."""
     stocked: bool = True
+    kit: Goods = ()
+    """Empty: a plain line."""
+
+    @property
+    def goods(self) -> Goods:
+        """What a unit of it takes of stock."""
+        return self.kit or ((self.sku, 1),)
+
+    def taken(self, units: int) -> list[tuple[str, int]]:
+        """Say what so many units of it take of stock: SKUs, and units of each."""
+        return [(sku, units * each) for sku, each in self.goods]
+
+    def split_off(self, units: int, shipped: int = 0) -> "Part":
+        """Make another part of its line: one that waits, or of units that were shipped without a promise."""
+        return Part(self.line_id, self.sku, units, shipped, waiting=not shipped, kit=self.kit)
 
     @property
     def root(self) -> Root:
@@ -146,9 +163,10 @@ def newness(order: Order, part: Part) -> tuple[int, int]:
     return part.shipment.sequence if part.shipment else 0, order.parts.index(part)
 
 
-def part_of(line: OrderLine) -> Part:
+def part_of(line: OrderLine, kits: Kits) -> Part:
     """Make the part of a new line."""
-    return Part(line.line_id, line.sku, line.quantity, waiting=line.stocked, stocked=line.stocked)
+    kit = kits.of(line.sku) if line.stocked else ()
+    return Part(line.line_id, line.sku, line.quantity, waiting=line.stocked, stocked=line.stocked, kit=kit)
 
 
 def asked_by(lines: list[OrderLine]) -> dict[Root, int]:

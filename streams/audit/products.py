@@ -15,6 +15,8 @@ from topics.events import Id, Refusal, judge
 from topics.reasons import DeadLetter
 
 _KEY = TypeAdapter(Id)
+Goods = tuple[tuple[str, int], ...]
+"""SKUs, and units of each."""
 
 
 class Kits:
@@ -25,6 +27,10 @@ class Kits:
         """SKU → its parts' SKUs and units, in the record's order."""
         self._holders: dict[str, set[str]] = defaultdict(set)
         """SKU → the kits that it is a part of."""
+
+    def of(self, sku: str) -> Goods:
+        """Give a kit's parts; empty if the SKU is no kit now."""
+        return tuple(self.parts.get(sku, ()))
 
     def follow(self, record: Record) -> None:
         """Let a record change the kits.

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from streams.audit.memory import Limits, RefusedEvent
+from streams.audit.products import Goods
 from streams.audit.supplies import Supplies
 from topics.events import (
     MAX_QUANTITY,
@@ -99,6 +100,8 @@ class Stock:
         """Cells whose available rose in the event in hand."""
         self.written: dict[tuple[str, str], None] = {}
         """Cells that the event in hand wrote by itself, in order."""
+        self.short: dict[tuple[str, str], None] = {}
+        """Of those, the ones that it left with less on hand than promised, in the order in which it did."""
         self.late: list[tuple[tuple[str, str], int]] = []
         """(Cell, signed units) of the event in hand that moved nothing, since the cell's last count has seen them."""
         self.skus: set[str] = set()
@@ -117,6 +120,7 @@ class Stock:
     def write(self, key: tuple[str, str], on_hand: int = 0, reserved: int = 0, safety_stock: int = 0) -> None:
         """Change a cell by signed units."""
         cell = self.cell(*key)
+        self.skus.add(key[1])
         before = cell.available
         cell.on_hand += on_hand
         cell.reserved += reserved
@@ -124,6 +128,8 @@ class Stock:
         if on_hand or reserved or safety_stock:
             cell.changed_at = self.clock.now
         self.written[key] = None
+        if cell.on_hand < cell.reserved:
+            self.short.setdefault(key)
         cell.touched_at = self.clock.now
         self.changed.add(key)
         if cell.available > before:
@@ -186,12 +192,34 @@ class Stock:
         self.skus.add(event.sku)
         return True
 
-    def check_sale(self, event: Sale) -> None:
-        """Check that a sale may be applied, whatever it turns out to be."""
-        key = event.location_id, event.sku
-        if not self.is_counted(key, event.event_time):
-            self.check_bounds(key, -event.quantity)
-        self._check_room(key)
+    def begin(self) -> None:
+        """Forget what the event before wrote."""
+        self.written.clear()
+        self.short.clear()
+
+    def check_moves(self, location_id: str, moves: list[tuple[str, int]], event_time: int) -> None:
+        """Check that the pool may keep what signed units of SKUs that move at a location would add, each by itself."""
+        for sku, units in moves:
+            if not self.is_counted((location_id, sku), event_time):
+                self.check_bounds((location_id, sku), units)
+        if len(self.skus) + sum(sku not in self.skus for sku, _ in moves) > self.limits.max_skus:
+            raise RefusedEvent(DeadLetter.TOO_MANY_SKUS)
+        if len(self.cells) + sum((location_id, sku) not in self.cells for sku, _ in moves) > self.limits.max_cells:
+            raise RefusedEvent(DeadLetter.TOO_MANY_CELLS)
+
+    def sell_kit(self, event: Sale, kit: Goods) -> bool:
+        """Apply a till's sale or return of a kit; false = stale, ignored: the last counts of all its parts have seen it."""
+        moves = [(sku, SIGNS[event.kind] * event.quantity * each) for sku, each in kit]
+        self.check_moves(event.location_id, moves, event.event_time)
+        applied = False
+        for sku, units in moves:
+            key = event.location_id, sku
+            if self.is_counted(key, event.event_time):
+                self.late.append((key, units))
+            else:
+                self.move(key, units, event.event_time)
+                applied = True
+        return applied
 
     def _check_room(
         self, key: tuple[str, str], event: Expected | TransferOut | TransferIn | None = None, makes_cell: bool = True

@@ -15,7 +15,16 @@ from state.orders import forget_holds, forget_orders, pop_due_hold
 from state.seen import SEEN, UNSEEN, forget_seen, key_of, remember, was_seen
 from state.stock import find_location, forget_movements
 from state.supply import forget_supplies, pass_due
-from state.tables import ALERT_COUNT, BLOCKS_TAIL, CLOCK_SKEW_MS, DUE_COUNT, HOLD_COUNT, LONGEST_ORDER, MOST_PROMISED
+from state.tables import (
+    ALERT_COUNT,
+    BLOCKS_TAIL,
+    CLOCK_SKEW_MS,
+    DUE_COUNT,
+    HOLD_COUNT,
+    LONGEST_ORDER,
+    MOST_PIECES,
+    MOST_PROMISED,
+)
 from streams.batch.times import is_plausible
 from streams.inventory.decide import N_DECISIONS, N_LINES
 from streams.inventory.fulfilments import apply_fact, reject, ring_up
@@ -39,31 +48,39 @@ def lines_at_most(t, line_count):
 
 
 @kernel
+def rows_a_line(t):
+    """Bound the rows of a line: its own and, if there are kits, its pieces. It bounds the cells that it may touch, too."""
+    return 1 + t.counters[MOST_PIECES]
+
+
+@kernel
 def promises_at_most(t, n):
-    """Bound the promises that one event about so many lines may take back."""
+    """Bound the promises that one event about so many lines and pieces may take back."""
     return min(np.int64(t.pool[0].open_lines), n * t.counters[MOST_PROMISED])
 
 
 @kernel
 def _has_room(t, out, work, line_count):
     n = lines_at_most(t, line_count)
+    each = rows_a_line(t)
+    cells = n * each
     pool = t.pool[0]
-    lost = promises_at_most(t, n)
+    lost = promises_at_most(t, cells)
     decisions = pool.waiting_lines + pool.held_orders + 2 + lost
     return (
-        pool.sku_count + n <= t.skus.size
-        and pool.cell_count + n <= t.cells.size
+        pool.sku_count + cells <= t.skus.size
+        and pool.cell_count + cells <= t.cells.size
         and pool.order_count + 2 <= t.orders.size
-        and pool.line_count + LINES_ROOM * n + lost <= t.lines.size
+        and pool.line_count + each * (LINES_ROOM * n + lost) <= t.lines.size
         and pool.refusal_count + n <= t.refusals.size
         and pool.supply_count + 1 <= t.supplies.size
-        and pool.movement_tail - pool.movement_head + MOVES_ROOM * n <= t.movements.size
+        and pool.movement_tail - pool.movement_head + MOVES_ROOM * cells <= t.movements.size
         and pool.seen_tail - pool.seen_head + 1 <= t.seen.size
-        and pool.heap_size + (2 * n + 2) * _TEXT_BYTES <= t.heap.size
-        and t.counters[BLOCKS_TAIL] + n * 2 * (pool.location_count + 4) <= t.sku_cells.size
+        and pool.heap_size + (2 * cells + 2) * _TEXT_BYTES <= t.heap.size
+        and t.counters[BLOCKS_TAIL] + cells * 2 * (pool.location_count + 4) <= t.sku_cells.size
         and t.counters[HOLD_COUNT] + 1 <= t.holds.size
         and t.counters[DUE_COUNT] + 1 <= t.due.size
-        and t.counters[ALERT_COUNT] + ALERTS_ROOM * n <= t.alerts.size
+        and t.counters[ALERT_COUNT] + ALERTS_ROOM * cells <= t.alerts.size
         and LINES_ROOM * n <= work.rows.size
         and t.orders.size <= work.stamps.size
         and t.locations.size <= work.route.candidates.size
@@ -85,7 +102,7 @@ def _expire_due(t, out, event_row, work):
 @kernel
 def _pass_due(t, event_row, line_count):
     """Tell of the transfers that are due; false = there is no room for all that is to be told, and this goes on later."""
-    room = t.alerts.size - ALERTS_ROOM * lines_at_most(t, line_count)
+    room = t.alerts.size - ALERTS_ROOM * lines_at_most(t, line_count) * rows_a_line(t)
     while t.counters[ALERT_COUNT] < room:
         if not pass_due(t, event_row):
             return True
@@ -100,7 +117,7 @@ def _apply_one(t, event, event_row, lines, buffer, work, tag):
         if rung:
             return reason, order_row, status
     if Kind.UNDECODED < event.kind <= Kind.RELEASE:
-        return apply_stock(t, event, event_row, buffer), NO_ORDER, 0
+        return apply_stock(t, event, event_row, buffer, work), NO_ORDER, 0
     if event.kind in (Kind.PLACED, Kind.HELD):
         return place_order(t, event, event_row, lines, buffer, work)
     if event.kind == Kind.CHANGED:

@@ -9,6 +9,7 @@ import numpy as np
 
 from state.columns import ADDED, CARRIED, COLLECTED, DROPPED, HELD, RESERVED, SHIPPED, WAITING
 from state.orders import promise_line, wait_line
+from state.tables import MAX_UNITS
 from streams.routing.kernel import route_order_kernel
 from streams.routing.lines import make_scratch
 from topics import columns as c
@@ -115,12 +116,27 @@ def _route(t, order_row, n, work):
 
 
 @inner_kernel
+def _list_parts(t, row, count, route):
+    """List for the routing what a kit's line takes of each part, behind `count` entries; returns how many there are now."""
+    piece = t.lines[row].kit
+    while piece >= 0:
+        units = np.int64(t.lines[row].quantity) * t.lines[piece].quantity
+        route.part_sku[count] = t.lines[piece].sku
+        route.part_units[count] = min(units, MAX_UNITS + 1)  # no cell has more, and sums stay small
+        count += 1
+        piece = t.lines[piece].next
+    return count
+
+
+@inner_kernel
 def try_order(t, order_row, event_row, work):
     """Route all lines of an order that hold no promise, and reserve what is promised; returns how many lines were.
 
     The decision that must follow carries the pool's next sequence number.
     """
     n = 0
+    parts = 0
+    work.route.kit_parts[0] = 0
     row = t.orders[order_row].first_line
     while row >= 0:
         line = t.lines[row]
@@ -128,7 +144,9 @@ def try_order(t, order_row, event_row, work):
             work.rows[n] = row
             work.route.line_sku[n] = line.sku
             work.route.line_quantity[n] = line.quantity
+            parts = _list_parts(t, row, parts, work.route)
             n += 1
+            work.route.kit_parts[n] = parts
         row = line.next
     if n == 0:
         work.route.out.explanation[:] = 0
@@ -236,6 +254,7 @@ def _write_line(t, written, order_row, line, quantity, reason):
     written.line_id_at = t.orders[order_row].id_at + line.id_at
     written.line_id_size = line.id_size
     written.sku = line.sku
+    written.kit = line.kit
     written.quantity = quantity
     written.reason = reason
 

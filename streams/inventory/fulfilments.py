@@ -5,31 +5,40 @@ if it does not say where, what and how many. Units that left are looked for amon
 before (a till and the store may both tell of a collection), open in the shipment, given back earlier, open elsewhere. What is
 left after that was nobody's. Each step that contradicts a promise raises an alert.
 A rejection is an answer to a promise, and is refused if there is none. After it the order is routed again.
-Handlers check, change and return as those of order_events.py do.
-Owner: apply.py. Not here: dedupe, the clock (apply.py), shortfalls (shortfall.py).
+Handlers check, change and return as those of order_events.py do. Units are those of the order's line: of a kit, kits.
+Owner: apply.py. Not here: dedupe, the clock (apply.py), what units move at the cells (moves.py), shortfalls (shortfall.py).
 """
 
 import numpy as np
 
-from state.alerts import raise_alert
 from state.columns import ADDED, CARRIED, CLOSED, OPEN
 from state.hashing import same_text
-from state.index import find_cell
 from state.orders import (
     add_part,
     close_order,
     find_order,
     has_room_for_part,
+    has_same_pieces,
     open_units,
     refuse,
+    reserve_line,
     settle_line,
     unwant,
     waiting_units,
     want_again,
 )
-from state.stock import cell_row, find_location, find_sku, is_counted, move_stock, reserve, sku_row, within_bounds
-from state.tables import LINES, MAX_CELLS, MAX_SKUS, mark
+from state.stock import find_location, find_sku
+from state.tables import LINES, mark
 from streams.inventory.decide import is_open
+from streams.inventory.moves import (
+    RULES,
+    line_lacks_room,
+    move_line,
+    move_unknown,
+    reason_of,
+    sku_lacks_room,
+    tell_line,
+)
 from streams.inventory.order_events import NO_ORDER, is_named
 from topics import columns as c
 from topics.compiled.kernels import inner_kernel
@@ -100,18 +109,22 @@ def _find_lines(t, order_row, asked, buffer, sequence, number, rows_out):
                 rows_out[count] = row
                 count += 1
                 if own < 0 and _is_of(line, sequence, number):
-                    own = line.sku
+                    own = row
         row = line.next
-    if count > 0:  # after a change, lines of several SKUs may have had the id
-        if own < 0:
-            own = t.lines[rows_out[count - 1]].sku
-        kept = 0
-        for k in range(count):
-            if t.lines[rows_out[k]].sku == own:
-                rows_out[kept] = rows_out[k]
-                kept += 1
-        count = kept
+    if count > 0:  # after a change, lines of several SKUs may have had the id, or of several definitions of one kit
+        count = _keep_alike(t, rows_out, count, own if own >= 0 else rows_out[count - 1])
     return count, known
+
+
+@inner_kernel
+def _keep_alike(t, rows_inout, count, own):
+    """Keep of rows those whose units are the same goods as those of line `own`; returns how many."""
+    kept = 0
+    for k in range(count):
+        if has_same_pieces(t, rows_inout[k], own):
+            rows_inout[kept] = rows_inout[k]
+            kept += 1
+    return kept
 
 
 @inner_kernel
@@ -168,30 +181,6 @@ def _put_units(t, order_row, location, kind, sequence, number, work):
 
 
 @inner_kernel
-def _lacks_room(t, sku, location, units, event_time, rule, new_inout):
-    """Whether a rule of `_check_lines` forbids that signed units move at a cell; `new_inout` counts what would be new."""
-    row = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
-    if rule == 1:
-        on_hand = np.int64(0)
-        if row >= 0:
-            on_hand = np.int64(t.cells[row].on_hand)
-        return not is_counted(t, row, event_time) and not within_bounds(on_hand + units)
-    if rule == 2:
-        new_inout[0] += sku < 0
-        return t.pool[0].sku_count + new_inout[0] > t.limits[MAX_SKUS]
-    new_inout[0] += row < 0
-    return t.pool[0].cell_count + new_inout[0] > t.limits[MAX_CELLS]
-
-
-@inner_kernel
-def _rule_broken(rule):
-    """The reason of a rule of `_check_lines`."""
-    if rule == 1:
-        return DeadLetter.OUT_OF_RANGE
-    return DeadLetter.TOO_MANY_SKUS if rule == 2 else DeadLetter.TOO_MANY_CELLS
-
-
-@inner_kernel
 def _check_lines(t, order_row, location, event, lines, buffer, sequence, number, sign, work):
     """Check that each line of a fact says what moved (0), and that there is room: of units (1), SKUs (2), cells (3)."""
     for rule in range(4):
@@ -208,10 +197,12 @@ def _check_lines(t, order_row, location, event, lines, buffer, sequence, number,
                 return DeadLetter.UNKNOWN_ORDER if order_row < 0 else DeadLetter.UNKNOWN_LINE
             if rule == 0:
                 continue
-            sku = t.lines[work.rows[0]].sku if known else find_sku(t, buffer, asked.sku_at, asked.sku_size)
             units = sign * np.int64(asked.quantity)
-            if _lacks_room(t, sku, location, units, event.event_time, rule, work.new):
-                return _rule_broken(rule)
+            at, size, time = asked.sku_at, asked.sku_size, event.event_time
+            if known and line_lacks_room(t, work.rows[0], location, units, time, rule, work.new):
+                return reason_of(rule)
+            if not known and sku_lacks_room(t, buffer, at, size, location, units, time, rule, work.new):
+                return reason_of(rule)
     return 0
 
 
@@ -219,14 +210,12 @@ def _check_lines(t, order_row, location, event, lines, buffer, sequence, number,
 def _depart(t, row, units, location, event_time, event_row):
     """Units of a promise leave a location, be it the one they were promised at or another."""
     line = t.lines[row]
-    cell = find_cell(t.cell_index, t.cells, line.sku, line.location)
     if location == line.location:
-        move_stock(t, cell, -units, -units, event_time, event_row)
+        move_line(t, row, location, -units, -units, event_time, event_row)
     else:
-        reserve(t, cell, -units, event_row)
-        other = cell_row(t, line.sku, location)
-        move_stock(t, other, -units, 0, event_time, event_row)
-        raise_alert(t, other, AlertKind.SHIPPED_FROM_ELSEWHERE.value, event_row, units, 0)
+        reserve_line(t, row, -units, event_row)
+        move_line(t, row, location, -units, 0, event_time, event_row)
+        tell_line(t, row, location, AlertKind.SHIPPED_FROM_ELSEWHERE.value, units, event_row)
     line.shipped += units
     settle_line(t, row)
 
@@ -329,10 +318,9 @@ def _send_released(t, row, units, sign, location, event, event_row):
     line.shipped += taken
     _note_gone(t, row, taken, sign, location, event.kind)
     settle_line(t, row)
-    cell = cell_row(t, line.sku, left_at)
     if taken > found:
-        move_stock(t, cell, found - taken, 0, event.event_time, event_row)
-    raise_alert(t, cell, AlertKind.SHIPPED_AFTER_CLOSE.value, event_row, taken, 0)
+        move_line(t, row, left_at, found - taken, 0, event.event_time, event_row)
+    tell_line(t, row, left_at, AlertKind.SHIPPED_AFTER_CLOSE.value, taken, event_row)
     order_row, root = line.order, line.root
     return taken, _want_less(t, order_row, root, taken, line.shipment_sequence, line.shipment_number, event_row)
 
@@ -351,18 +339,16 @@ def _send_waiting(t, row, units, location, event, event_row):
     line.shipped = taken
     settle_line(t, row)
     line.location = location
-    cell = cell_row(t, line.sku, location)
-    move_stock(t, cell, -taken, 0, event.event_time, event_row)
-    raise_alert(t, cell, AlertKind.SHIPPED_UNPROMISED.value, event_row, taken, 0)
+    move_line(t, row, location, -taken, 0, event.event_time, event_row)
+    tell_line(t, row, location, AlertKind.SHIPPED_UNPROMISED.value, taken, event_row)
     return taken
 
 
 @inner_kernel
 def _send_beyond(t, n, units, location, event, event_row, sequence, number, work):
     """Step 4: take units that nobody asked for; the shipment's first line has them."""
-    cell = cell_row(t, t.lines[work.rows[0]].sku, location)
-    move_stock(t, cell, -units, 0, event.event_time, event_row)
-    raise_alert(t, cell, AlertKind.OVER_SHIPPED.value, event_row, units, 0)
+    move_line(t, work.rows[0], location, -units, 0, event.event_time, event_row)
+    tell_line(t, work.rows[0], location, AlertKind.OVER_SHIPPED.value, units, event_row)
     for k in range(n):
         line = t.lines[work.rows[k]]
         if _is_of(line, sequence, number):
@@ -438,9 +424,7 @@ def _ring(t, n, units, location, event, event_row, work):
 @inner_kernel
 def _take_back(t, n, units, location, event, event_row, sequence, number, work):
     """Units came back to a location; they are looked for among work.rows[:n]."""
-    sku = t.lines[work.rows[0]].sku
-    cell = cell_row(t, sku, location)
-    move_stock(t, cell, units, 0, event.event_time, event_row)
+    move_line(t, work.rows[0], location, units, 0, event.event_time, event_row)
     for others in range(2):
         for k in range(n):
             line = t.lines[work.rows[k]]
@@ -451,20 +435,16 @@ def _take_back(t, n, units, location, event, event_row, sequence, number, work):
                     units -= taken
                     mark(t.journal, t.counters, LINES, line, work.rows[k])
     if units > 0:
-        raise_alert(t, cell, AlertKind.OVER_RETURNED.value, event_row, units, 0)
+        tell_line(t, work.rows[0], location, AlertKind.OVER_RETURNED.value, units, event_row)
 
 
 @inner_kernel
 def _move_unknown(t, asked, buffer, location, event, event_row):
     """Goods that nobody knows left a location, or came back to one."""
-    cell = cell_row(t, sku_row(t, buffer, asked.sku_at, asked.sku_size), location)
-    units = np.int64(asked.quantity)
+    units, kind = -np.int64(asked.quantity), AlertKind.SHIPPED_UNKNOWN.value
     if event.kind == Kind.RETURNED:
-        move_stock(t, cell, units, 0, event.event_time, event_row)
-        raise_alert(t, cell, AlertKind.OVER_RETURNED.value, event_row, units, 0)
-    else:
-        move_stock(t, cell, -units, 0, event.event_time, event_row)
-        raise_alert(t, cell, AlertKind.SHIPPED_UNKNOWN.value, event_row, units, 0)
+        units, kind = -units, AlertKind.OVER_RETURNED.value
+    move_unknown(t, buffer, asked.sku_at, asked.sku_size, location, units, kind, event.event_time, event_row)
 
 
 @inner_kernel
@@ -491,14 +471,13 @@ def apply_fact(t, event, event_row, lines, buffer, work, tag):
         n, reason = _put_units(t, order_row, location, event.kind, sequence, number, work)
         if reason:
             return reason, NO_ORDER, 0
-        for rule in range(1, 4):
+        for rule in RULES:
             work.new[0] = 0
             for k in range(n):
                 if work.units[k] > 0:
                     units = np.int64(work.units[k]) if back else -np.int64(work.units[k])
-                    sku = t.lines[work.rows[k]].sku
-                    if _lacks_room(t, sku, location, units, event.event_time, rule, work.new):
-                        return _rule_broken(rule), NO_ORDER, 0
+                    if line_lacks_room(t, work.rows[k], location, units, event.event_time, rule, work.new):
+                        return reason_of(rule), NO_ORDER, 0
         for k in range(n):
             work.shipments[k] = work.rows[k]
         for k in range(n):
@@ -543,6 +522,7 @@ def ring_up(t, event, event_row, buffer, work):
         return False, 0, NO_ORDER, 0
     n = 0
     room = np.int64(0)
+    own = np.int32(-1)
     row = order.first_line
     while row >= 0:
         line = t.lines[row]
@@ -556,17 +536,20 @@ def ring_up(t, event, event_row, buffer, work):
             room += max(-line.rung, 0) + open_units(line) + line.released
             if line.shipment_kind == ShipmentKind.TRANSFER:
                 room += line.shipped - line.collected
+            if own < 0 and room > 0:
+                own = row
         row = line.next
     if room == 0:
         return False, 0, NO_ORDER, 0
+    n = _keep_alike(t, work.rows, n, own)
     units = np.int64(event.quantity)
-    for rule in range(1, 4):
+    for rule in RULES:
         work.new[0] = 0
-        if _lacks_room(t, sku, location, -units, event.event_time, rule, work.new):
-            return True, _rule_broken(rule), NO_ORDER, 0
+        if line_lacks_room(t, own, location, -units, event.event_time, rule, work.new):
+            return True, reason_of(rule), NO_ORDER, 0
     rest, changed = _ring(t, n, units, location, event, event_row, work)
     if rest > 0:
-        move_stock(t, cell_row(t, sku, location), -rest, 0, event.event_time, event_row)
+        move_line(t, own, location, -rest, 0, event.event_time, event_row)
     reason, order_row, status = _concluded(t, order_row, changed)
     return True, reason, order_row, status
 
@@ -642,8 +625,7 @@ def reject(t, event, event_row, lines, buffer, work, tag):
             if line.state != ADDED:
                 line.missing += gone
                 mark(t.journal, t.counters, LINES, line, row)
-            cell = find_cell(t.cell_index, t.cells, line.sku, location)
-            move_stock(t, cell, -gone, 0, event.event_time, event_row)
+            move_line(t, row, location, -gone, 0, event.event_time, event_row)
     return 0, order_row if promised > 0 else NO_ORDER, 0
 
 

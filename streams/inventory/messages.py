@@ -9,7 +9,7 @@ import numpy as np
 
 from state.columns import GONE_SUPPLY, GONE_TRANSIT, IN_TRANSIT
 from state.pool import PoolState
-from state.tables import ALERT_COUNT, TRANSFER_MS
+from state.tables import ALERT_COUNT, MOST_PIECES, TRANSFER_MS
 from streams.batch.letters import letter
 from streams.batch.outputs import Outputs
 from streams.batch.pipeline import LocationChange
@@ -75,6 +75,8 @@ class InventoryOutputs(Outputs):
             heap=state.t.heap,
             skus=state.t.skus,
             locations=state.t.locations,
+            pieces=state.t.lines,
+            most_pieces=int(state.t.counters[MOST_PIECES]),
             events=self.events,
             partitions=self._partitions,
             topic_names=TOPICS,

@@ -12,7 +12,9 @@ import numpy as np
 
 from state.columns import ADDED, CARRIED, CLOSED, DROPPED, EXPIRED, HELD, OPEN, PICKS_UP
 from state.hashing import same_text
+from state.kits import find_kit
 from state.orders import (
+    add_kit,
     add_line,
     add_order,
     add_part,
@@ -27,7 +29,7 @@ from state.orders import (
     waiting_units,
 )
 from state.stock import find_location, find_sku, sku_row
-from state.tables import LINES, MAX_LINES, MAX_SKUS, MAX_UNITS, ORDERS, mark
+from state.tables import LINES, MAX_LINES, MAX_SKUS, MAX_UNITS, MOST_PIECES, ORDERS, mark
 from state.text import copy_text, touch_text
 from streams.inventory.decide import is_open, status_of
 from streams.routing.distance import metres, squared_chord
@@ -184,14 +186,24 @@ def _write_lines(t, order_row, event, lines, buffer):
     previous = np.int32(-1)
     for i in range(event.first_line, event.first_line + event.line_count):
         asked = lines[i]
-        size = asked.line_id_size
-        copy_text(t.heap, order.id_at + at, buffer, asked.line_id_at, size)
-        sku = sku_row(t, buffer, asked.sku_at, asked.sku_size)
-        previous = add_line(t, order_row, previous, sku, asked.quantity, at, size)
-        if asked.flags & c.UNSTOCKED:
-            t.lines[previous].state = CARRIED
-        at += size
+        previous = _write_line(t, order_row, previous, asked, buffer, at)
+        at += asked.line_id_size
     touch_text(t.page_dirty, t.journal, t.counters, order.id_at, order.text_size)
+
+
+@inner_kernel
+def _write_line(t, order_row, previous, asked, buffer, at):
+    """Make a line that is asked for, and its parts if its SKU is a kit now; its id stands at `at` of the order's text."""
+    copy_text(t.heap, t.orders[order_row].id_at + at, buffer, asked.line_id_at, asked.line_id_size)
+    sku = sku_row(t, buffer, asked.sku_at, asked.sku_size)
+    row = add_line(t, order_row, previous, sku, asked.quantity, at, asked.line_id_size)
+    if asked.flags & c.UNSTOCKED:
+        t.lines[row].state = CARRIED
+        return row
+    kit = find_kit(t, buffer, asked.sku_at, asked.sku_size)
+    if kit >= 0:
+        add_kit(t, row, kit)
+    return row
 
 
 @inner_kernel
@@ -210,16 +222,32 @@ def _refuse_pickup(t, order_row, reason):
 def _lacks_order_room(t, event, lines, buffer):
     """Why the pool has no room for an order's lines or their SKUs; 0 = it has."""
     pool = t.pool[0]
-    if pool.sku_count + event.line_count > t.limits[MAX_SKUS]:
+    if pool.sku_count + event.line_count * (1 + t.counters[MOST_PIECES]) > t.limits[MAX_SKUS]:
         unknown = 0
         for i in range(event.first_line, event.first_line + event.line_count):
-            unknown += find_sku(t, buffer, lines[i].sku_at, lines[i].sku_size) < 0
+            unknown += _new_skus(t, lines[i], buffer)
         if pool.sku_count + unknown > t.limits[MAX_SKUS]:
             return DeadLetter.TOO_MANY_SKUS
     most = t.limits[MAX_LINES] - event.line_count
     if pool.kept_lines > most and count_kept_lines(t) > most:
         return DeadLetter.TOO_MANY_LINES
     return 0
+
+
+@inner_kernel
+def _new_skus(t, asked, buffer):
+    """Count the SKUs that a line of an order names, itself or by its kit, and that have no row yet."""
+    unknown = 0
+    unknown += find_sku(t, buffer, asked.sku_at, asked.sku_size) < 0
+    kit = np.int32(-1) if asked.flags & c.UNSTOCKED else find_kit(t, buffer, asked.sku_at, asked.sku_size)
+    row = np.int32(-1)
+    if kit >= 0:
+        row = t.kits[kit].first_part
+    while row >= 0:
+        part = t.kit_parts[row]
+        unknown += find_sku(t, t.heap, part.id_at, part.id_size) < 0
+        row = part.next
+    return unknown
 
 
 @inner_kernel
@@ -482,10 +510,6 @@ def _add_lines(t, order_row, event, lines, buffer, work):
     for k in range(event.line_count):
         if work.shipments[k] == 0:
             asked = lines[event.first_line + k]
-            copy_text(t.heap, order.id_at + at, buffer, asked.line_id_at, asked.line_id_size)
-            sku = sku_row(t, buffer, asked.sku_at, asked.sku_size)
-            previous = add_line(t, order_row, previous, sku, asked.quantity, at, asked.line_id_size)
-            if asked.flags & c.UNSTOCKED:
-                t.lines[previous].state = CARRIED
+            previous = _write_line(t, order_row, previous, asked, buffer, at)
             at += asked.line_id_size
     touch_text(t.page_dirty, t.journal, t.counters, order.id_at, order.text_size)

@@ -24,6 +24,7 @@ from streams.inventory.apply import (
     lines_at_most,
     names_unknown_location,
     promises_at_most,
+    rows_a_line,
 )
 from streams.inventory.decide import N_DECISIONS, N_LINES, make_decisions, make_work
 from streams.inventory.decoded import TOPICS, Decoded
@@ -202,22 +203,23 @@ class InventoryPipeline(GroupPipeline[PoolState]):
 
     def _make_room(self, state: PoolState, line_count: int) -> None:
         """Grow what may be too small for the next event; see `_has_room` of the engine."""
-        n = int(lines_at_most(state.t, line_count))
-        lost = int(promises_at_most(state.t, n))
+        n, each = int(lines_at_most(state.t, line_count)), int(rows_a_line(state.t))
+        cells = n * each
+        lost = int(promises_at_most(state.t, cells))
         state.ensure(
-            skus=n,
-            cells=n,
+            skus=cells,
+            cells=cells,
             orders=2,
-            lines=LINES_ROOM * n + lost,
+            lines=each * (LINES_ROOM * n + lost),
             refusals=n,
             supplies=1,
-            movements=MOVES_ROOM * n,
+            movements=MOVES_ROOM * cells,
             seen=1,
-            heap=(n + 1) * _ROOM_PER_LINE,
-            sku_cells=n * 2 * (state.count("locations") + 4),
+            heap=(cells + 1) * _ROOM_PER_LINE,
+            sku_cells=cells * 2 * (state.count("locations") + 4),
             holds=1,
             due=1,
-            alerts=2 * ALERTS_ROOM * n,
+            alerts=2 * ALERTS_ROOM * cells,
         )
         t, pool = state.t, state.row[0]
         too_small = self._work.route.candidates.size < t.locations.size

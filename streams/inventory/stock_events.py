@@ -7,9 +7,10 @@ Owner: apply.py. Not here: dedupe, the clock (apply.py).
 
 import numpy as np
 
-from state.alerts import clear_counted, tell
+from state.alerts import clear_counted
 from state.columns import EXPECTED_SUPPLY, IN_TRANSIT
 from state.index import find_cell
+from state.kits import find_kit
 from state.stock import (
     cell_row,
     change_cell,
@@ -23,18 +24,23 @@ from state.stock import (
 )
 from state.supply import change_transfer, expect_supply, has_supply
 from state.tables import MAX_CELLS, MAX_SKUS, MAX_SUPPLIES
+from streams.inventory.moves import RULES, move_kit, reason_of, sku_lacks_room, tell_late
 from topics.compiled.kernels import inner_kernel
-from topics.reasons import AlertKind, AlertStatus, DeadLetter, Kind
+from topics.reasons import DeadLetter, Kind
 
 STALE = 255
 
 
 @inner_kernel
-def apply_stock(t, event, event_row, buffer):
-    """Apply a line of sales.v1 or stock.v1."""
+def apply_stock(t, event, event_row, buffer, work):
+    """Apply a line of sales.v1 or stock.v1. A till's kit is its parts; who counts or receives a kit's SKU has boxes of it."""
     location = find_location(t, buffer, event.location_at, event.location_size)
     if location < 0:
         return DeadLetter.UNKNOWN_LOCATION
+    if event.kind == Kind.SALE or event.kind == Kind.RETURN:
+        kit = find_kit(t, buffer, event.sku_at, event.sku_size)
+        if kit >= 0:
+            return _sell_kit(t, event, event_row, buffer, location, kit, work)
     sku = find_sku(t, buffer, event.sku_at, event.sku_size)
     known = find_cell(t.cell_index, t.cells, sku, location) if sku >= 0 else np.int32(-1)
     on_hand = 0
@@ -53,7 +59,7 @@ def apply_stock(t, event, event_row, buffer):
     moves = event.kind not in (Kind.EXPECTED, Kind.SAFETY_STOCK)
     late = moves and is_counted(t, known, event.event_time)
     if late and event.kind not in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
-        _tell_late(t, known, units, event_row)
+        tell_late(t, known, units, event_row)
         return STALE
     if moves and not late and not within_bounds(on_hand + units):
         return DeadLetter.OUT_OF_RANGE
@@ -70,7 +76,7 @@ def apply_stock(t, event, event_row, buffer):
         change_cell(t, row, t.cells[row].on_hand, t.cells[row].reserved, event.quantity, event_row)
         return 0
     if late:
-        _tell_late(t, known, units, event_row)
+        tell_late(t, known, units, event_row)
     elif moves:
         move_stock(t, cell_row(t, sku, location), units, 0, event.event_time, event_row)
     if event.kind in (Kind.TRANSFER_OUT, Kind.TRANSFER_IN):
@@ -80,10 +86,14 @@ def apply_stock(t, event, event_row, buffer):
 
 
 @inner_kernel
-def _tell_late(t, row, units, event_row):
-    """Tell of a movement that changes nothing, since the last count of its cell has seen it."""
-    cell = t.cells[row]
-    tell(t, AlertKind.LATE_MOVEMENT.value, AlertStatus.RAISED.value, event_row, cell.location, cell.sku, units, 0)
+def _sell_kit(t, event, event_row, buffer, location, kit, work):
+    """Apply a till's sale or return of a kit: its parts move, all in this event."""
+    units = np.int64(event.quantity) if event.kind == Kind.RETURN else -np.int64(event.quantity)
+    for rule in RULES:
+        work.new[0] = 0
+        if sku_lacks_room(t, buffer, event.sku_at, event.sku_size, location, units, event.event_time, rule, work.new):
+            return reason_of(rule)
+    return 0 if move_kit(t, kit, location, units, event.event_time, event_row) else STALE
 
 
 @inner_kernel

@@ -1,13 +1,14 @@
 """Serving an event's own order, then the orders that wait for what the event freed, oldest first.
 
-An order waits only while nothing can be promised to it. So only a line that fits into a freed cell can change that: other
-orders are passed over without routing, unless all are to be tried (the network has changed). Policies must keep to this: no
-waiting order becomes servable by time alone.
+An order waits only while nothing can be promised to it. So only a line that fits into a freed cell, of a kit by one of
+its parts, can change that: other orders are passed over without routing, unless all are to be tried (the network has changed).
+Policies must keep to this: no waiting order becomes servable by time alone.
 Owner: apply.py. Not here: one order's routing, reservation and decision (decide.py).
 """
 
 import numpy as np
 
+from state.orders import line_of, units_each
 from state.stock import available
 from state.tables import FREED_COUNT, MAX_UNITS
 from streams.inventory.decide import status_of, try_order, write_decision
@@ -16,14 +17,20 @@ from topics.compiled.kernels import inner_kernel
 
 
 @inner_kernel
+def _waiting_units(t, piece):
+    """Units of a piece's SKU that its line waits for."""
+    return t.lines[line_of(t, piece)].quantity * units_each(t, piece)
+
+
+@inner_kernel
 def _choose(t, work, sku, units, count):
     """Note the orders that wait for a SKU with a line of at most `units`; returns how many are noted now."""
     row = t.sku_links[sku].waiting_head
     while row >= 0:
-        line = t.lines[row]
-        if line.quantity <= units and work.stamps[line.order] != work.sweeps[0]:
-            work.stamps[line.order] = work.sweeps[0]
-            work.chosen[count] = line.order
+        order = t.lines[row].order
+        if work.stamps[order] != work.sweeps[0] and _waiting_units(t, row) <= units:
+            work.stamps[order] = work.sweeps[0]
+            work.chosen[count] = order
             count += 1
         row = t.line_links[row].waiting_next
     return count
@@ -96,7 +103,7 @@ def serve(t, out, own, status, lost, event_row, work, try_all):
             while row >= 0 and units > 0 and order_row < 0:
                 candidate = t.lines[row].order
                 while row >= 0 and t.lines[row].order == candidate:
-                    if t.lines[row].quantity <= units:
+                    if _waiting_units(t, row) <= units:
                         order_row = candidate
                     row = t.line_links[row].waiting_next
         elif own < 0 and at < count:

@@ -2,8 +2,8 @@
 
 `Shop` makes events up and knows nothing of Kafka; `Load` is the thread that sends them. Decisions come back from the reader,
 so that shipments are answered. What is made follows from the seed and the decisions; when, from the machine.
-SKUs that begin with `ORDERS-ONLY` get receipts and orders and nothing else, so that for them a promise without stock can
-be seen from outside at any moment: `received` is what was ever sent of them.
+SKUs that begin with `ORDERS-ONLY` get receipts and orders, of kits of them too, and nothing else. So for them a promise without
+stock can be seen from outside at any moment: `received` is what was ever sent of them.
 Owner: the round. Not here: what must come of it (watch.py, rest.py).
 """
 
@@ -23,6 +23,10 @@ POOLS = ("north", "south", "capital", "london", "downs")  # partitions 2, 3, 1, 
 KINDS = ("warehouse", "store", "front_warehouse", "store", "pickup_point")
 SKUS = tuple(f"SKU-{number}" for number in range(8))
 ORDERS_ONLY = tuple(f"ORDERS-ONLY-{number}" for number in range(4))
+BOXES = ("BOX-0", "BOX-1", "BOX-2")
+"""Kits of SKUs, now and then."""
+KIT = "BOX-ONLY"
+KIT_OF = {ORDERS_ONLY[0]: 2, ORDERS_ONLY[1]: 1}
 STEP_S = 0.02
 TRANSFER_MS = 14 * 86_400_000
 """How long a transfer may take: the default of `transfer_days`."""
@@ -54,6 +58,11 @@ def write_network(path: Path) -> None:
 
 Record = tuple[str, bytes | None, bytes]
 """Topic, key, value."""
+
+
+def taken(line: dict[str, Any]) -> dict[str, int]:
+    """SKU → units of it that a published line takes."""
+    return {part["sku"]: part["quantity"] for part in line.get("parts") or [line]}
 
 
 class Shop:
@@ -104,8 +113,9 @@ class Shop:
         return record
 
     def opening(self) -> list[Record]:
-        """Some stock of everything."""
-        return [
+        """Some stock of everything, and a kit."""
+        kit = [{"sku": sku, "quantity": units} for sku, units in KIT_OF.items()]
+        return [("products.v1", KIT.encode(), orjson.dumps({"sku": KIT, "kit": kit}))] + [
             self._stock_event(pool, kind="receipt", sku=sku, quantity=20, location_id=f"{pool}-{place}")
             for pool in POOLS
             for sku in (*SKUS, *ORDERS_ONLY)
@@ -154,14 +164,14 @@ class Shop:
 
     def _sale(self, pool: str) -> Record:
         kind = self._random.choice(("sale", "sale", "return"))
-        fields = {"kind": kind, "location_id": self._place(pool), "sku": self._random.choice(SKUS)}
+        fields = {"kind": kind, "location_id": self._place(pool), "sku": self._random.choice(SKUS + BOXES)}
         described = {"unit_price": 12.5} if self._random.random() < 0.1 else {}
         return self._event("sales.v1", pool, **fields, **described, quantity=self._random.randint(1, 3))
 
     def _wishes(self) -> dict[str, Any]:
         chance = self._random
         count = chance.choice((1, 1, 1, 2, 3, 6))
-        skus = chance.choices(SKUS + ORDERS_ONLY, k=count)
+        skus = chance.choices((*SKUS, *ORDERS_ONLY, *BOXES, KIT), k=count)
         fields: dict[str, Any] = {
             "lines": [{"line_id": f"l{i}", "sku": sku, "quantity": chance.randint(1, 4)} for i, sku in enumerate(skus)],
             "allow_split": chance.random() < 0.8,
@@ -219,7 +229,7 @@ class Shop:
         kind = "rejected" if self._random.random() < 0.1 else "collected" if shipment["kind"] == "pickup" else "shipped"
         fields = {"kind": kind, "order_id": order_id, "reason": "damaged"}
         fields |= {name: shipment[name] for name in ("shipment_id", "location_id")}
-        of_orders_only = any(line["sku"] in ORDERS_ONLY for line in shipment["lines"])
+        of_orders_only = any(sku in ORDERS_ONLY for line in shipment["lines"] for sku in taken(line))
         if kind == "rejected" and not of_orders_only and self._random.random() < 0.5:
             fields["missing"] = True
         record = self._event("fulfilments.v1", pool, **fields)
@@ -253,7 +263,7 @@ class Shop:
 
     def _product(self, pool: str) -> Record:
         """A kit, one that is none any more, or one of kits, which is refused."""
-        sku, *parts = self._random.sample(("BOX-0", "BOX-1", "BOX-2", *SKUS), 3)
+        sku, *parts = self._random.sample((*BOXES, *SKUS), 3)
         kit = [{"sku": part, "quantity": self._random.randint(1, 3)} for part in parts]
         return "products.v1", sku.encode(), orjson.dumps({"sku": sku, "kit": kit if self._random.random() < 0.7 else None})
 

@@ -164,10 +164,10 @@ def test_a_replay_in_other_cuts_takes_the_order_that_the_batches_had(seed):
         record.timestamp = record.timestamp // 3_000 * 3_000 - chance.choice((0, 0, 3_000))
     one_by_one = InventoryPipeline(0, 1, settings())
     for i, record in enumerate(log.records):
-        one_by_one.process(one_by_one.decode(segments([record])), log.locations if i == 0 else [])
+        one_by_one.process(one_by_one.decode(segments([record])), log.changes if i == 0 else [])
     taken = [Taken(one.topic, one.offset, one.timestamp, one.key, one.value, one.headers) for one in log.records]
     found = InventoryPipeline(0, 1, settings())
-    found.process(found.decode([]), log.locations)
+    found.process(found.decode([]), log.changes)
     batches = list(cuts(taken, chance))
     for batch in batches:
         found.process(found.decode(segments(batch)), [])

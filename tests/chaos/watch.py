@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from tests.chaos.load import ORDERS_ONLY
+from tests.chaos.load import ORDERS_ONLY, taken
 
 DECISIONS, CELLS, TRANSFERS = "allocations.v1", "inventory.v1", "transfers.v1"
 
@@ -111,10 +111,9 @@ class Watch:
 
     def _promise(self, pool: str, found: dict[str, Any], place: str) -> None:
         """Replace what the order was promised by what it is promised now."""
-        lines = [line for shipment in found["shipments"] for line in shipment["lines"] if line["sku"] in ORDERS_ONLY]
         new: Counter[str] = Counter()
-        for line in lines:
-            new[line["sku"]] += line["quantity"]
+        for line in (line for shipment in found["shipments"] for line in shipment["lines"]):
+            new.update({sku: units for sku, units in taken(line).items() if sku in ORDERS_ONLY})
         old = self._orders.get((pool, found["order_id"]), Counter())
         for sku in {*new, *old}:
             self._promised[pool, sku] += new[sku] - old[sku]

@@ -1,7 +1,8 @@
 """What every cell must be, added up from a log and the decisions alone: a second opinion in plain Python.
 
 On hand is the last count plus the movements after it, whichever was told first; reserved is what the orders' last decisions
-promise and nobody shipped. A shipment's units of a line are one number here, and who waits for what the decisions say.
+promise and nobody shipped. A shipment's units of a line are one number here, and who waits for what the decisions say. A kit's
+units move what the kit was made of when its line was asked for, or, without a line, what it is made of now.
 Shares nothing with the product but the topics' formats. Not here: who gets what (that is the decisions'), times gone by
 (windows and horizons are taken for endless).
 """
@@ -24,6 +25,7 @@ _SIGN = {
     "quarantine": -1,
 }
 _Root = tuple[str, str]  # line id, SKU
+_Goods = tuple[tuple[str, int], ...]  # SKUs, and units of each
 
 
 @dataclass(eq=False)
@@ -51,11 +53,12 @@ class _Units:
 class _Order:
     pickup: str = ""
     lines: dict[_Root, list[_Units]] = field(default_factory=dict)
+    goods: dict[_Root, _Goods] = field(default_factory=dict)  # what a unit of each takes
     waiting: dict[_Root, int] = field(default_factory=lambda: defaultdict(int))
     unstocked: set[_Root] = field(default_factory=set)
     gone: bool = False
 
-    def learn(self, event: dict) -> None:
+    def learn(self, event: dict, kits: dict[str, _Goods]) -> None:
         if event.get("mode") or event["kind"] != "changed":
             self.pickup = event["pickup_location_id"] if event.get("mode") == "pickup" else ""
         elif self.pickup:
@@ -63,6 +66,7 @@ class _Order:
         for line in event.get("lines") or ():
             root = line["line_id"], line["sku"]
             self.lines.setdefault(root, [])
+            self.goods.setdefault(root, _goods_of(line["sku"], kits))
             if not line.get("stocked", True):
                 self.unstocked.add(root)
 
@@ -72,9 +76,13 @@ class _Order:
 
 
 class Ledger:
-    """Folds records one by one, each with the decisions it caused; `on_hand` and `reserved` are by (location, SKU)."""
+    """Folds records one by one, each with the decisions it caused; `on_hand` and `reserved` are by (location, SKU).
 
-    def __init__(self):
+    `kits` are those in force.
+    """
+
+    def __init__(self, kits: dict[str, _Goods]):
+        self.kits = kits
         self.on_hand: dict[tuple[str, str], int] = defaultdict(int)
         self._moved: dict[tuple[str, str], list[tuple[int, int]]] = defaultdict(list)  # (its own time, units)
         self._counted: dict[tuple[str, str], int] = {}
@@ -85,9 +93,10 @@ class Ledger:
     def reserved(self) -> dict[tuple[str, str], int]:
         found: dict[tuple[str, str], int] = defaultdict(int)
         for order in self._orders.values():
-            for (_, sku), each in order.lines.items():
+            for root, each in order.lines.items():
                 for units in each:
-                    found[units.place, sku] += units.open
+                    for sku, count in order.goods[root]:
+                        found[units.place, sku] += units.open * count
         return {cell: units for cell, units in found.items() if units}
 
     def fold(self, record: LogRecord, decisions: list[dict], refused: bool) -> None:
@@ -109,7 +118,7 @@ class Ledger:
         order = self._orders.get(event["order_id"])
         if order is None or order.gone:
             order = self._orders[event["order_id"]] = _Order()
-        order.learn(event)
+        order.learn(event, self.kits)
 
     def _decided(self, decision: dict) -> None:
         """Take over what an order's decision promises; what it had and has no more was given back."""
@@ -117,6 +126,7 @@ class Ledger:
         order.gone = decision["status"] in ("expired", "rejected")
         if decision["status"] == "rejected":
             order.lines = {root: [] for root in order.lines}
+            order.goods = {root: _goods_of(root[1], self.kits) for root in order.lines}
         order.waiting.clear()
         for line in decision["unallocated"] if decision["status"] != "rejected" else ():
             order.waiting[line["line_id"], line["sku"]] += line["quantity"]
@@ -138,30 +148,34 @@ class Ledger:
     def _stock(self, event: dict) -> None:
         cell = event["location_id"], event["sku"]
         if event["kind"] in _SIGN:
-            left = event["quantity"]
+            left, goods = event["quantity"], ((event["sku"], 1),)
+            if event["kind"] in ("sale", "return"):
+                goods = _goods_of(event["sku"], self.kits)
             if event["kind"] == "sale" and event.get("order_id"):
-                left = self._ring_up(event)
-            if left:
-                self._move(cell, _SIGN[event["kind"]] * left, event["event_time"])
+                left, goods = self._ring_up(event, goods)
+            self._move(event["location_id"], goods, _SIGN[event["kind"]] * left, event["event_time"])
         elif event["kind"] == "count":
             at = event.get("counted_at", event["event_time"])
             if at >= self._counted.get(cell, -1):
                 self._counted[cell] = at
                 self.on_hand[cell] = event["quantity"] + sum(units for time, units in self._moved[cell] if time > at)
 
-    def _move(self, cell: tuple[str, str], units: int, time: int) -> None:
-        if time < self._counted.get(cell, -1):  # the count has seen it
-            return
-        self._moved[cell].append((time, units))
-        self.on_hand[cell] += units
+    def _move(self, place: str, goods: _Goods, units: int, time: int) -> None:
+        for sku, count in goods:
+            if units and time >= self._counted.get((place, sku), -1):  # else the count has seen it
+                self._moved[place, sku].append((time, units * count))
+                self.on_hand[place, sku] += units * count
 
-    def _ring_up(self, event: dict) -> int:
-        """Take what a till sold of an order that is to be picked up there; gives what it sold besides."""
+    def _ring_up(self, event: dict, loose: _Goods) -> tuple[int, _Goods]:
+        """Take what a till sold of an order that is to be picked up there; gives what it sold besides, and of what."""
         order, left = self._orders.get(event["order_id"]), event["quantity"]
         if order is None or order.pickup != event["location_id"]:
-            return left
+            return left, loose
         lines = [root for root in order.lines if root[1] == event["sku"] and event.get("line_id") in (None, root[0])]
-        each = [(root, units) for root in lines for units in order.lines[root]]
+        wanted = [order.goods[root] for root in lines if any(map(_may_be_rung_up, order.lines[root]))]
+        if not wanted:
+            return left, loose
+        each = [(root, units) for root in lines for units in order.lines[root] if order.goods[root] == wanted[0]]
         for _, units in each:
             taken = min(left, max(-units.rung, 0))
             units.rung += taken
@@ -170,16 +184,16 @@ class Ledger:
         others = [(root, units) for root, units in each if units.kind != "transfer"]
         for root, units in each:  # what is at the location comes before what is on its way
             if units.kind == "transfer":
-                left -= self._hand_over(root, units, min(left, units.shipped - units.collected), event, rung=1)
+                left -= self._hand_over(order, root, units, min(left, units.shipped - units.collected), event, rung=1)
             elif units.kind == "pickup":
-                left -= self._leave(root, units, left, event, rung=1)
+                left -= self._leave(order, root, units, left, event, rung=1)
         for root, units in others:
             left -= self._leave_late(order, root, units, left, event, False, rung=1)
         for root, units in transfers:
-            left -= self._hand_over(root, units, left, event, rung=1)
+            left -= self._hand_over(order, root, units, left, event, rung=1)
         for root, units in transfers:
             left -= self._leave_late(order, root, units, left, event, True, rung=1)
-        return left
+        return left, wanted[0]
 
     # What a location did
 
@@ -193,7 +207,7 @@ class Ledger:
             if event["kind"] == "returned":
                 self._return(order, root, units, event)
             elif isinstance(root, str):  # goods that nobody knows
-                self._move((event["location_id"], root), -units, event["event_time"])
+                self._move(event["location_id"], _goods_of(root, self.kits), -units, event["event_time"])
             else:
                 self._send(order, root, units, event)
 
@@ -220,8 +234,9 @@ class Ledger:
             roots = [root for root in roots if root not in order.unstocked]
             own = [root for root, _ in order.of(event.get("shipment_id")) if root in roots]
             if roots:
-                sku = own[0][1] if own else roots[-1][1]
-                named.append(([root for root in roots if root[1] == sku], line["quantity"]))
+                first = own[0] if own else roots[-1]
+                same = [root for root in roots if root[1] == first[1] and order.goods[root] == order.goods[first]]
+                named.append((same, line["quantity"]))
         return named
 
     def _whole(self, order: _Order, event: dict) -> list[tuple]:
@@ -249,34 +264,34 @@ class Ledger:
                 units.rung -= taken
             left -= taken
         for root, units in own:
-            left -= (self._hand_over if arrives else self._leave)(root, units, left, event)
+            left -= (self._hand_over if arrives else self._leave)(order, root, units, left, event)
         for root, units in own:
             left -= self._leave_late(order, root, units, left, event, arrives)
         for root, units in each:
             if (root, units) not in own:
-                left -= self._leave(root, units, left, event)
+                left -= self._leave(order, root, units, left, event)
         for root in roots:
             taken = min(left, order.waiting[root])
             order.waiting[root] -= taken
             order.lines[root].append(_Units(shipped=taken))
-            self._move((event["location_id"], root[1]), -taken, event["event_time"])
+            self._move(event["location_id"], order.goods[root], -taken, event["event_time"])
             left -= taken
         if own:
             beyond = own[0][1]
             beyond.shipped += left
             _note(beyond, left, arrives, -1)
-        self._move((event["location_id"], roots[0][1]), -left, event["event_time"])
+        self._move(event["location_id"], order.goods[roots[0]], -left, event["event_time"])
 
-    def _leave(self, root: _Root, units: _Units, left: int, event: dict, rung: int = -1) -> int:
+    def _leave(self, order: _Order, root: _Root, units: _Units, left: int, event: dict, rung: int = -1) -> int:
         """Take what is promised."""
         taken = min(left, units.open)
         units.open -= taken
         units.shipped += taken
         units.rung += rung * taken if units.kind == "pickup" else 0
-        self._move((event["location_id"], root[1]), -taken, event["event_time"])
+        self._move(event["location_id"], order.goods[root], -taken, event["event_time"])
         return taken
 
-    def _hand_over(self, root: _Root, units: _Units, left: int, event: dict, rung: int = -1) -> int:
+    def _hand_over(self, order: _Order, root: _Root, units: _Units, left: int, event: dict, rung: int = -1) -> int:
         """Take what was brought to the pickup location, or must have been."""
         arrived = min(left, units.shipped - units.collected)
         implied = min(left - arrived, units.open)
@@ -285,7 +300,7 @@ class Ledger:
         units.implied += implied
         units.collected += arrived + implied
         units.rung += rung * (arrived + implied)
-        self._move((units.place, root[1]), -implied, event["event_time"])
+        self._move(units.place, order.goods[root], -implied, event["event_time"])
         return arrived + implied
 
     def _leave_late(
@@ -298,7 +313,8 @@ class Ledger:
         units.missing = min(units.missing - found, units.released)
         units.shipped += taken
         _note(units, taken, arrives, rung)
-        self._move((units.place if arrives else event["location_id"], root[1]), found - taken, event["event_time"])
+        place = units.place if arrives else event["location_id"]
+        self._move(place, order.goods[root], found - taken, event["event_time"])
         less = taken - min(taken, order.waiting[root])
         order.waiting[root] -= taken - less
         others = [each for each in order.lines[root] if each.kind and each.shipment_id != units.shipment_id]
@@ -324,22 +340,33 @@ class Ledger:
                 units.open -= taken
                 units.released += taken
                 units.missing += taken
-                self._move((units.place, root[1]), -taken, event["event_time"])
+                self._move(units.place, order.goods[root], -taken, event["event_time"])
             for root, units in named if left is not None or not any_open else ():  # given back before, and missing now
                 spare = max(units.released - units.missing, 0)
                 taken = spare if left is None else min(left, spare)
                 left = left if left is None else left - taken
                 units.missing += taken
-                self._move((units.place, root[1]), -taken, event["event_time"])
+                self._move(units.place, order.goods[root], -taken, event["event_time"])
 
     def _return(self, order: _Order | None, roots: list[_Root] | str, left: int, event: dict) -> None:
-        sku = roots if isinstance(roots, str) else roots[0][1]
-        self._move((event["location_id"], sku), left, event["event_time"])
+        goods = _goods_of(roots, self.kits) if isinstance(roots, str) else order.goods[roots[0]]
+        self._move(event["location_id"], goods, left, event["event_time"])
         each = [] if isinstance(roots, str) else [units for root in roots for units in order.lines[root]]
         for units in sorted(each, key=lambda units: not units.kind or units.shipment_id != event.get("shipment_id")):
             taken = min(left, units.shipped - units.returned)
             units.returned += taken
             left -= taken
+
+
+def _goods_of(sku: str, kits: dict[str, _Goods]) -> _Goods:
+    return kits.get(sku) or ((sku, 1),)
+
+
+def _may_be_rung_up(units: _Units) -> bool:
+    """Whether a sale may be the collection of some of a shipment's units."""
+    brought = units.shipped - units.collected if units.kind == "transfer" else 0
+    promised = units.open if units.kind in ("pickup", "transfer") else 0
+    return units.rung < 0 or brought + promised + units.released > 0
 
 
 def _confirmable(units: _Units, kind: str) -> int:

@@ -3,7 +3,7 @@
 Times are milliseconds since the story began; each event comes a second after the one before.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import orjson
@@ -13,7 +13,7 @@ from state.digest import digest
 from state.pool import PoolState
 from streams.batch.pipeline import LocationChange, Outcome, Segment
 from streams.inventory.pipeline import InventoryPipeline
-from tests.inventory_log import START_MS, Log, LogRecord, location, play, published, settings
+from tests.inventory_log import START_MS, Log, LogRecord, kit, location, play, product, published, settings
 
 POOL = "uk"
 STEP_MS = 1_000
@@ -90,6 +90,11 @@ class Story:
         self.log.records.append(LogRecord(topic, offset, START_MS + self.time, POOL.encode(), value))
         return self
 
+    def kit(self, sku: str, *parts: tuple[str, int]) -> "Story":
+        """Let a SKU be a kit from before the first event on."""
+        self.log.products.append(product(sku, len(self.log.products), kit(*parts)))
+        return self
+
     def stock(self, kind: str, place: str, sku: str, quantity: int, **more) -> "Story":
         topic = "sales.v1" if kind in ("sale", "return") else "stock.v1"
         return self.tell(topic, kind=kind, location_id=place, sku=sku, quantity=quantity, **more)
@@ -117,7 +122,7 @@ class Story:
 
 
 def change_places(ending: Ending, *changes: LocationChange) -> Ending:
-    """Go on with a change of locations; returns all so far."""
+    """Go on with a change of locations, or of products; returns all so far."""
     outcome = ending.pipeline.process(ending.pipeline.decode([]), list(changes))
     return Ending(ending.pipeline, [*ending.outcomes, outcome])
 
@@ -152,7 +157,7 @@ def refuses(story: Story, size: int, *reasons: str) -> Ending:
     assert [letter["offset"] for letter in ending.letters] == [record.offset for record in refused]
     assert all(letter["detail"] for letter in ending.letters)
     twin = InventoryPipeline(0, 1, story._settings)
-    play(twin, type(story.log)(story.log.locations, story.log.records[: -len(reasons)]), size)
+    play(twin, replace(story.log, records=story.log.records[: -len(reasons)]), size)
     for i, record in enumerate(refused):
         twin.process(twin.decode([Segment.of("ticks.v1", [LogRecord("ticks.v1", i, record.timestamp, b"uk", TICK)])]), [])
     assert digest(ending.state) == digest(twin.pools[b"uk"])

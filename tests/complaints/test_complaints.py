@@ -14,7 +14,7 @@ from streams.batch.pipeline import LocationChange
 from streams.inventory.pipeline import InventoryPipeline
 from tests.complaints.ledger import Ledger
 from tests.complaints.story import POOL, START_MS, STEP_MS, Story, change_places, go_on, in_batches, shipment, table
-from tests.inventory_log import Log, LogRecord, location, make_log, play, published, segments, settings
+from tests.inventory_log import KITS, Log, LogRecord, location, make_log, play, published, segments, settings
 from topics.keys import compound_key
 
 # T1: the last unit.
@@ -350,9 +350,9 @@ def test_the_ledgers_sum_is_the_table_after_every_event(seed):
     https://github.com/magento/inventory/pull/2872 (reservations that never sum up to zero again)
     """
     log = make_log(seed, 500)
-    pipeline, ledger = InventoryPipeline(0, 1, settings()), Ledger()
+    pipeline, ledger = InventoryPipeline(0, 1, settings()), Ledger(KITS)
     for i, record in enumerate(log.records):
-        outcome = pipeline.process(pipeline.decode(segments([record])), log.locations if i == 0 else [])
+        outcome = pipeline.process(pipeline.decode(segments([record])), log.changes if i == 0 else [])
         letters = [letter for letter in published([outcome], "dead-letter.v1") if letter["topic"] != "locations.v1"]
         ledger.fold(record, published([outcome], "allocations.v1"), refused=bool(letters))
         if outcome.outputs.get("inventory.v1"):
@@ -469,7 +469,7 @@ def test_a_batch_tells_each_cell_that_changed_once_with_its_last_value_and_a_gre
     pipeline = InventoryPipeline(0, 1, settings())
     before: dict[tuple[str, str], dict] = {}
     for at in range(0, len(log.records), size):
-        outcome = pipeline.process(pipeline.decode(segments(log.records[at : at + size])), log.locations if at == 0 else [])
+        outcome = pipeline.process(pipeline.decode(segments(log.records[at : at + size])), log.changes if at == 0 else [])
         after = {place: cell for state in pipeline.pools.values() for place, cell in table(state).items()}
         told = {}
         for message in outcome.outputs.get("inventory.v1", []):

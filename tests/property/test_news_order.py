@@ -20,7 +20,7 @@ Tell = Callable[[Story], object]
 
 
 class History:
-    """A shop with an order that is promised, and two pieces of news about it.
+    """A shop with an order that is promised, of an article or of kits of it, and two pieces of news about it.
 
     What nobody could know is left out: who names no units tells of what the shipment held when he read of it, a till has what a
     transfer was to bring only if that was sent, and of a line that is partly refused a shortfall may take back the rest.
@@ -33,6 +33,8 @@ class History:
         self.units = rng.randint(1, 4)
         self.first = {place: rng.choice([0, 1, 2, 5, 9]) for place in ("W1", "W2", "P")}
         self.first[rng.choice(["W1", "W2", "P"])] = 9
+        self.wanted, self.each = rng.choice([("s", 1), ("s", 1), ("kit", 2)])
+        """What is ordered, and how many units of the article one takes."""
         self.part = rng.randint(1, self.units)
         self.place = self.begin().run(1).decisions[0]["shipments"][0]["location_id"]
         """Where it is promised."""
@@ -50,14 +52,16 @@ class History:
 
     def begin(self) -> Story:
         """Stock the shop and place the order; the first decision is its own."""
-        story = Story("W1", "W2", "P")
+        story = Story("W1", "W2", "P").kit("kit", ("s", 2), ("t", 1))
         for place, units in self.first.items():
             if units:
-                story.stock("receipt", place, "s", units)
+                story.stock("receipt", place, "s", self.each * units)
+            if units and self.wanted == "kit":
+                story.stock("receipt", place, "t", units)
         more = {"mode": "pickup", "pickup_location_id": "P"} if self.pickup else {}
         if self.held:
             more |= {"kind": "held", "expires_at": START_MS + EXPIRES}
-        return story.order("o", ("s", self.units), **more)
+        return story.order("o", (self.wanted, self.units), **more)
 
     def told(self, swapped: bool) -> Ending:
         """Tell it all; the two pieces of news, each with a time of its own, in this order or the other."""
@@ -97,11 +101,11 @@ class History:
         return lambda story, at: story.cancelled("o", time=at, **more)
 
     def _rung_up(self) -> Tell:
-        return lambda story, at: story.stock("sale", "P", "s", self.units, order_id="o", time=at)
+        return lambda story, at: story.stock("sale", "P", self.wanted, self.units, order_id="o", time=at)
 
     def _sale(self) -> Tell:
-        place = self.place
-        return lambda story, at: story.stock("sale", place, "s", self.part, time=at)
+        place, sku = self.place, self.rng.choice(["s", self.wanted])
+        return lambda story, at: story.stock("sale", place, sku, self.part, time=at)
 
     def _moved(self) -> Tell:
         place, kind = self.place, self.rng.choice(["quarantine", "receipt", "adjustment"])
@@ -184,15 +188,16 @@ def _forgot_too_soon(ending: Ending) -> bool:
     return None in values[:-1]
 
 
-def books(ending: Ending) -> dict[str, tuple[int, int]]:
-    """Place → on hand and reserved of the article."""
-    return {place: (cell["on_hand"], cell["reserved"]) for (place, sku), cell in table(ending.state).items() if sku == "s"}
+def books(ending: Ending) -> dict[tuple[str, str], tuple[int, int]]:
+    """Place, article → on hand and reserved."""
+    cells = table(ending.state)
+    return {name: (cell["on_hand"], cell["reserved"]) for name, cell in cells.items() if name[1] in ("s", "t")}
 
 
-def _essence(found: dict[str, tuple[int, int]]) -> tuple:
+def _essence(found: dict[tuple[str, str], tuple[int, int]]) -> tuple:
     """On hand everywhere, and all that is reserved: where is a matter of what else could be had in between."""
-    on_hand = {place: found.get(place, (0, 0))[0] for place in ("W1", "W2", "P")}
-    return on_hand, sum(reserved for _, reserved in found.values())
+    on_hand = {name: units for name, (units, _) in found.items() if units}
+    return on_hand, [sum(reserved for (_, sku), (_, reserved) in found.items() if sku == article) for article in "st"]
 
 
 def differs(seed: int) -> str | None:
@@ -218,7 +223,7 @@ def test_two_pieces_of_news_of_a_transfer_end_the_same_in_either_order():
 def test_after_each_event_no_cell_promises_more_than_it_has(seed):
     pipeline, log = InventoryPipeline(0, 1, settings()), make_log(seed, 250)
     for number, record in enumerate(log.records):
-        play(pipeline, Log([] if number else log.locations, [record]), 1)
+        play(pipeline, Log([] if number else log.changes, [record]), 1)
         for state in pipeline.pools.values():
             for name, cell in table(state).items():
                 assert cell["reserved"] <= max(cell["on_hand"], 0), (number, name, cell)

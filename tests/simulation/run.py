@@ -192,6 +192,8 @@ class Simulation:
         first = [location for location in self.network if rng.random() < 0.9]
         for location in first:
             self._publish("locations.v1", location.id.encode(), location.model_dump_json().encode())
+        for sku, value in self.shop.kits():
+            self._publish("products.v1", sku, value)
         shop_ends: list[float] = []
         scheduler.spawn(people, lambda: self._sell(shop_ends), "shop")
         for number in range(self.wanted):

@@ -34,6 +34,8 @@ class Shop:
         self.pools = POOLS[:pools]
         self.places = places
         self.skus = [f"S{('', '/', '%')[number % 3]}{number}" for number in range(skus)]
+        self.articles = [*self.skus, "K/1", "K2"]
+        """What is ordered, rung up and sold: SKUs that have stock, and two that are kits of them most of the time."""
         self.tight = tight
         self.trouble = rng.choice([0.0, 0.05, 0.2])
         self.made = 0
@@ -66,9 +68,17 @@ class Shop:
         value = self.rng.choices([changed.model_dump_json().encode(), None, b'{"id": 7}'], [8, 1, 1])[0]
         return location.id.encode(), value
 
+    def kits(self) -> list[tuple[bytes, bytes]]:
+        """Products that are there from the start: kits that share parts with each other and with plain lines."""
+        return [
+            (sku.encode(), orjson.dumps({"kit": [{"sku": part, "quantity": self.rng.randint(1, 2)} for part in parts]}))
+            for sku in self.articles[-2:]
+            if (parts := self.rng.sample(self.skus, self.rng.randint(0, min(3, len(self.skus)))))
+        ]
+
     def product(self) -> tuple[bytes, bytes | None]:
         """A product's record: a kit, one that is no kit any more, a kit of kits, one that is gone, nonsense."""
-        sku, *parts = self.rng.sample([*self.skus, "K/1", "K2", "P1", "P2"], 3)
+        sku, *parts = self.rng.sample([*self.articles, "P1"], 3)
         kit = [{"sku": part, "quantity": self.rng.choice([1, 2, 2, 0])} for part in parts]
         body = {"name": sku, "kit": self.rng.choice([kit, kit, kit[:1], None]), "weight_g": self.rng.choice([5, "heavy"])}
         return sku.encode(), self.rng.choices([orjson.dumps(body), None, b"[", b'{"sku": "other"}'], [8, 2, 1, 1])[0]
@@ -158,13 +168,13 @@ class Shop:
 
     def _sale(self, pool: str, now: int, _: Any) -> tuple[str, dict]:
         kind = self.rng.choice(["sale", "sale", "return"])
-        body = {"location_id": self._place(pool), "sku": self.rng.choice(self.skus), "quantity": self.rng.randint(1, 2)}
+        body = {"location_id": self._place(pool), "sku": self.rng.choice(self.articles), "quantity": self.rng.randint(1, 2)}
         return "sales.v1", {"kind": kind, **body}
 
     def _order(self, pool: str, now: int, _: Any) -> tuple[str, dict]:
         rng = self.rng
         count = rng.choice([1, 1, 1, 1, 2, 3, 5])
-        lines = reality.order_lines(rng, self.skus, count, most=3)
+        lines = reality.order_lines(rng, self.articles, count, most=3)
         order_id, known = f"o{self.made}", [order for order in self.orders[-12:] if order[0] == pool]
         if known and rng.random() < 0.15:
             _, order_id, former = rng.choice(known)
@@ -195,7 +205,7 @@ class Shop:
         if not any(order[0] == pool for order in self.orders):
             return self._order(pool, now, decisions)
         place = self._place(pool) if self.rng.random() < 0.9 else "nowhere"
-        body = reality.change(self.rng, *self._known(pool), self.skus, place)
+        body = reality.change(self.rng, *self._known(pool), self.articles, place)
         self._note_pickup(body)
         return "orders.v1", body
 
@@ -214,7 +224,7 @@ class Shop:
         if not found:
             return self._order(pool, now, decisions)
         pickup = self.pickups.get(found[0])
-        return "fulfilments.v1", reality.answer(self.rng, *found, pickup, self._place(pool), self.skus)
+        return "fulfilments.v1", reality.answer(self.rng, *found, pickup, self._place(pool), self.articles)
 
     def _ring_up(self, pool: str, now: int, decisions: list[dict]) -> tuple[str, dict]:
         found = self._promised(pool, [decision for decision in decisions if decision["order_id"] in self.pickups])

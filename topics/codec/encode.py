@@ -53,6 +53,7 @@ _TEXT_ROOM = 4 * MAX_ID
 _DECISION_ROOM = 1024 + 2 * _TEXT_ROOM
 _SHIPMENT_ROOM = 256 + _TEXT_ROOM
 _LINE_ROOM = 128 + 2 * _TEXT_ROOM
+_PART_ROOM = 64 + _TEXT_ROOM
 _LOSER_ROOM = 128 + _TEXT_ROOM
 _CELL_ROOM = 512 + 4 * _TEXT_ROOM
 _ALERT_ROOM = 512 + 13 * _TEXT_ROOM
@@ -60,16 +61,32 @@ _SUPPLY_ROOM = 512 + 7 * _TEXT_ROOM
 
 
 @kernel
-def _put_line(out, at, line, heap, skus):
+def _put_parts(out, at, line, heap, skus, pieces):
+    """Write the parts of a kit's line, each with its units for the whole line."""
+    at = put(out, at, b',"parts":[')
+    row = line.kit
+    while row >= 0:
+        piece = pieces[row]
+        sku = skus[piece.sku]
+        at = put_text(out, at, b'{"sku":"', heap, sku.id_at, sku.id_size)
+        at = put_number(out, at, b'","quantity":', np.int64(line.quantity) * piece.quantity)
+        at = put(out, at, b"},")
+        row = piece.next
+    return put(out, at - 1, b"]")
+
+
+@kernel
+def _put_line(out, at, line, heap, skus, pieces):
     """Write a line of a decision but for its closing brace."""
     sku = skus[line.sku]
     at = put_text(out, at, b'{"line_id":"', heap, line.line_id_at, line.line_id_size)
     at = put_text(out, at, b'","sku":"', heap, sku.id_at, sku.id_size)
-    return put_number(out, at, b'","quantity":', line.quantity)
+    at = put_number(out, at, b'","quantity":', line.quantity)
+    return at if line.kit < 0 else _put_parts(out, at, line, heap, skus, pieces)
 
 
 @kernel
-def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
+def _put_shipment(out, at, shipment, lines, heap, skus, locations, pieces, tag):
     at = put(out, put(out, at, b'{"shipment_id":"'), tag)
     at = put_number(out, at, b"-", shipment.sequence)
     at = put_number(out, at, b"-", shipment.number)
@@ -79,7 +96,7 @@ def _put_shipment(out, at, shipment, lines, heap, skus, locations, tag):
     at = put_km(out, put(out, at, b',"distance_km":'), np.int64(shipment.distance_m))
     at = put(out, at, b',"lines":[')
     for row in range(shipment.first_line, shipment.first_line + shipment.line_count):
-        at = put(out, _put_line(out, at, lines[row], heap, skus), b"},")
+        at = put(out, _put_line(out, at, lines[row], heap, skus, pieces), b"},")
     at -= shipment.line_count > 0
     return put(out, at, b"]}")
 
@@ -99,11 +116,11 @@ def _put_one(out, at, texts, ends, number):
 
 
 @kernel
-def _decision_room(decision, shipments):
+def _decision_room(decision, shipments, line_room):
     room = _DECISION_ROOM + decision.shipment_count * _SHIPMENT_ROOM
-    room += decision.unallocated_count * _LINE_ROOM + decision.loser_count * _LOSER_ROOM
+    room += decision.unallocated_count * line_room + decision.loser_count * _LOSER_ROOM
     for row in range(decision.first_shipment, decision.first_shipment + decision.shipment_count):
-        room += shipments[row].line_count * _LINE_ROOM
+        room += shipments[row].line_count * line_room
     return room
 
 
@@ -120,6 +137,8 @@ def _allocations_kernel(
     heap,
     skus,
     locations,
+    pieces,
+    line_room,
     events,
     partitions,
     topics,
@@ -135,7 +154,7 @@ def _allocations_kernel(
     """
     for number in range(first, len(decisions)):
         decision = decisions[number]
-        if at + _decision_room(decision, shipments) + len(pool) + len(topics) + 2 * len(policies) > len(out):
+        if at + _decision_room(decision, shipments, line_room) + len(pool) + len(topics) + 2 * len(policies) > len(out):
             return number, at
         spans_out[number, 0] = at
         at = put_raw(out, at, heap, decision.order_id_at, decision.order_id_size)
@@ -147,11 +166,11 @@ def _allocations_kernel(
         at = put_word(out, put(out, at, pool), _STATUS, _STATUS_SIZE, decision.status)
         at = put(out, at, b',"shipments":[')
         for row in range(decision.first_shipment, decision.first_shipment + decision.shipment_count):
-            at = put(out, _put_shipment(out, at, shipments[row], lines, heap, skus, locations, tag), b",")
+            at = put(out, _put_shipment(out, at, shipments[row], lines, heap, skus, locations, pieces, tag), b",")
         at -= decision.shipment_count > 0
         at = put(out, at, b'],"unallocated":[')
         for row in range(decision.first_unallocated, decision.first_unallocated + decision.unallocated_count):
-            at = put(out, _put_line(out, at, lines[row], heap, skus), b',"reason":')
+            at = put(out, _put_line(out, at, lines[row], heap, skus, pieces), b',"reason":')
             at = put(out, put_word(out, at, _UNALLOCATED, _UNALLOCATED_SIZE, lines[row].reason), b"},")
         at -= decision.unallocated_count > 0
         at = _put_one(out, put(out, at, b'],"policy":'), policies, policy_ends, 2 * decision.policy)
@@ -377,6 +396,8 @@ def encode_allocations(
     heap: np.ndarray,
     skus: np.ndarray,
     locations: np.ndarray,
+    pieces: np.ndarray,
+    most_pieces: int,
     events: np.ndarray,
     partitions: np.ndarray,
     topic_names: Sequence[str],
@@ -394,6 +415,10 @@ def encode_allocations(
         The pool's texts.
     skus, locations : SKU[], LOCATION[]
         The pool's tables (state/columns.py); `id_at` and `id_size` are read.
+    pieces : LINE[]
+        The pool's table with the parts of kits' lines; `sku`, `quantity` and `next` are read.
+    most_pieces : int
+        No line has more parts.
     events : EVENT[]
         The events that caused the decisions; `topic` and `offset` are read.
     partitions : int32[len(events)]
@@ -421,6 +446,8 @@ def encode_allocations(
         heap,
         skus,
         locations,
+        pieces,
+        _LINE_ROOM + most_pieces * _PART_ROOM,
         events,
         partitions,
         *_joined([orjson.dumps(name) for name in topic_names]),
