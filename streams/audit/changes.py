@@ -6,7 +6,7 @@ Owner: the pool's ledger (ledger.py). It shares no code with the state or the en
 from typing import TYPE_CHECKING
 
 from streams.audit.memory import RefusedEvent
-from streams.audit.orders import Order, Part, asked_by, part_of, place_of
+from streams.audit.orders import MAX_ORDER_PARTS, Order, Part, asked_by, part_of, place_of
 from topics.events import Changed, Held, Placed
 from topics.reasons import DeadLetter
 
@@ -24,6 +24,8 @@ def change(pool: "Pool", order: Order, event: Changed | Placed | Held) -> None:
     RefusedEvent
         The order can't be so; nothing was changed.
     """
+    if len(order.parts) >= MAX_ORDER_PARTS:
+        raise RefusedEvent(DeadLetter.TOO_MANY_LINES)
     terms = {term: getattr(event, term) for term in TERMS if getattr(event, term) is not None}
     former, request = order.request, order.request.model_copy(update=terms)
     if request.mode == "pickup" and event.pickup_location_id:

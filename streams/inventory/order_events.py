@@ -14,6 +14,7 @@ from state.columns import ADDED, CARRIED, CLOSED, DROPPED, EXPIRED, HELD, OPEN, 
 from state.hashing import same_text
 from state.kits import find_kit
 from state.orders import (
+    MAX_ORDER_PARTS,
     add_kit,
     add_line,
     add_order,
@@ -367,6 +368,8 @@ def _fits_what_shipped(t, order_row, event, lines, buffer):
 def _change(t, order_row, event, event_row, lines, buffer, given, work):
     """Make an order what an event says it shall be; `given`: what of it the event says. A reason or 0."""
     order = t.orders[order_row]
+    if order.line_count >= MAX_ORDER_PARTS:
+        return DeadLetter.TOO_MANY_LINES
     flags = np.int64(order.flags)
     for bit, flag in ((c.GIVEN_MODE, c.PICKUP), (c.GIVEN_LEVEL, c.URGENT), (c.GIVEN_SPLIT, c.ALLOW_SPLIT)):
         if given & bit:

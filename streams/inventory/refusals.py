@@ -68,7 +68,8 @@ def sentence(
         DeadLetter.TOO_MANY_CELLS: f"location_id: pool {pool!r} has as many cells as it may, found one more "
         "(setting max_cells)",
         DeadLetter.TOO_MANY_LINES: f"lines: more than pool {pool!r} may keep of its orders, open or not forgotten yet "
-        "(settings max_order_lines, closed_order_days)"
+        f"(settings max_order_lines, closed_order_days), or a change of order {order!r}, which is in {MAX_ORDER_PARTS} parts "
+        "already; if so, cancel it and place another"
         if event["kind"] < Kind.SHIPPED
         else f"lines: rejections may cut a line into {MAX_LINE_PARTS} parts and an order into {MAX_ORDER_PARTS}, found one "
         "more; reject all that is left of the line",

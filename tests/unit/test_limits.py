@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from state.orders import MAX_LINE_PARTS
+from state.orders import MAX_LINE_PARTS, MAX_ORDER_PARTS
 from streams.batch.pipeline import LocationChange, Segment
 from streams.demand.pipeline import ClicksPipeline
 from streams.inventory.pipeline import InventoryPipeline
@@ -338,6 +338,17 @@ def test_a_location_that_rejects_unit_by_unit_cuts_a_line_into_so_many_parts_at_
     assert "reject all that is left" in ended.letters[0]["detail"]
     assert ended.cell("A", "s")[1] == 0
     assert sum(line["quantity"] for line in ended.last("o")["unallocated"]) == 500
+
+
+def test_an_order_that_is_changed_without_end_has_so_many_parts_at_most():
+    story = Story("A").stock("receipt", "A", "s", 5).stock("receipt", "A", "t", 5).order("o", ("s", 1))
+    for number in range(MAX_ORDER_PARTS + 4):
+        story.order("o", ("t" if number % 2 == 0 else "s", 1), kind="changed")
+    ended = story.cancelled("o").run(500)
+    assert ended.reasons() == ["too_many_lines"] * 5
+    assert "cancel it and place another" in ended.letters[0]["detail"]
+    assert int(ended.state.row["kept_lines"][0]) == MAX_ORDER_PARTS
+    assert ended.cell("A", "s")[1] == ended.cell("A", "t")[1] == 0
 
 
 def test_holds_that_ended_before_their_time_take_no_room():
