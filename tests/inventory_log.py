@@ -41,6 +41,8 @@ class Log:
     locations: list[LocationChange]
     records: list[LogRecord] = field(default_factory=list)
     products: list[LocationChange] = field(default_factory=list)
+    later: dict[int, list[LocationChange]] = field(default_factory=dict)
+    """Number of a record → the products that change just before it; `play` has none."""
 
     @property
     def changes(self) -> list[LocationChange]:
@@ -261,8 +263,14 @@ class _Shop:
                 self.shipments.append((decision["pool_id"], decision["order_id"], shipment))
 
 
-def make_log(seed: int, count: int, tight: int = 6, step_ms: int = 700, **changed) -> Log:
-    """Make a log of `count` records, some of them sent twice."""
+def _redefined(rng: random.Random, number: int) -> LocationChange:
+    """A kit becomes another, or none."""
+    parts = [(sku, rng.randint(1, 2)) for sku in rng.sample(SKUS[:5], rng.randint(0, 3))]
+    return product(rng.choice([*KITS]), 100 + number, kit(*parts) if parts else None)
+
+
+def make_log(seed: int, count: int, tight: int = 6, step_ms: int = 700, redefine: float = 0.0, **changed) -> Log:
+    """Make a log of `count` records, some of them sent twice; before so many of them, a share, a kit becomes another."""
     rng = random.Random(seed)
     kits = [("KIT-1", kit(("SKU-2", 1))), *((sku, kit(*parts)) for sku, parts in KITS.items())]
     log = Log(network(rng), products=[product(sku, number, value) for number, (sku, value) in enumerate(kits)])
@@ -281,5 +289,8 @@ def make_log(seed: int, count: int, tight: int = 6, step_ms: int = 700, **change
         offsets[topic] = offsets.get(topic, -1) + rng.choice([1, 1, 1, 2])
         record = LogRecord(topic, offsets[topic], now, key, value)
         log.records.append(record)
-        shop.learn(scout.process(scout.decode(segments([record])), log.changes if i == 0 else []))
+        if redefine and rng.random() < redefine:
+            log.later[i] = [_redefined(rng, i)]
+        changes = log.changes if i == 0 else []
+        shop.learn(scout.process(scout.decode(segments([record])), changes + log.later.get(i, [])))
     return log
