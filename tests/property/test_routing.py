@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.exactness import compare
-from benchmarks.routing_cases import Order, disagreements, faults, random_case, route_by_kernel
+from benchmarks.routing_cases import Order, disagreements, faults, promised_units, random_case, route_by_kernel
 from streams.routing import make_scratch
 from streams.routing.policy import POLICIES
 from streams.routing.reference import Decision, Stock, route_order_reference
@@ -66,6 +66,20 @@ def test_a_large_order_is_never_promised_more_than_there_is(lines, kits):
         decision, cell = route_by_kernel(view, order)
         found = faults(view, order, decision, cell)
         assert not found, f"seed {seed}: {found}"
+
+
+def test_a_large_order_of_kits_gets_what_one_of_plain_lines_gets_in_few_more_shipments():
+    units, shipments = np.zeros(2), np.zeros(2)
+    for seed in range(300):
+        rng = np.random.default_rng([seed, 5])
+        view, order = random_case(rng, (9, 60), share=0.2, locations=(5, 60), most_stock=12)
+        plain, _ = route_by_kernel(view, order)
+        order.kits = {line: {sku: order.quantities[line]} for line, sku in enumerate(order.skus) if sku >= 0}
+        kits, _ = route_by_kernel(view, order)
+        units += promised_units(order, plain), promised_units(order, kits)
+        shipments += plain.shipments, kits.shipments
+    assert units[1] >= 0.999 * units[0]
+    assert shipments[1] <= 1.15 * shipments[0]
 
 
 def test_orders_of_up_to_eight_lines_are_as_an_exact_solver_has_them():
