@@ -1,7 +1,7 @@
 """The kits of a pool: SKUs that are promised as others. The only code that changes them. Rare, so plain Python.
 
 A kit is named by its SKU's text, and so are its parts: a SKU gets a row of its own only when an event names it, or a kit of it.
-Not here: which kits are good (streams/inventory/products.py), the parts that a line was given (orders.py).
+Not here: which kits are good (streams/inventory/products.py), finding a kit in a kernel (stock.py), a line's parts (orders.py).
 """
 
 from collections.abc import Sequence
@@ -9,24 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from state.hashing import hash_bytes, hash_text
+from state.hashing import hash_bytes
 from state.index import find_text, insert, remove
 from state.pool import PoolState
 from state.tables import KIT_PARTS, KITS, MOST_PIECES, mark
 from state.text import free_text_block, name_row
-from topics.compiled.kernels import inner_kernel
 
 Parts = tuple[tuple[bytes, int], ...]
 """SKU and units of each part, in the order of the kit's record."""
-
-
-@inner_kernel
-def find_kit(t, text, at, size):
-    """Find a kit's row by its SKU; -1 = the SKU is no kit now."""
-    if t.pool[0].kit_count == 0:
-        return np.int32(-1)
-    low, high = hash_text(text, at, size)
-    return find_text(t.kit_index, t.kits, low, high, t.heap, text, at, size)
 
 
 def kits_of(state: PoolState) -> dict[bytes, Parts]:

@@ -220,9 +220,9 @@ class PoolState(TableSet):
         return rows, {("cells", "forgotten"): forgotten[rows["cells"]]}
 
     def _with_pieces(self, rows: np.ndarray) -> np.ndarray:
-        """Add to rows of lines, int64[], those of their pieces."""
+        """Put before rows of lines, int64[], those of their pieces."""
         lines = self.table("lines")
-        return np.concatenate([rows, _chained(lines["kit"][rows], lines["next"])])
+        return np.concatenate([_chained(lines["kit"][rows], lines["next"]), rows])
 
 
 def _chained(first: np.ndarray, following: np.ndarray) -> np.ndarray:

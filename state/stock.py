@@ -1,4 +1,4 @@
-"""Cells, SKUs and movements: the only code that changes them.
+"""Cells, SKUs and movements: the only code that changes them. Here a kernel finds a SKU, a kit or a location by its id.
 
 Every change of a cell raises its version by one. Whatever raises a cell's available is noted in `freed`, for the waiting
 orders to be tried before the next event. `reserved` never falls below zero.
@@ -45,6 +45,15 @@ def find_sku(t, text, at, size):
     """Find a SKU's row by its id; -1 = never heard of."""
     low, high = hash_text(text, at, size)
     return find_text(t.sku_index, t.skus, low, high, t.heap, text, at, size)
+
+
+@kernel
+def find_kit(t, text, at, size):
+    """Find a kit's row by its SKU; -1 = the SKU is no kit now."""
+    if t.pool[0].kit_count == 0:
+        return np.int32(-1)
+    low, high = hash_text(text, at, size)
+    return find_text(t.kit_index, t.kits, low, high, t.heap, text, at, size)
 
 
 @kernel

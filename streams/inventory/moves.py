@@ -9,9 +9,8 @@ import numpy as np
 
 from state.alerts import raise_alert, tell
 from state.index import find_cell
-from state.kits import find_kit
 from state.orders import first_piece, next_piece, units_each
-from state.stock import cell_row, find_sku, is_counted, move_stock, sku_row, within_bounds
+from state.stock import cell_row, find_kit, find_sku, is_counted, move_stock, sku_row, within_bounds
 from state.tables import MAX_CELLS, MAX_SKUS
 from topics.compiled.kernels import inner_kernel
 from topics.reasons import AlertKind, AlertStatus, DeadLetter

@@ -12,7 +12,6 @@ import numpy as np
 
 from state.columns import ADDED, CARRIED, CLOSED, DROPPED, EXPIRED, HELD, OPEN, PICKS_UP
 from state.hashing import same_text
-from state.kits import find_kit
 from state.orders import (
     MAX_ORDER_PARTS,
     add_kit,
@@ -29,7 +28,7 @@ from state.orders import (
     unwant_line,
     waiting_units,
 )
-from state.stock import find_location, find_sku, sku_row
+from state.stock import find_kit, find_location, find_sku, sku_row
 from state.tables import LINES, MAX_LINES, MAX_SKUS, MAX_UNITS, MOST_PIECES, ORDERS, mark
 from state.text import copy_text, touch_text
 from streams.inventory.decide import is_open, status_of

@@ -10,10 +10,10 @@ import numpy as np
 from state.alerts import clear_counted
 from state.columns import EXPECTED_SUPPLY, IN_TRANSIT
 from state.index import find_cell
-from state.kits import find_kit
 from state.stock import (
     cell_row,
     change_cell,
+    find_kit,
     find_location,
     find_sku,
     is_counted,
