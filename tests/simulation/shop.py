@@ -71,9 +71,9 @@ class Shop:
     def kits(self) -> list[tuple[bytes, bytes]]:
         """Products that are there from the start: kits that share parts with each other and with plain lines."""
         return [
-            (sku.encode(), orjson.dumps({"kit": [{"sku": part, "quantity": self.rng.randint(1, 2)} for part in parts]}))
+            (sku.encode(), orjson.dumps({"kit": [{"sku": part, "quantity": self.rng.choice([1, 1, 2])} for part in parts]}))
             for sku in self.articles[-2:]
-            if (parts := self.rng.sample(self.skus, self.rng.randint(0, min(3, len(self.skus)))))
+            if (parts := self.rng.sample(self.skus, min(self.rng.choice([0, 1, 2, 2, 2, 3]), len(self.skus))))
         ]
 
     def product(self) -> tuple[bytes, bytes | None]:
