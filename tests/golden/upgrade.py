@@ -105,7 +105,7 @@ def read_group(directory: Path, group: str) -> dict[str, Any]:
 
 def unpack_snapshot(directory: Path, group: str, into: Path) -> Path:
     """Unpack a group's snapshot; gives the store's directory."""
-    shutil.unpack_archive(directory / f"{group}-snapshot.tar.gz", into, filter="data")
+    shutil.unpack_archive(directory / f"{group}-snapshot.tar.gz", into)
     return into / "snapshot"
 
 
