@@ -30,6 +30,10 @@ class History:
     def delivered(self) -> bool:
         return self.order.get("destination") is not None and self.order.get("mode") != "pickup"
 
+    def waited(self) -> bool:
+        """Whether units of it waited before its last decision."""
+        return any(decision["unallocated"] for decision in self.decisions[:-1])
+
 
 def order_histories(events: Sequence[dict[str, Any]], decisions: Sequence[dict[str, Any]]) -> list[History]:
     """Bring placed orders and their decisions together; orders without a decision are left out."""
@@ -48,7 +52,7 @@ def three_stories(histories: Sequence[History]) -> list[tuple[str, list[str]]]:
     kinds: list[tuple[str, Callable[[History], bool]]] = [
         ("From one place", lambda each: _shipments(each) == 1 and bool(each.decisions[0]["explanation"]["lost"])),
         ("From several places", lambda each: _shipments(each) > 1),
-        ("It waited", lambda each: len(each.decisions) > 1 and each.decisions[-1]["status"] == "allocated"),
+        ("It waited", lambda each: each.waited() and each.decisions[-1]["status"] == "allocated"),
     ]
     stories = []
     for title, fits in kinds:
@@ -70,23 +74,28 @@ def _story(history: History) -> Iterator[str]:
     more = f" and {len(lines) - 3} lines more" if len(lines) > 4 else ""
     town = town_near(place["latitude"], place["longitude"])
     yield f"Order {order['order_id']} asks for {', '.join(lines[: 3 if more else 4])}{more}, to be sent to {town}."
-    before: set[str] | None = None
+    before: dict[str, Any] | None = None
     for decision in history.decisions:
         yield from _decision(decision, before)
-        before = {each["shipment_id"] for each in decision["shipments"]}
+        before = decision
 
 
-def _decision(decision: dict[str, Any], before: set[str] | None) -> Iterator[str]:
-    """Put a decision into words, less the shipments `before` it; None: this is the order's first decision."""
+def _decision(decision: dict[str, Any], before: dict[str, Any] | None) -> Iterator[str]:
+    """Put a decision into words, less the shipments of the one `before` it; None: this is the order's first."""
     why = decision["explanation"]
+    known = {each["shipment_id"] for each in before["shipments"]} if before else set()
     chosen = [
         f"{each['location_id']}, {each['distance_km']:.0f} km away, sends {sum(line['quantity'] for line in each['lines'])}"
         for each in decision["shipments"]
-        if each["shipment_id"] not in (before or ())
+        if each["shipment_id"] not in known
     ]
-    if chosen:
-        later = f"{_cause(decision['source'])} makes units available"
-        when = f"{why['considered']} locations are looked at" if before is None else later
+    if chosen and before is None and not why["considered"]:
+        yield f"It was promised as a basket before: {'; '.join(chosen)}."
+    elif chosen:
+        when = f"{why['considered']} locations are looked at"
+        if before is not None:
+            later = f"{_cause(decision['source'])} makes units available"
+            when = later if before["unallocated"] else "Later goods that it was promised are not there any more"
         yield f"{when}: {'; '.join(chosen)}. {Won[why['won'].upper()].sentence}"
     lost = defaultdict(list)
     for each in why["lost"]:
