@@ -27,6 +27,28 @@ class Answer(Bundle):
 
 
 @inner_kernel
+def keep_promises(line_count, allow_partial, work):
+    """Take all lines back if some wait and the order is all or nothing.
+
+    Returns
+    -------
+    tuple of int
+        Lines that have a location; their units, or those of the whole order if none has.
+    """
+    promised, units, total = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(line_count):
+        total += work.line_quantity[i]
+        if work.line_location[i] >= 0:
+            promised += 1
+            units += work.line_quantity[i]
+    if promised == 0 or (promised < line_count and not allow_partial):
+        for i in range(line_count):
+            work.line_location[i] = -1
+        return np.int64(0), total
+    return promised, units
+
+
+@inner_kernel
 def write_promises(locations, line_count, x, y, z, pickup_location, work):
     """Write the lines that have a location; return (lines promised, shipments)."""
     candidates, out = work.candidates, work.out

@@ -130,9 +130,11 @@ def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_locat
     clock = work.clock[0]
     candidates, found, cell_rows = work.candidates, work.found, work.cell_rows
     cells, locations, sku_cells = view.cells, view.locations, view.sku_cells
+    need_line, need_units, need_next = work.need_line, work.need_units, work.need_next
     found_count = np.int64(0)
     for group in range(lines.group_count):
         head = work.group_head[group]
+        first_units, first_bit, second = need_units[head], 1 << need_line[head], need_next[head]
         start = view.sku_links[work.group_sku[group]].block_at
         stop = start + view.sku_links[work.group_sku[group]].block_count
         for at in range(start, stop):
@@ -141,18 +143,21 @@ def _gather(view, lines, refused_lines, refused_locations, x, y, z, pickup_locat
             entry = candidates[location]
             if entry.stamp != clock:
                 open_candidate(entry, locations[location], location, x, y, z, pickup_location, clock)
-                for other in range(location * lines.stride, (location + 1) * lines.stride):
-                    cell_rows[other] = -1
+                first = location * lines.stride
+                for other in range(EXACT_LINES):  # a fixed number: one store
+                    cell_rows[first + other] = -1
+                for other in range(EXACT_LINES, lines.stride):
+                    cell_rows[first + other] = -1
                 found[found_count] = location
                 found_count += 1
             cell_rows[location * lines.stride + group] = row
             free = free_units(cells[row])
-            cover = 0
-            need = head
+            cover = first_bit if first_units <= free else 0
+            need = second
             while need >= 0:
-                if work.need_units[need] <= free:
-                    cover |= 1 << work.need_line[need]
-                need = work.need_next[need]
+                if need_units[need] <= free:
+                    cover |= 1 << need_line[need]
+                need = need_next[need]
             entry.cover |= cover
     if lines.kits:
         for k in range(found_count):

@@ -8,7 +8,7 @@ Not here: 8 lines and fewer, which are exact with kits too (few.py), larger orde
 
 import numpy as np
 
-from streams.routing.answer import find_losers, write_losers, write_promises
+from streams.routing.answer import find_losers, keep_promises, write_losers, write_promises
 from streams.routing.bits import EMPTY, add, drop, fill, has, size_of
 from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.fences import SHIPPER, fenced_off, refuses
@@ -47,17 +47,9 @@ def route_kits(view, line_count, refused_lines, refused_locations, x, y, z, pick
     if allow_split and winner < 0:
         _spread(view, line_count, found_count, ask, work)
 
-    promised = np.int64(0)
-    units = total = np.int64(0)
-    for i in range(line_count):
-        total += work.line_quantity[i]
-        if work.line_location[i] >= 0:
-            promised += 1
-            units += work.line_quantity[i]
-    if promised == 0 or (promised < line_count and not allow_partial):
-        for i in range(line_count):
-            work.line_location[i] = -1
-        units, served_own, won = total, False, np.int64(Won.NOTHING)
+    promised, units = keep_promises(line_count, allow_partial, work)
+    if promised == 0:
+        served_own, won = False, np.int64(Won.NOTHING)
     for i in range(line_count):
         if work.line_location[i] < 0:
             work.out.reason[i] = Unallocated.NO_STOCK if allow_split else Unallocated.NO_SINGLE_LOCATION

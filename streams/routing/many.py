@@ -13,7 +13,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from streams.routing.answer import find_losers, write_losers, write_promises
+from streams.routing.answer import find_losers, keep_promises, write_losers, write_promises
 from streams.routing.bits import EMPTY, add, drop, fill, has, size_of, within
 from streams.routing.candidates import find_own, free_units, open_candidate
 from streams.routing.covers import NOBODY, Covers, choose_takers
@@ -63,17 +63,8 @@ def route_many(view, line_count, refused_lines, refused_locations, x, y, z, pick
                 _spread(view, order, ask, found_count, work)
         _complete(view, order, work)
 
-    units = total = np.int64(0)
-    promised = 0
-    for i in range(line_count):
-        total += order.quantity[i]
-        if line_location[i] >= 0:
-            units += order.quantity[i]
-            promised += 1
-    if promised == 0 or (promised < line_count and not allow_partial):
-        for i in range(line_count):
-            line_location[i] = -1
-        units = total
+    promised, units = keep_promises(line_count, allow_partial, work)
+    if promised == 0:
         served_own = False
         won = np.int64(Won.NOTHING)
     _find_cells(view, order, work)

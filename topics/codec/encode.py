@@ -253,51 +253,47 @@ def _transfer_status(supply):
 
 
 @kernel
-def _transfers_kernel(first, at, out, spans_out, supplies, rows, gone, skus, locations, heap, pool_part, pool, transfer_ms):
-    """Write keys and values; as `_allocations_kernel`."""
-    for number in range(first, len(rows)):
-        if at + _SUPPLY_ROOM + len(pool_part) + len(pool) > len(out):
-            return number, at
-        supply = supplies[rows[number]]
-        sku = skus[supply.sku]
-        spans_out[number, 0] = at
-        at = _put_supply_key(out, at, supply, skus, heap, pool_part)
-        spans_out[number, 1] = -1
-        if not gone[number]:
-            spans_out[number, 1] = at
-            at = put_text(out, at, pool, heap, supply.id_at, supply.id_size)
-            at = _put_location(out, at, b'","from":', supply.origin, locations, heap)
-            at = _put_location(out, at, b',"to":', supply.location, locations, heap)
-            at = put_text(out, at, b',"sku":"', heap, sku.id_at, sku.id_size)
-            at = put_number(out, at, b'","sent":', supply.received + supply.quantity)
-            at = put_number(out, at, b',"received":', supply.received)
-            at = put_number(out, at, b',"open":', max(0, supply.quantity))
-            at = _put_time(out, at, b',"sent_at":', supply.sent_at)
-            at = _put_time(out, at, b',"expected_at":', supply.sent_at if supply.sent_at < 0 else supply.sent_at + transfer_ms)
-            at = put_word(out, put(out, at, b',"status":'), _TRANSFER, _TRANSFER_SIZE, _transfer_status(supply))
-            at = put(out, put_number(out, at, b',"updated_at":', supply.updated_at), b"}")
-        spans_out[number, 2] = at
-    return len(rows), at
+def _put_transfer(out, at, supply, locations, skus, heap, transfer_ms):
+    """Write what a transfer's value says behind its id."""
+    sku = skus[supply.sku]
+    at = _put_location(out, at, b'","from":', supply.origin, locations, heap)
+    at = _put_location(out, at, b',"to":', supply.location, locations, heap)
+    at = put_text(out, at, b',"sku":"', heap, sku.id_at, sku.id_size)
+    at = put_number(out, at, b'","sent":', supply.received + supply.quantity)
+    at = put_number(out, at, b',"received":', supply.received)
+    at = put_number(out, at, b',"open":', max(0, supply.quantity))
+    at = _put_time(out, at, b',"sent_at":', supply.sent_at)
+    at = _put_time(out, at, b',"expected_at":', supply.sent_at if supply.sent_at < 0 else supply.sent_at + transfer_ms)
+    return put_word(out, put(out, at, b',"status":'), _TRANSFER, _TRANSFER_SIZE, _transfer_status(supply))
 
 
 @kernel
-def _supplies_kernel(first, at, out, spans_out, supplies, rows, gone, skus, locations, heap, pool_part, pool):
-    """Write keys and values; as `_allocations_kernel`."""
+def _put_supply(out, at, supply, locations, skus, heap):
+    """Write what a supply's value says behind its id."""
+    sku = skus[supply.sku]
+    at = _put_location(out, at, b'","location_id":', supply.location, locations, heap)
+    at = put_text(out, at, b',"sku":"', heap, sku.id_at, sku.id_size)
+    at = put_number(out, at, b'","quantity":', supply.quantity)
+    return put_number(out, at, b',"expected_at":', supply.expected_at)
+
+
+@kernel
+def _supplies_kernel(first, at, out, spans_out, supplies, rows, gone, skus, locations, heap, pool_part, pool, transfer_ms):
+    """Write keys and values, of transfers, or of supplies (`transfer_ms` -1); as `_allocations_kernel`."""
     for number in range(first, len(rows)):
         if at + _SUPPLY_ROOM + len(pool_part) + len(pool) > len(out):
             return number, at
         supply = supplies[rows[number]]
-        sku = skus[supply.sku]
         spans_out[number, 0] = at
         at = _put_supply_key(out, at, supply, skus, heap, pool_part)
         spans_out[number, 1] = -1
         if not gone[number]:
             spans_out[number, 1] = at
             at = put_text(out, at, pool, heap, supply.id_at, supply.id_size)
-            at = _put_location(out, at, b'","location_id":', supply.location, locations, heap)
-            at = put_text(out, at, b',"sku":"', heap, sku.id_at, sku.id_size)
-            at = put_number(out, at, b'","quantity":', supply.quantity)
-            at = put_number(out, at, b',"expected_at":', supply.expected_at)
+            if transfer_ms >= 0:
+                at = _put_transfer(out, at, supply, locations, skus, heap, transfer_ms)
+            else:
+                at = _put_supply(out, at, supply, locations, skus, heap)
             at = put(out, put_number(out, at, b',"updated_at":', supply.updated_at), b"}")
         spans_out[number, 2] = at
     return len(rows), at
@@ -516,7 +512,7 @@ def encode_transfers(
         For each row, in order; key: pool_id/transfer_id/sku (keys.compound_key).
     """
     columns = (supplies, rows, gone, skus, locations, heap, *_named(pool_id, "transfer_id"), np.int64(transfer_ms))
-    return _messages(_transfers_kernel, len(rows), _USUAL_CELL, *columns)
+    return _messages(_supplies_kernel, len(rows), _USUAL_CELL, *columns)
 
 
 def encode_supplies(
@@ -530,7 +526,7 @@ def encode_supplies(
     pool_id: bytes,
 ) -> Messages:
     """Write expected supplies as records of `supplies.v1`; parameters and result as of `encode_transfers`."""
-    columns = (supplies, rows, gone, skus, locations, heap, *_named(pool_id, "supply_id"))
+    columns = (supplies, rows, gone, skus, locations, heap, *_named(pool_id, "supply_id"), np.int64(-1))
     return _messages(_supplies_kernel, len(rows), _USUAL_CELL, *columns)
 
 
