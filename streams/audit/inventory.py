@@ -472,10 +472,16 @@ class InventoryReplay(BatchReplay):
 
     def _expect_supplies(self, batch: Batch, pool: Pool) -> None:
         supplies = pool.stock.supplies
-        for name in supplies.changed[0]:
-            self.transfers.expect((pool.id, *name), batch.number, supplies.published(name, pool.id))
-        for name in supplies.changed[1]:
-            self.supplies.expect((pool.id, *name), batch.number, supplies.expected.get(name))
+        left = {name: supplies.published(name, pool.id) for name in supplies.changed[0]}
+        coming = {name: supplies.expected.get(name) for name in supplies.changed[1]}
+        for latest, values, changed in (
+            (self.transfers, left, supplies.changed[0]),
+            (self.supplies, coming, supplies.changed[1]),
+        ):
+            for name, value in values.items():
+                if changed[name] and value is not None:  # it ended, and stands again
+                    latest.expect((pool.id, *name), batch.number, None)
+                latest.expect((pool.id, *name), batch.number, value)
 
     # 7. Whenever all is in sight
 

@@ -54,7 +54,7 @@ class Supplies:
     plain : bool
         Whether the batch in hand is of layout 1: it published none of this, and knew of a transfer how much was under way.
     changed : (transfers, supplies)
-        What the batch in hand changed.
+        What the batch in hand changed; true: it ended in between, and may stand again.
     told : list of Told
         What the event in hand calls for, in order.
     """
@@ -64,7 +64,7 @@ class Supplies:
         self.plain = False
         self.transfers: dict[Name, Moved] = {}
         self.expected: dict[Name, Supply] = {}
-        self.changed: tuple[dict[Name, None], dict[Name, None]] = ({}, {})
+        self.changed: tuple[dict[Name, bool], dict[Name, bool]] = ({}, {})
         self.told: list[Told] = []
         self._settled: set[Name] = set()
         self._due: list[tuple[int, Name]] = []
@@ -92,7 +92,7 @@ class Supplies:
                 updated_at=now,
             )
         if not self.plain:
-            self.changed[1][name] = None
+            self.changed[1][name] = not event.quantity or self.changed[1].get(name, False)
 
     def move(self, event: TransferIn | TransferOut, now: int) -> None:
         """Note units that left or arrived."""
@@ -125,7 +125,7 @@ class Supplies:
         self._write(name, moved, now)
         if moved.settled:
             if is_due or moved.sent_at is None or len(self._settled) >= self._limits.max_supplies:
-                del self.transfers[name]
+                self._end(name)
             else:
                 self._settled.add(name)
 
@@ -139,7 +139,7 @@ class Supplies:
             if moved.settled:
                 self._write(name, moved, now)
                 self._settled.discard(name)
-                del self.transfers[name]
+                self._end(name)
             elif moved.sent > moved.received and not moved.overdue:
                 moved.overdue = self._stands(AlertKind.TRANSFER_OVERDUE, name, moved, False, True)
                 self._write(name, moved, now)
@@ -179,4 +179,8 @@ class Supplies:
 
     def _write(self, name: Name, moved: Moved, now: int) -> None:
         moved.updated_at = now
-        self.changed[0][name] = None
+        self.changed[0].setdefault(name, False)
+
+    def _end(self, name: Name) -> None:
+        del self.transfers[name]
+        self.changed[0][name] = True

@@ -131,6 +131,24 @@ def test_each_last_value_that_is_missing_or_wrong_is_found(topic, count):
         assert "supply" in {fault.kind for fault in hand.audit().faults}, f"{topic} {place}"
 
 
+def test_a_supply_that_ends_and_comes_again_in_one_batch_is_found_clean_and_one_that_did_not_end_is_not():
+    def again(quantity: int) -> Hand:
+        hand = clean()
+        of = {"supply_id": "P1", "expected_at": T0 + 9}
+        hand.event("stock.v1", stock("e10", "expected", "DC", "A", 5, **of))
+        supply(hand, 5)
+        hand.batch()
+        hand.event("stock.v1", stock("e11", "expected", "DC", "A", quantity, **of))
+        hand.append(SUPPLIES, None, b"uk/P1/A")
+        hand.event("stock.v1", stock("e12", "expected", "DC", "A", 3, **of))
+        supply(hand, 3)
+        hand.batch()
+        return hand
+
+    assert not again(0).audit(complete=True).faults
+    assert [fault.kind for fault in again(4).audit().faults] == ["supply"]
+
+
 def test_a_key_that_is_not_that_of_its_value_is_found():
     hand = clean()
     hand.edit(TRANSFERS, 0, lambda value: value.update(sku="B"))
