@@ -78,6 +78,7 @@ def run_seeds(seeds: range, trace=None) -> Iterator:
             except Exception as error:
                 yield Result(seed, problems=[f"{type(error).__name__}: {error}"])
             if number == 0:
+                gc.collect()  # what the seeds of the chunk before left would stay for ever
                 gc.freeze()  # all that was imported
             elif number % 20 == 0:
                 gc.collect()
