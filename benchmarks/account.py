@@ -12,7 +12,7 @@ from prometheus_client.samples import Sample
 
 from benchmarks.cluster import Round
 
-COMMIT_STAGES = ("offsets", "produce", "flush", "commit")
+COMMIT_STAGES = ("offsets", "turn", "produce", "flush", "order", "commit")
 """Stages of the commit thread; the others are the flow thread's."""
 
 

@@ -28,7 +28,7 @@ from streams.kafka.reading import LogReader
 from streams.worker import recovery
 from streams.worker.groups import inventory_group
 from streams.worker.snapshots import Snapshot, Snapshots
-from streams.worker.transactions import PartitionProducer
+from streams.worker.transactions import PartitionProducer, Turn
 from streams.worker.warm import warm_kernels
 
 PACKAGES = ("rocksdict", "confluent-kafka", "numba", "numpy")
@@ -88,7 +88,8 @@ def _stock(settings: Settings, cells: int) -> tuple[InventoryPipeline, int, floa
     size, started = 0, time.perf_counter()
     for outcome in stock(pipeline, cells):
         size += len(outcome.changelog)
-        producer.commit(replace(outcome, outputs={}, offsets={}))  # the changelog alone; raises if it is not taken
+        # The changelog alone; raises if it is not taken.
+        producer.commit(replace(outcome, outputs={}, offsets={}), Turn(), None)
     producer.close()
     return pipeline, size, cells / (time.perf_counter() - started)
 

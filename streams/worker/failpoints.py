@@ -13,10 +13,20 @@ AFTER_PROCESS = "after_process"  # the state is ahead of the log; nothing is sen
 AFTER_OFFSETS = "after_offsets"  # a transaction is open and has its offsets, nothing else
 AFTER_PRODUCE = "after_produce"  # its messages are being sent
 AFTER_FLUSH = "after_flush"  # all of it is in the log, uncommitted
+AFTER_TURN = "after_turn"  # the batch before is known to be committed, this one's end is not sent
 AFTER_COMMIT = "after_commit"  # the log has it all; the worker does not know yet
 BEFORE_SNAPSHOT = "before_snapshot"  # batches are read from the changelog, not on the disk
 AFTER_SNAPSHOT = "after_snapshot"  # the disk has them
-FAIL_POINTS = (AFTER_PROCESS, AFTER_OFFSETS, AFTER_PRODUCE, AFTER_FLUSH, AFTER_COMMIT, BEFORE_SNAPSHOT, AFTER_SNAPSHOT)
+FAIL_POINTS = (
+    AFTER_PROCESS,
+    AFTER_OFFSETS,
+    AFTER_PRODUCE,
+    AFTER_FLUSH,
+    AFTER_TURN,
+    AFTER_COMMIT,
+    BEFORE_SNAPSHOT,
+    AFTER_SNAPSHOT,
+)
 
 
 def fail_points(fail_at: str) -> Callable[[str], None]:

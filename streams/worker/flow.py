@@ -3,13 +3,13 @@
                  event loop          flow thread                      commit thread
     Faust agent → offer() → backlog → batch n+1 → pipeline.process → [outcome] → batch n: one Kafka transaction
 
-The life of a batch: 1. it closes on rows, bytes or age (an open one waits for the commit under way, which it would wait for
+The life of a batch: 1. it closes on rows, bytes or age (an open one waits for a lane, transactions.py, which it would wait for
 anyway); 2. the pipeline decodes it; 3. if it names an unknown location, the location feed catches up; 4. the pipeline applies
-it; 5. the commit before it is settled; 6. its own begins, and the next batch is taken. So the state is at most one batch ahead
-of the commit under way.
+it; 5. it waits for its lane; 6. its commit begins, and the next batch is taken. So the state is at most one batch ahead of the
+commits under way, of which there are as many as lanes.
 
-When a commit's fate is in doubt, state and producer are thrown away: fence, committed offsets, changelog (recovery.py), then
-the batches that were not settled go through again, less what turns out to be committed.
+When a commit's fate is in doubt, state and producers are thrown away, and with them the commits behind it: fence, committed
+offsets, changelog (recovery.py), then the batches that were not settled go through again, less what turns out to be committed.
 
 Owner of the pipeline: the flow thread, nobody else ever. Invariants:
 - a record is processed once: it enters the backlog once (backlog.py), and what was committed does not go through again;
@@ -43,7 +43,7 @@ from streams.worker.recovery import Inconsistent
 from streams.worker.snapshots import Snapshots
 from streams.worker.standby import Standby
 from streams.worker.ticks import TickWriter
-from streams.worker.transactions import HOPELESS, Committed, Committer, Doubt, Fenced, PartitionProducer, Refused, fence
+from streams.worker.transactions import HOPELESS, LANES, Committed, Doubt, Fenced, Lanes, PartitionProducer, Refused, fence
 
 log = logging.getLogger("nearshelf.flow")
 
@@ -122,8 +122,8 @@ class PartitionFlow:
         self._pipeline: Pipeline = None  # type: ignore[assignment]  # restored before anything is asked of it
         self._inbox: Inbox | None = None
         self._unsettled: deque[Taken] = deque()  # batches whose commit is not known to have succeeded
-        self._committer: Committer | None = None
-        self._commit: _Commit | None = None
+        self._lanes: Lanes | None = None
+        self._commits: deque[_Commit] = deque()  # the oldest first
         self._tick_at = 0.0
         self._unforeseen_at = 0  # number of the last batch whose commit failed in a way that nobody foresaw
         self._thread = threading.Thread(target=self._run, name=f"flow-{group.name}-{partition}", daemon=True)
@@ -218,7 +218,7 @@ class PartitionFlow:
             log.critical("%s stopped: %s", self.name, error)
             self._shared.failed(error)
         finally:
-            self._leave_producer()
+            self._leave_producers()
             self._shared.snapshots.release(self.place)
             if self._inbox is not None:
                 self._shared.locations.unsubscribe(self._inbox)
@@ -253,10 +253,10 @@ class PartitionFlow:
                 self._advance(*batch)
             elif self._commit_is_over():
                 self._settle()
-        self._settle()
+        self._settle_all()
 
     def _commit_is_over(self) -> bool:
-        return self._commit is not None and self._commit.over
+        return bool(self._commits) and self._commits[0].over
 
     def _interrupted(self) -> bool:
         return self._suspended or self._closing or self._rebuild is not None or not self._ready.done()
@@ -271,7 +271,7 @@ class PartitionFlow:
                 now, wake_at = time.monotonic(), self._tick_at
                 if self._inbox or self._backlog.full:
                     return self._cut()
-                if self._backlog and self._commit is None:
+                if self._backlog and len(self._commits) < LANES:
                     closes_at = self._backlog.arrived + settings.batch_age_ms / 1000
                     if now >= closes_at:
                         return self._cut()
@@ -285,7 +285,7 @@ class PartitionFlow:
         return self._backlog.take(), self._inbox.take() if self._inbox is not None else []
 
     def _advance(self, batch: Taken, changes: list[LocationChange]) -> None:
-        assert self._committer is not None, "a batch is taken only after a restoration, which makes it"
+        assert self._lanes is not None, "a batch is taken only after a restoration, which makes them"
         self._unsettled.append(batch)
         segments = [Segment(topic, records) for topic, records in batch.items()]
         clock = Clock()
@@ -298,25 +298,33 @@ class PartitionFlow:
         outcome = self._pipeline.process(decoded, changes)
         outcome.stages = clock.seconds | outcome.stages
         self._shared.passed(failpoints.AFTER_PROCESS)
-        self._settle()
+        while len(self._commits) == LANES or self._commit_is_over():
+            self._settle()
         if self._rebuild is not None:
+            self._settle_all()
             return
         if not (outcome.offsets or outcome.changelog or outcome.outputs):
             self._unsettled.pop()
             return
         due_at = time.monotonic() + self._settings.request_timeout_ms / 1000
-        self._commit = _Commit(outcome, self._committer.commit(outcome), due_at)
-        self._commit.result.add_done_callback(self._wake)
+        commit = _Commit(outcome, self._lanes.commit(outcome), due_at)
+        self._commits.append(commit)
+        commit.result.add_done_callback(self._wake)
 
     def _wake(self, _: Any = None) -> None:
         with self._condition:
             self._condition.notify_all()
 
+    def _settle_all(self) -> None:
+        while self._commits:
+            self._settle()
+
     def _settle(self) -> None:
-        """Wait for the commit under way, if there is one, and act on its result: committed, fenced, in doubt or refused."""
-        if self._commit is None:
-            return
-        commit, self._commit = self._commit, None
+        """Wait for the oldest commit under way, and act on its result: committed, fenced, in doubt or refused.
+
+        If it is not committed, those behind it never are: they are forgotten, and their batches go through again.
+        """
+        commit = self._commits.popleft()
         outcome = commit.outcome
         count = self._shared.metrics.transactions.labels
         try:
@@ -348,6 +356,8 @@ class PartitionFlow:
             self._unsettled.popleft()
             self.committed.update(outcome.offsets)
             self._measure(outcome, committed)
+            return
+        self._commits.clear()
 
     def _await_verdict(self) -> None:
         """After a fence, wait whether the group gives the partition away: then this flow is suspended within a heartbeat.
@@ -430,20 +440,12 @@ class PartitionFlow:
 
     def _restore(self) -> tuple[Pipeline, dict[str, int], str]:
         group = self.group
-        self._leave_producer()
+        self._leave_producers()
         self._shared.snapshots.release(self.place)
         if self.place.former is not None:
             # A worker of an earlier version may still run; its producer has another name than ours.
             fence(self._settings, self.place.former)
-        producer = PartitionProducer(
-            self._settings,
-            self.name,
-            self.partition,
-            group.changelog_topic,
-            self._shared.group_metadata,
-            self._shared.passed,
-        )
-        self._committer = Committer(producer, f"commit-{group.name}-{self.partition}")
+        self._lanes = Lanes(self._make_producer, self.name)
         # A client of its own: one that was there before an outage may wait long for its coordinator after it.
         with LogReader(self._settings) as reader:
             committed = reader.committed(group.topics, self.partition)
@@ -468,11 +470,17 @@ class PartitionFlow:
             return pipeline, None, "nothing"
         return pipeline, cursor.next, f"the snapshot of batch {cursor.batch}"
 
-    def _leave_producer(self) -> None:
-        """Close the producer, but don't wait long for it: the next fence does all that is needed."""
-        if self._committer is not None:
-            wait([self._committer.close()], RETRY_S)
-            self._committer = None
+    def _make_producer(self, transactional_id: str) -> PartitionProducer:
+        shared, changelog = self._shared, self.group.changelog_topic
+        return PartitionProducer(
+            self._settings, transactional_id, self.partition, changelog, shared.group_metadata, shared.passed
+        )
+
+    def _leave_producers(self) -> None:
+        """Close the producers, but don't wait long for it: the next fence does all that is needed."""
+        if self._lanes is not None:
+            wait(self._lanes.close(), RETRY_S)
+            self._lanes = None
 
     def _throttle(self, held: bool) -> None:
         self._shared.throttle([(topic, self.partition) for topic in self.group.topics], held)

@@ -1,7 +1,11 @@
-"""The transactional producer of one input partition: outputs, changelog and input offsets in one Kafka transaction.
+"""The transactional producers of one input partition: outputs, changelog and input offsets in one Kafka transaction a batch.
 
-Owner: the partition's flow. The flow makes a producer; all else happens in the producer's own thread (`Committer`).
-The worker that fences last owns the partition: the broker refuses all that a former owner's producer still does.
+Owner: the partition's flow. The flow makes the producers (`Lanes`); all else happens in each one's own thread (`Committer`).
+While one ends its transaction, the next one is open. They take turns, and each waits for the one before it, twice:
+- its first record is sent when all of the batch before are in the log, so that records lie in the order of the batches;
+- its transaction ends when the one before is known to be committed. If that fails, this one never ends.
+An owner's first transaction is on the first lane. So of two owners that fence each other's lanes, one commits nothing.
+The worker that fences last owns the partition: the broker refuses all that a former owner's producers still do.
 After a commit that ends with `Doubt`, or does not end, the transaction may have taken effect or not. The fence of another
 producer settles it, and then the log shows which. So a producer is never used again after a doubt. (librdkafka 2.16 was seen
 to stay in `send_offsets_to_transaction` for minutes when a broker restarts, whatever time-out it was given.)
@@ -35,6 +39,8 @@ PART_BYTES = 700_000
 MESSAGE_BYTES = 64 << 20
 # Aborted and sent again so often, then the partition is rebuilt.
 ATTEMPTS = 3
+LANES = 2
+"""Producers of a partition. Who takes it over fences all that a former owner may have, so later versions may not have fewer."""
 
 FENCED = {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}
 # The producer takes no more messages: it is fenced, say, or the transaction has failed and must be aborted.
@@ -77,8 +83,23 @@ class Committed:
     """When, epoch ms."""
 
 
+class Turn:
+    """A batch's place in the order of the lanes: what the batch behind it waits for."""
+
+    def __init__(self) -> None:
+        self.written: Future[None] = Future()
+        """All its records are in the log."""
+        self.committed: Future[Committed] = Future()
+
+    def fail(self, error: BaseException) -> None:
+        """End it without effect."""
+        for each in (self.written, self.committed):
+            if not each.done():
+                each.set_exception(error)
+
+
 class PartitionProducer:
-    """Commits one partition's batches. Making it fences: it is then the partition's one producer.
+    """Commits batches of one partition. Making it fences: it is then the one producer of its id.
 
     Parameters
     ----------
@@ -86,7 +107,7 @@ class PartitionProducer:
         `app_id`, `bootstrap_servers`, `topic_prefix`, `linger_ms`, `retry_backoff_ms`, `compression`, `request_timeout_ms`,
         `transaction_timeout_ms`.
     transactional_id : str
-        ``{changelog on the cluster}-{partition}``: the same in every worker that may own it, whatever its `app_id`.
+        `lane_id`: the same in every worker that may own the partition, whatever its `app_id`.
     partition : int
         Written to in every output topic.
     changelog_topic : str
@@ -143,26 +164,34 @@ class PartitionProducer:
         self._producer.list_topics(changelog_topic, timeout=self._timeout_s)
         self._producer.init_transactions(self._timeout_s)
 
-    def commit(self, outcome: Outcome) -> dict[str, float]:
-        """Commit a batch, all or nothing.
+    def commit(self, outcome: Outcome, turn: Turn, before: Turn | None) -> dict[str, float]:
+        """Commit a batch, all or nothing, after the one before it.
+
+        Parameters
+        ----------
+        outcome : Outcome
+        turn : Turn
+            The batch's own; `written` is set here.
+        before : Turn or None
+            Of the batch before it.
 
         Returns
         -------
         dict
-            Stage → seconds: ``offsets``, ``produce``, ``flush``, ``commit``.
+            Stage → seconds: ``offsets``, ``turn``, ``produce``, ``flush``, ``order``, ``commit``.
 
         Raises
         ------
         Fenced
             The partition has another owner; the batch has no effect.
         Doubt
-            The broker's answer is missing, or no attempt came through; the batch may have taken effect.
+            The broker's answer is missing, no attempt came through, or the batch before did not; it may have taken effect.
         Refused
             The batch has no effect, and never can have.
         """
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return self._transact(outcome)
+                return self._transact(outcome, turn, before)
             # Poll and flush raise a fatal error as it is, and it is no Exception.
             except (KafkaException, KafkaError) as failure:  # type: ignore[misc]
                 error = failure if isinstance(failure, KafkaError) else failure.args[0]
@@ -170,6 +199,8 @@ class PartitionProducer:
                 why = error.str()
             except _Aborted as failure:
                 why = str(failure)
+            if turn.written.done():  # the next batch may lie behind this one's records already: sent again they would follow it
+                raise Doubt(f"batch {outcome.sequence} was aborted: {why}")
             again = f"attempt {attempt} of {ATTEMPTS}"
             log.warning("%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, why)
         raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {why}")
@@ -182,7 +213,14 @@ class PartitionProducer:
         except KafkaException as failure:
             log.debug("%s: nothing aborted at close: %s", self.transactional_id, failure)
 
-    def _transact(self, outcome: Outcome) -> dict[str, float]:
+    def _await(self, done: Future, outcome: Outcome) -> None:
+        """Wait for what the batch before has to do first."""
+        try:
+            done.result(self._timeout_s)
+        except Exception as error:
+            raise Doubt(f"batch {outcome.sequence} did not get its turn: {str(error) or 'no answer in time'}") from error
+
+    def _transact(self, outcome: Outcome, turn: Turn, before: Turn | None) -> dict[str, float]:
         producer, passed = self._producer, self._passed
         times = [time.perf_counter()]
         producer.begin_transaction()
@@ -193,6 +231,9 @@ class PartitionProducer:
             producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
         times.append(time.perf_counter())
         passed(failpoints.AFTER_OFFSETS)
+        if before is not None:
+            self._await(before.written, outcome)
+        times.append(time.perf_counter())
         for topic, messages in outcome.outputs.items():
             self._send(topic, messages)
         self._send_changelog(outcome)
@@ -200,12 +241,17 @@ class PartitionProducer:
         passed(failpoints.AFTER_PRODUCE)
         if left := producer.flush(self._timeout_s):
             raise Doubt(f"{left} messages of batch {outcome.sequence} were not acknowledged within {self._timeout_s:g} s")
+        turn.written.set_result(None)
         times.append(time.perf_counter())
         passed(failpoints.AFTER_FLUSH)
+        if before is not None:
+            self._await(before.committed, outcome)
+        times.append(time.perf_counter())
+        passed(failpoints.AFTER_TURN)
         producer.commit_transaction(self._timeout_s)
         times.append(time.perf_counter())
         passed(failpoints.AFTER_COMMIT)
-        stages = ("offsets", "produce", "flush", "commit")
+        stages = ("offsets", "turn", "produce", "flush", "order", "commit")
         return {stage: end - start for stage, start, end in zip(stages, times, times[1:], strict=False)}
 
     def _send(self, topic: str, messages: Messages) -> None:
@@ -283,34 +329,84 @@ class Committer:
 
     def __init__(self, producer: PartitionProducer, name: str):
         self._producer = producer
-        self._outcomes: SimpleQueue[tuple[Outcome | None, Future]] = SimpleQueue()
+        self._turns: SimpleQueue[tuple[Outcome, Turn, Turn | None] | Future[None]] = SimpleQueue()
         # A daemon: a call that does not return must not keep the process.
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
-    def commit(self, outcome: Outcome) -> "Future[Committed]":
-        """Commit a batch after those given before; the result is `PartitionProducer.commit`'s."""
-        return self._put(outcome)
+    def commit(self, outcome: Outcome, turn: Turn, before: Turn | None) -> None:
+        """Commit a batch after those given before; `turn` gets the result of `PartitionProducer.commit`."""
+        self._turns.put((outcome, turn, before))
 
     def close(self) -> "Future[None]":
         """Close the producer after the commits given before."""
-        return self._put(None)
-
-    def _put(self, outcome: Outcome | None) -> Future:
-        result: Future = Future()
-        self._outcomes.put((outcome, result))
-        return result
+        closed: Future[None] = Future()
+        self._turns.put(closed)
+        return closed
 
     def _run(self) -> None:
         while True:
-            outcome, result = self._outcomes.get()
-            try:
-                if outcome is None:
+            given = self._turns.get()
+            if isinstance(given, Future):
+                try:
                     self._producer.close()
-                    result.set_result(None)
-                    return
-                stages = self._producer.commit(outcome)
-                result.set_result(Committed(stages, time.time() * 1000))
+                    given.set_result(None)
+                except BaseException as error:
+                    given.set_exception(error)
+                return
+            outcome, turn, before = given
+            try:
+                stages = self._producer.commit(outcome, turn, before)
+                turn.committed.set_result(Committed(stages, time.time() * 1000))
             except BaseException as error:
-                result.set_exception(error)
-                if outcome is None:
-                    return
+                turn.fail(error)
+
+
+def lane_id(name: str, lane: int) -> str:
+    """The transactional id of a partition's lane; `name` is ``{changelog on the cluster}-{partition}``.
+
+    Examples
+    --------
+    >>> lane_id("inventory-changelog.v1-0", 0), lane_id("inventory-changelog.v1-0", 1)
+    ('inventory-changelog.v1-0', 'inventory-changelog.v1-0-lane-1')
+    """
+    return f"{name}-lane-{lane}" if lane else name
+
+
+class Lanes:
+    """A partition's producers. Making them fences all that a former owner may have, the first lane first.
+
+    Parameters
+    ----------
+    make : callable
+        Transactional id → PartitionProducer.
+    name : str
+        ``{changelog on the cluster}-{partition}``.
+
+    Raises
+    ------
+    KafkaException
+        The broker does not answer, or refuses.
+    """
+
+    def __init__(self, make: Callable[[str], PartitionProducer], name: str):
+        self._committers: list[Committer] = []
+        self._count = 0
+        self._last: Turn | None = None
+        try:
+            for lane in range(LANES):
+                self._committers.append(Committer(make(lane_id(name, lane)), f"commit-{name}-{lane}"))
+        except BaseException:
+            self.close()
+            raise
+
+    def commit(self, outcome: Outcome) -> "Future[Committed]":
+        """Commit a batch after those given before; the result is `PartitionProducer.commit`'s."""
+        turn, before = Turn(), self._last
+        self._committers[self._count % LANES].commit(outcome, turn, before)
+        self._count += 1
+        self._last = turn
+        return turn.committed
+
+    def close(self) -> "list[Future[None]]":
+        """Close the producers after the commits given before."""
+        return [committer.close() for committer in self._committers]

@@ -157,11 +157,29 @@ GUARDS = {
         "        lost = {}\n",
         "tests/unit/test_flow.py",
     ),
-    "settle before the next": Guard(
-        "a batch is committed only when the one before is settled",
-        "streams/worker/flow.py",
-        "        self._shared.passed(failpoints.AFTER_PROCESS)\n        self._settle()\n",
-        "        self._shared.passed(failpoints.AFTER_PROCESS)\n",
+    "lanes in order: records": Guard(
+        "a batch's first record is sent when all of the batch before are in the log",
+        "streams/worker/transactions.py",
+        "            self._await(before.written, outcome)\n",
+        "            pass\n",
+    ),
+    "lanes in order: commits": Guard(
+        "a batch's transaction ends when the one before is known to be committed",
+        "streams/worker/transactions.py",
+        "            self._await(before.committed, outcome)\n",
+        "            pass\n",
+    ),
+    "all lanes": Guard(
+        "who takes a partition over fences all its lanes",
+        "streams/worker/transactions.py",
+        'return f"{name}-lane-{lane}" if lane else name',
+        'return f"{name}-lane-{lane}-{time.time()}" if lane else name',
+    ),
+    "no retry behind others": Guard(
+        "a batch whose records are in the log is not sent again: the next ones may lie behind them",
+        "streams/worker/transactions.py",
+        "            if turn.written.done():",
+        "            if turn.written.done() and turn.committed.done():",
     ),
     "a backlog of another time": Guard(
         "what was fetched under an earlier assignment is dropped",

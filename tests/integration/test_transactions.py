@@ -17,6 +17,11 @@ def make_producer(settings, passed=lambda point: None):
     return transactions.PartitionProducer(settings, "here", 0, "inventory-changelog.v1", None, passed)
 
 
+def commit(producer, outcome, before=None):
+    """Commit a batch alone, or behind another."""
+    return producer.commit(outcome, transactions.Turn(), before)
+
+
 @pytest.fixture
 def slow_spans(monkeypatch):
     """The answers to a message's requests are there before the next message is given to librdkafka."""
@@ -35,7 +40,7 @@ def test_who_is_fenced_between_two_messages_says_that_it_is_fenced(settings, slo
     make_producer(settings)
     outputs = {"inventory.v1": Messages.of(WITHOUT), "allocations.v1": Messages.of(second)}
     with pytest.raises(transactions.Fenced):
-        former.commit(Outcome(outputs, b"", {}, 1))
+        commit(former, Outcome(outputs, b"", {}, 1))
 
 
 def test_who_is_fenced_before_its_messages_are_acknowledged_says_so(settings):
@@ -48,7 +53,7 @@ def test_who_is_fenced_before_its_messages_are_acknowledged_says_so(settings):
     former = make_producer(settings, passed)
     large = [{"key": b"a", "value": bytes(100_000)}] * 100  # so much that some of it is not yet sent
     with pytest.raises(transactions.Fenced):
-        former.commit(Outcome({"allocations.v1": Messages.of(large)}, b"", {}, 1))
+        commit(former, Outcome({"allocations.v1": Messages.of(large)}, b"", {}, 1))
     assert len(successors) == 1
     former.close()
 
@@ -64,6 +69,6 @@ def test_a_transaction_that_fails_between_two_messages_is_aborted_and_tried_agai
             producer._reject(topic, failures[0])
 
     monkeypatch.setattr(producer, "_send", fail_once)
-    stages = producer.commit(Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 1))
+    stages = commit(producer, Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 1))
     assert len(failures) == 1
-    assert stages.keys() == {"offsets", "produce", "flush", "commit"}
+    assert stages.keys() == {"offsets", "turn", "produce", "flush", "order", "commit"}

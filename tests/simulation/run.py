@@ -479,7 +479,7 @@ def _busy(flow: PartitionFlow) -> bool:
         or flow._rebuild
         or flow._suspended
         or flow._unsettled
-        or flow._commit is not None
+        or flow._commits
         or flow._inbox
         or flow._backlog
         or flow._pipeline.needs_ticks(simulated.TIME.time() * 1000)

@@ -3,6 +3,7 @@
 `make simulate` runs many more.
 """
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -84,9 +85,9 @@ def _no_fencing(monkeypatch: pytest.MonkeyPatch) -> None:
 def _doubt_is_success(monkeypatch: pytest.MonkeyPatch) -> None:
     real = transactions.PartitionProducer.commit
 
-    def commit(self: Any, outcome: Any) -> dict:
+    def commit(self: Any, *given: Any) -> dict:
         try:
-            return real(self, outcome)
+            return real(self, *given)
         except transactions.Doubt:
             return {}
 
@@ -97,15 +98,47 @@ def _doubt_is_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is in doubt is sent again by the same producer."""
     real = transactions.PartitionProducer.commit
 
-    def commit(self: Any, outcome: Any) -> dict:
+    def commit(self: Any, outcome: Any, turn: Any, before: Any) -> dict:
         for _ in range(5):
             try:
-                return real(self, outcome)
+                return real(self, outcome, turn, before)
             except transactions.Doubt:
-                continue
-        return real(self, outcome)
+                turn.written = transactions.Future()
+        return real(self, outcome, turn, before)
 
     monkeypatch.setattr(transactions.PartitionProducer, "commit", commit)
+
+
+def _lanes_loose(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """A batch does not wait until the one before it is `written`, or `committed`."""
+
+    def commit(self: Any, outcome: Any) -> Any:
+        turn, before = transactions.Turn(), self._last
+        if before is not None:
+            loose = transactions.Turn()
+            loose.written, loose.committed = before.written, before.committed
+            setattr(loose, what, transactions.Future())
+            getattr(loose, what).set_result(None)
+            before = loose
+        self._committers[self._count % transactions.LANES].commit(outcome, turn, before)
+        self._count, self._last = self._count + 1, turn
+        return turn.committed
+
+    monkeypatch.setattr(transactions.Lanes, "commit", commit)
+
+
+def _records_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
+    _lanes_loose(monkeypatch, "written")
+
+
+def _commits_overtake(monkeypatch: pytest.MonkeyPatch) -> None:
+    _lanes_loose(monkeypatch, "committed")
+
+
+def _one_lane_is_fenced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A new owner's second lane has a name of its own."""
+    made = itertools.count()
+    monkeypatch.setattr(transactions, "lane_id", lambda name, lane: f"{name}-lane-{lane}-{next(made)}" if lane else name)
 
 
 def _overlaps_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +234,9 @@ GUARDS = [
     _no_fencing,
     _doubt_is_success,
     _doubt_is_failure,
+    _records_overtake,
+    _commits_overtake,
+    _one_lane_is_fenced,
     _overlaps_are_taken,
     _gaps_are_taken,
     _state_survives_doubt,

@@ -18,7 +18,7 @@ from streams.worker.flow import PartitionFlow, Shared
 from streams.worker.groups import Group
 from streams.worker.metrics import Metrics
 from streams.worker.snapshots import Snapshots
-from streams.worker.transactions import Doubt, Fenced, Refused
+from streams.worker.transactions import LANES, Doubt, Fenced, Refused
 from tests.golden.logs import clicks_pipeline, make_clicks, play_clicks
 from topics.codec.records import Record, Records
 
@@ -48,14 +48,25 @@ class Ledger:
 
 
 class FakeProducer:
-    def __init__(self, ledger):
-        self.ledger = ledger
-        self.ledger.fences += 1
+    """Of one lane; the first lane's fence counts, and ends what a former owner may do."""
 
-    def commit(self, outcome):
+    def __init__(self, ledger, name):
+        self.ledger = ledger
+        self.ledger.fences += "-lane-" not in name
+        self.fence = self.ledger.fences
+
+    def commit(self, outcome, turn, before):
+        turn.written.set_result(None)
         self.ledger.under_way += 1
         self.ledger.open.wait(PATIENCE_S)
         self.ledger.under_way -= 1
+        if before is not None:
+            try:
+                before.committed.result(PATIENCE_S)
+            except Exception as error:
+                raise Doubt("the batch before was not committed") from error
+        if self.fence != self.ledger.fences:
+            raise Fenced("a later producer")
         fate = self.ledger.fates.pop(0) if self.ledger.fates else None
         if fate in (None, UNTOLD):
             self.ledger.committed.append(outcome)
@@ -153,7 +164,7 @@ class Bench:
         }  # fmt: skip
         self.ledger, self.feed, self.throttled, self.failures, self.ticks = Ledger(), FakeFeed(), [], [], []
         self.sought = []
-        monkeypatch.setattr(flow_module, "PartitionProducer", lambda *_: FakeProducer(self.ledger))
+        monkeypatch.setattr(flow_module, "PartitionProducer", lambda _, name, *more: FakeProducer(self.ledger, name))
         monkeypatch.setattr(flow_module, "fence", lambda *_: None)
         monkeypatch.setattr(flow_module, "LogReader", lambda _: FakeReader(self.ledger))
         monkeypatch.setattr(flow_module.recovery, "restore", lambda *_: len(self.ledger.committed))
@@ -268,30 +279,33 @@ def test_a_batch_has_one_segment_a_topic_in_the_order_fetched(bench):
     assert made.batches == [[(A, list(range(6))), (B, list(range(6)))]]
 
 
-def test_at_most_one_batch_is_ahead_of_the_commit_under_way(bench):
+def test_at_most_one_batch_is_ahead_of_the_commits_under_way(bench):
     made = bench(batch_rows=2)
     flow = made.start()
     made.ledger.open.clear()
     flow.offer(fetched(A, 0, 20))
-    await_that(lambda: len(made.batches) == 2)
+    await_that(lambda: len(made.batches) == LANES + 1)
     time.sleep(0.05)
-    assert (len(made.batches), made.ledger.under_way) == (2, 1)
+    assert (len(made.batches), made.ledger.under_way) == (LANES + 1, LANES)
     made.ledger.open.set()
     made.await_committed({A: 20})
 
 
-def test_an_open_batch_waits_for_the_commit_under_way_and_takes_what_comes_meanwhile(bench):
+def test_an_open_batch_waits_for_a_lane_and_takes_what_comes_meanwhile(bench):
     made = bench()
     flow = made.start()
     made.ledger.open.clear()
     flow.offer(fetched(A, 0, 1))
-    await_that(lambda: made.ledger.under_way)
-    for offset in range(1, 5):
+    for under_way in range(1, LANES):
+        await_that(lambda: made.ledger.under_way == under_way)  # noqa: B023
+        flow.offer(fetched(A, under_way, under_way + 1))
+    await_that(lambda: made.ledger.under_way == LANES)
+    for offset in range(LANES, LANES + 4):
         flow.offer(fetched(A, offset, offset + 1))
         time.sleep(0.005)
     made.ledger.open.set()
-    made.await_committed({A: 5})
-    assert made.batches == [[(A, [0])], [(A, [1, 2, 3, 4])]]
+    made.await_committed({A: LANES + 4})
+    assert made.batches == [*([(A, [lane])] for lane in range(LANES)), [(A, list(range(LANES, LANES + 4)))]]
 
 
 def test_a_full_backlog_holds_all_its_topics_until_half_of_it_is_gone(bench):
