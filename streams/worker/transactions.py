@@ -1,7 +1,8 @@
 """The transactional producers of one input partition: outputs, changelog and input offsets in one Kafka transaction a batch.
 
 Owner: the partition's flow. The flow makes the producers (`Lanes`); all else happens in each one's own thread (`Committer`).
-While one ends its transaction, the next one is open. They take turns, and each waits for the one before it, twice:
+While one ends its transaction, the next one is open. They take turns, and each waits for the one before it, three times:
+- its offsets are sent when those of the batch before have arrived: of two that wait the later record counts, not the larger;
 - its first record is sent when all of the batch before are in the log, so that records lie in the order of the batches;
 - its transaction ends when the one before is known to be committed. If that fails, this one never ends.
 An owner's first transaction is on the first lane. So of two owners that fence each other's lanes, one commits nothing.
@@ -87,13 +88,15 @@ class Turn:
     """A batch's place in the order of the lanes: what the batch behind it waits for."""
 
     def __init__(self) -> None:
+        self.offered: Future[None] = Future()
+        """Its offsets are with the group's coordinator, which takes the later of two that wait."""
         self.written: Future[None] = Future()
         """All its records are in the log."""
         self.committed: Future[Committed] = Future()
 
     def fail(self, error: BaseException) -> None:
         """End it without effect."""
-        for each in (self.written, self.committed):
+        for each in (self.offered, self.written, self.committed):
             if not each.done():
                 each.set_exception(error)
 
@@ -199,7 +202,7 @@ class PartitionProducer:
                 why = error.str()
             except _Aborted as failure:
                 why = str(failure)
-            if turn.written.done():  # the next batch may lie behind this one's records already: sent again they would follow it
+            if turn.offered.done():  # the next batch's offsets may be there: sent again, this one's would count instead
                 raise Doubt(f"batch {outcome.sequence} was aborted: {why}")
             again = f"attempt {attempt} of {ATTEMPTS}"
             log.warning("%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, why)
@@ -226,9 +229,13 @@ class PartitionProducer:
         producer.begin_transaction()
         # The offsets come first. While the broker still writes the markers of the transaction before, librdkafka repeats this
         # request after `retry_backoff_ms`; the request of a first message it would repeat after 20 ms, a fixed number.
+        if before is not None:
+            self._await(before.offered, outcome)
         if outcome.offsets:
             offsets = [TopicPartition(topic, self._partition, offset) for topic, offset in outcome.offsets.items()]
             producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
+        if not turn.offered.done():
+            turn.offered.set_result(None)
         times.append(time.perf_counter())
         passed(failpoints.AFTER_OFFSETS)
         if before is not None:

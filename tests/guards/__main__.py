@@ -176,10 +176,10 @@ GUARDS = {
         'return f"{name}-lane-{lane}-{time.time()}" if lane else name',
     ),
     "no retry behind others": Guard(
-        "a batch whose records are in the log is not sent again: the next ones may lie behind them",
+        "a batch whose offsets are known is not sent again: those of the next one may lie before them",
         "streams/worker/transactions.py",
-        "            if turn.written.done():",
-        "            if turn.written.done() and turn.committed.done():",
+        "            if turn.offered.done():",
+        "            if turn.offered.done() and turn.committed.done():",
     ),
     "a backlog of another time": Guard(
         "what was fetched under an earlier assignment is dropped",

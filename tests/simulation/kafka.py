@@ -53,8 +53,8 @@ class Transaction:
     state: str = "ongoing"
     unmarked: set = field(default_factory=set)
     """Partitions, and None for the group's offsets."""
-    offsets: dict[tuple[str, tuple[str, int]], int] = field(default_factory=dict)
-    """Group and partition → offset."""
+    offsets: dict[tuple[str, tuple[str, int]], tuple[int, int]] = field(default_factory=dict)
+    """Group and partition → number of the record that says so, and the offset."""
 
     @property
     def over(self) -> bool:
@@ -116,6 +116,7 @@ class Group:
         self.rebalancing = False
         self.began_at = 0.0
         self.committed: dict[tuple[str, int], int] = {}
+        self.applied: dict[tuple[str, int], int] = {}  # the record that said so
         self.pending: dict[tuple[str, int], list[Transaction]] = {}
 
     def join(self, member: str) -> None:
@@ -203,6 +204,7 @@ class Cluster:
         self.watchers: dict[str, list[Callable[[], None]]] = {topic: [] for topic in partition_counts}
         self.assigned_count = max(partition_counts.values())
         self.transactions = 0
+        self.offset_records = 0
         self.changes = 0  # of what can be read
 
     # Logs
@@ -269,7 +271,8 @@ class Cluster:
         transaction = self._ongoing(self.producers[name], name, epoch)
         transaction.unmarked.add(None)
         for place, offset in offsets.items():
-            transaction.offsets[group, place] = offset
+            self.offset_records += 1
+            transaction.offsets[group, place] = self.offset_records, offset
             pending = self.groups[group].pending.setdefault(place, [])
             if transaction not in pending:
                 pending.append(transaction)
@@ -323,10 +326,12 @@ class Cluster:
             self.scheduler.at(0.1, lambda: self._mark(transaction, place, epoch))
             return
         if place is None:
-            for (group, name), offset in transaction.offsets.items():
-                self.groups[group].pending[name].remove(transaction)
-                if transaction.state == "commit":
-                    self.groups[group].committed[name] = offset
+            for (group, name), (record, offset) in transaction.offsets.items():
+                found = self.groups[group]
+                found.pending[name].remove(transaction)
+                # Of two transactions that are pending at once the one with the later record counts, whichever ends first.
+                if transaction.state == "commit" and record > found.applied.get(name, 0):
+                    found.committed[name], found.applied[name] = offset, record
         else:
             place.entries.append(Entry(place.end, self.now_ms(), None, MARKER, (), transaction))
             place.open.pop(transaction, None)
