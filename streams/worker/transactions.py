@@ -38,8 +38,6 @@ log = logging.getLogger("nearshelf.transactions")
 PART_BYTES = 700_000
 # The broker decides what is too large; the client's own limit, 1 MB, would refuse a dead letter of a record that is just legal.
 MESSAGE_BYTES = 64 << 20
-# Aborted and sent again so often, then the partition is rebuilt.
-ATTEMPTS = 3
 LANES = 2
 """Producers of a partition. Who takes it over fences all that a former owner may have, so later versions may not have fewer."""
 
@@ -68,10 +66,6 @@ class Doubt(NotCommitted):
 
 class Refused(NotCommitted):
     """The broker will never take this batch; the message says what it refuses and what to do."""
-
-
-class _Aborted(NotCommitted):
-    """The transaction failed between two of its messages and is aborted, so it can be tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,25 +182,16 @@ class PartitionProducer:
         Fenced
             The partition has another owner; the batch has no effect.
         Doubt
-            The broker's answer is missing, no attempt came through, or the batch before did not; it may have taken effect.
+            The broker's answer is missing, it aborted the batch, or the batch before failed; this one may have taken effect.
         Refused
             The batch has no effect, and never can have.
         """
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return self._transact(outcome, turn, before)
-            # Poll and flush raise a fatal error as it is, and it is no Exception.
-            except (KafkaException, KafkaError) as failure:  # type: ignore[misc]
-                error = failure if isinstance(failure, KafkaError) else failure.args[0]
-                self._judge(error)
-                why = error.str()
-            except _Aborted as failure:
-                why = str(failure)
-            if turn.offered.done():  # the next batch's offsets may be there: sent again, this one's would count instead
-                raise Doubt(f"batch {outcome.sequence} was aborted: {why}")
-            again = f"attempt {attempt} of {ATTEMPTS}"
-            log.warning("%s: batch %d aborted (%s): %s", self.transactional_id, outcome.sequence, again, why)
-        raise Doubt(f"batch {outcome.sequence} was aborted {ATTEMPTS} times, at last by: {why}")
+        try:
+            return self._transact(outcome, turn, before)
+        # Poll and flush raise a fatal error as it is, and it is no Exception.
+        except (KafkaException, KafkaError) as failure:  # type: ignore[misc]
+            error = failure if isinstance(failure, KafkaError) else failure.args[0]
+            raise self._meaning(error) from None
 
     def close(self) -> None:
         """Give up; an open transaction is aborted if the broker answers soon, else left for the next fence."""
@@ -234,8 +219,7 @@ class PartitionProducer:
         if outcome.offsets:
             offsets = [TopicPartition(topic, self._partition, offset) for topic, offset in outcome.offsets.items()]
             producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
-        if not turn.offered.done():
-            turn.offered.set_result(None)
+        turn.offered.set_result(None)
         times.append(time.perf_counter())
         passed(failpoints.AFTER_OFFSETS)
         if before is not None:
@@ -297,30 +281,30 @@ class PartitionProducer:
             self._reject(topic, failure)
 
     def _reject(self, topic: str, failure: KafkaException) -> None:
-        """Raise the meaning of a message that was not accepted: `Refused`, or `_Aborted` if the transaction failed before."""
+        """Raise the meaning of a message that was not accepted: `Refused`, or `Doubt` if the transaction failed before."""
         error = failure.args[0]
         if error.code() not in STOPPED:
             raise Refused(f"a message to {topic} was not accepted: {error.str()}") from failure
         self._producer.abort_transaction(self._timeout_s)  # raises the producer's fatal error, if it has one
-        raise _Aborted(f"{topic}: {error.str()}") from failure
+        raise Doubt(f"{topic}: {error.str()}") from failure
 
-    def _judge(self, error: KafkaError) -> None:
-        """Return if the transaction is aborted for certain and worth another attempt; raise what it is otherwise."""
-        if error.fatal():
-            if error.code() in FENCED:
-                raise Fenced(error.str())
-            raise Doubt(error.str())
-        if not error.txn_requires_abort():
-            raise Doubt(error.str())
+    def _meaning(self, error: KafkaError) -> NotCommitted:
+        """Abort what may be aborted, and say what it is: `Fenced`, `Refused`, or `Doubt`, after which all is rebuilt.
+
+        An aborted batch is not sent again: the next batch's offsets may be there, and those sent later would count instead.
+        """
+        if not error.txn_requires_abort() or error.fatal():
+            return Fenced(error.str()) if error.fatal() and error.code() in FENCED else Doubt(error.str())
         try:
             self._producer.abort_transaction(self._timeout_s)
         except KafkaException as failure:
-            raise Fenced(error.str()) if failure.args[0].code() in FENCED else Doubt(error.str()) from failure
+            return Fenced(error.str()) if failure.args[0].code() in FENCED else Doubt(error.str())
         if error.code() in HOPELESS:
-            raise Refused(
+            return Refused(
                 f"the cluster refuses what {self.transactional_id} writes: {error.str()}. "
                 "Compare its topics with `nearshelf topics list` and the worker's rights."
             )
+        return Doubt(error.str())
 
 
 def fence(settings: Any, transactional_id: str) -> None:

@@ -175,12 +175,6 @@ GUARDS = {
         'return f"{name}-lane-{lane}" if lane else name',
         'return f"{name}-lane-{lane}-{time.time()}" if lane else name',
     ),
-    "no retry behind others": Guard(
-        "a batch whose offsets are known is not sent again: those of the next one may lie before them",
-        "streams/worker/transactions.py",
-        "            if turn.offered.done():",
-        "            if turn.offered.done() and turn.committed.done():",
-    ),
     "a backlog of another time": Guard(
         "what was fetched under an earlier assignment is dropped",
         "streams/worker/flow.py",

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.batch.pipeline import Outcome
 from streams.worker import failpoints, transactions
@@ -58,17 +58,60 @@ def test_who_is_fenced_before_its_messages_are_acknowledged_says_so(settings):
     former.close()
 
 
-def test_a_transaction_that_fails_between_two_messages_is_aborted_and_tried_again(settings, monkeypatch):
+def test_a_transaction_that_fails_between_two_messages_is_aborted_and_in_doubt(settings, monkeypatch):
     producer = make_producer(settings)
-    send, failures = producer._send, []
+    send = producer._send
 
-    def fail_once(topic, messages):
+    def fail_behind(topic, messages):
         send(topic, messages)
-        if not failures:
-            failures.append(KafkaException(KafkaError(KafkaError._STATE)))
-            producer._reject(topic, failures[0])
+        producer._reject(topic, KafkaException(KafkaError(KafkaError._STATE)))
 
-    monkeypatch.setattr(producer, "_send", fail_once)
-    stages = commit(producer, Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 1))
-    assert len(failures) == 1
+    monkeypatch.setattr(producer, "_send", fail_behind)
+    with pytest.raises(transactions.Doubt, match=r"inventory\.v1"):
+        commit(producer, Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 1))
+    monkeypatch.undo()  # nothing is left open: the next batch is taken
+    stages = commit(producer, Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 2))
     assert stages.keys() == {"offsets", "turn", "produce", "flush", "order", "commit"}
+
+
+def make_lanes(settings, passed=lambda point: None):
+    return transactions.Lanes(
+        lambda name: transactions.PartitionProducer(settings, name, 0, "inventory-changelog.v1", None, passed), "here"
+    )
+
+
+def outcome(number):
+    return Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, number)
+
+
+def test_batches_on_two_lanes_lie_in_the_log_in_their_order(settings):
+    lanes = make_lanes(settings)
+    made = [{"key": b"a", "value": str(number).encode()} for number in range(40)]
+    results = [lanes.commit(Outcome({"orders.v1": Messages.of([each])}, b"", {}, 1)) for each in made]
+    for result in results:
+        result.result(20)
+    reader = Consumer({"bootstrap.servers": settings.bootstrap_servers, "group.id": "g", "isolation.level": "read_committed"})
+    reader.assign([TopicPartition(settings.topic_prefix + "orders.v1", 0, OFFSET_BEGINNING)])
+    read = [reader.poll(10) for _ in made]
+    reader.close()
+    assert [message.value() for message in read] == [each["value"] for each in made]
+
+
+def test_what_is_behind_a_batch_that_failed_is_not_committed(settings, monkeypatch):
+    """The batch before is fenced, once the one behind it has its records in the log."""
+    passes = []
+
+    def passed(point):
+        passes.append(point)
+        if passes.count(failpoints.AFTER_FLUSH) == 1 and point == failpoints.AFTER_FLUSH:
+            while passes.count(failpoints.AFTER_FLUSH) < 2:
+                time.sleep(0.01)
+            make_producer(settings)  # takes the first lane
+
+    lanes = make_lanes(settings, passed)
+    first, second = lanes.commit(outcome(1)), lanes.commit(outcome(2))
+    with pytest.raises(transactions.Fenced):
+        first.result(20)
+    with pytest.raises(transactions.Doubt, match="batch 2 did not get its turn"):
+        second.result(20)
+    assert passes.count(failpoints.AFTER_COMMIT) == 0

@@ -103,7 +103,7 @@ def _doubt_is_failure(monkeypatch: pytest.MonkeyPatch) -> None:
             try:
                 return real(self, outcome, turn, before)
             except transactions.Doubt:
-                turn.written = transactions.Future()
+                turn.offered, turn.written = transactions.Future(), transactions.Future()
         return real(self, outcome, turn, before)
 
     monkeypatch.setattr(transactions.PartitionProducer, "commit", commit)

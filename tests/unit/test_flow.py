@@ -72,7 +72,8 @@ class FakeProducer:
             self.ledger.committed.append(outcome)
         if fate == "no answer":
             time.sleep(0.3)
-        elif fate is not None:
+            raise Doubt(fate)
+        if fate is not None:
             raise fate
         return {"commit": 0.001}
 
@@ -418,18 +419,18 @@ def test_a_suspended_flow_finishes_its_batch_drops_the_rest_and_goes_on_from_the
     flow = made.start()
     made.ledger.open.clear()
     flow.offer(fetched(A, 0, 20))
-    await_that(lambda: len(made.batches) == 2)  # one commits, one waits
+    await_that(lambda: len(made.batches) == LANES + 1)  # one waits for a lane
     quiet = flow.suspend()
     time.sleep(0.02)
     assert not quiet.done()
     made.ledger.open.set()
     done(quiet)
-    assert made.ledger.offsets() == {A: 4} == {A: flow.positions()[A]}
-    assert flow.offer(fetched(A, 4, 6))  # ignored
+    assert made.ledger.offsets() == {A: 2 * LANES + 2} == {A: flow.positions()[A]}
+    assert flow.offer(fetched(A, 2 * LANES + 2, 2 * LANES + 4))  # ignored
     done(flow.resume())
     assert made.ledger.fences == 1, "nobody else can have owned it"
     assert not flow.offer(fetched(A, 20, 25)), "fetched before the seek"
-    flow.offer(fetched(A, 4, 25))
+    flow.offer(fetched(A, 2 * LANES + 2, 25))
     made.await_committed({A: 25})
 
 
