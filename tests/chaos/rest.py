@@ -13,6 +13,7 @@ import orjson
 from confluent_kafka import KafkaException
 
 from streams.audit import audit
+from streams.worker.transactions import LANES, lane_id
 from tests.chaos import digests
 from tests.chaos.faults import INSIDE
 from tests.chaos.load import PARTITIONS
@@ -102,7 +103,10 @@ def _windows(round_: "Round") -> None:
     """Tell which faults fell into an open transaction of a partition they hit, by the coordinator's own log."""
     windows = round_.cluster.windows()
     for event in round_.result.events:
-        names = [f"{group}-changelog.v1-{partition}" for partition in event.partitions for group in ("inventory", "clicks")]
+        partitions = [
+            f"{group}-changelog.v1-{partition}" for partition in event.partitions for group in ("inventory", "clicks")
+        ]
+        names = [lane_id(name, lane) for name in partitions for lane in range(LANES)]
         event.inside = event.name in INSIDE or any(
             window.begun_ms <= event.at_ms <= window.ended_ms for name in names for window in windows.get(name, [])
         )
