@@ -122,6 +122,13 @@ class Settings(BaseSettings):
     retry_backoff_ms: int = Field(
         1, ge=1, le=1_000, description="librdkafka retry.backoff.ms: pause before a request is repeated, ms"
     )
+    transactions: Literal["auto", "librdkafka", "direct"] = Field(
+        "auto",
+        description=(
+            "Who commits. direct: nearshelf's own client of the newer protocol of transactions (Kafka 4.0 and later, "
+            "transaction.version 2), in fewer round trips; librdkafka: any broker; auto: direct where the broker can"
+        ),
+    )
     compression: Literal["none", "lz4", "zstd", "snappy", "gzip"] = Field("none", description="Compression of what is produced")
     request_timeout_ms: int = Field(
         10_000,

@@ -1,19 +1,29 @@
-"""A fetch response's bytes to `Records`: the record batches of Kafka's log format version 2 [1], as the broker sent them.
+"""The record batches of Kafka's log format version 2 [1]: a fetch response's bytes to `Records`, and `Messages` to batches.
 
-Owner: the transport. A kernel reads the batches; no Python object is made per record.
+Owner: the transport reads, a direct producer writes (direct.py). Kernels do both; no Python object is made per record.
 Invariants: a batch is taken whole or not at all; what an aborted transaction wrote, and markers, leave no row; every place and
 size of a row lies within the buffer, whatever the bytes say.
-Not here: fetching (transport.py), what becomes of the records (topics/codec/records.py).
+Not here: fetching (transport.py), sending (direct.py), what becomes of the records (topics/codec/records.py).
 
 [1] https://kafka.apache.org/documentation/#recordbatch
 """
 
 import struct
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
-from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
+from aiokafka.codec import (
+    gzip_decode,
+    gzip_encode,
+    lz4_decode,
+    lz4_encode,
+    snappy_decode,
+    snappy_encode,
+    zstd_decode,
+    zstd_encode,
+)
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
@@ -182,6 +192,167 @@ def _scan(buffer, batches, lowest, rows_out):
     return n
 
 
+# What a record needs beyond its key and value: the varints of its length, offset and sizes, and a byte each for the attributes,
+# the time and the count of headers.
+_MOST_EXTRA = 5 + 5 + 5 + 5 + 3
+# Below a broker's default limit of a batch, 1 MiB.
+_BATCH_BYTES = 900_000
+_ENCODERS: dict[str, tuple[int, Callable[[Any], bytes]]] = {
+    "none": (0, bytes),
+    "gzip": (1, gzip_encode),
+    "snappy": (2, snappy_encode),
+    "lz4": (3, lz4_encode),
+    "zstd": (4, zstd_encode),
+}
+
+
+class BatchWriter:
+    """Records of one producer, on their way into record batches of a transaction.
+
+    Parameters
+    ----------
+    compression : str
+        ``none``, ``gzip``, ``snappy``, ``lz4`` or ``zstd``.
+    """
+
+    def __init__(self, compression: str):
+        self._codec, self._compress = _ENCODERS[compression]
+        self._full: dict[str, list[tuple[bytes, int]]] = {}  # topic → records of whole batches, and how many
+        self._filling: dict[str, tuple[np.ndarray, int, int]] = {}  # topic → buffer, bytes used, records
+
+    def add(self, topic: str, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> None:
+        """Append a record that may have headers."""
+        body = bytearray(b"\0\0")
+        buffer, at, count = self._filling.pop(topic, (np.zeros(0, np.uint8), 0, 0))
+        if at and at + len(key or b"") + len(value or b"") > _BATCH_BYTES:
+            self._finish(topic, buffer, at, count)
+            at = count = 0
+        body += _varint(count)
+        for each in (key, value):
+            body += _varint(NONE if each is None else len(each)) + (each or b"")
+        pairs = list(headers)
+        body += _varint(len(pairs))
+        for name, each in pairs:
+            body += _varint(len(name.encode())) + name.encode() + _varint(NONE if each is None else len(each)) + (each or b"")
+        record = np.frombuffer(_varint(len(body)) + body, np.uint8)
+        self._filling[topic] = (np.concatenate([buffer[:at], record]), at + record.size, count + 1)
+
+    def add_block(self, topic: str, buffer: np.ndarray, spans: np.ndarray) -> None:
+        """Append records that lie in a buffer.
+
+        Parameters
+        ----------
+        topic : str
+        buffer : uint8[]
+        spans : int64[n, 3]
+            Where each one's key begins (-1: none), its value begins (-1: none), and it ends.
+        """
+        done = 0
+        while done < len(spans):
+            out, at, count = self._filling.pop(topic, (np.zeros(0, np.uint8), 0, 0))
+            starts = np.where(spans[done:, 0] < 0, spans[done:, 1], spans[done:, 0])
+            sizes = np.cumsum(np.where(starts < 0, 0, spans[done:, 2] - starts) + _MOST_EXTRA)
+            room = max(_BATCH_BYTES - at, 0 if at else int(sizes[0]))
+            n = int(np.searchsorted(sizes, room, side="right"))
+            if n == 0:
+                self._finish(topic, out, at, count)
+                continue
+            if out.size < at + sizes[n - 1]:
+                out = np.concatenate([out[:at], np.empty(int(sizes[n - 1]), np.uint8)])
+            at = _write(buffer, spans[done : done + n], count, out, at)
+            self._filling[topic] = (out, at, count + n)
+            done += n
+
+    def take(self) -> dict[str, list[tuple[bytes, int]]]:
+        """Give what was added, per topic as records of batches and their counts, and forget it."""
+        for topic, each in self._filling.items():
+            self._finish(topic, *each)
+        found, self._full, self._filling = self._full, {}, {}
+        return found
+
+    def seal(self, records: bytes, count: int, producer_id: int, epoch: int, sequence: int) -> bytes:
+        """Make a batch of records."""
+        content, now = self._compress(records), int(time.time() * 1000)
+        attributes = self._codec | _TRANSACTIONAL
+        header = bytearray(_HEADER.size)
+        length = _HEADER.size - _LENGTH_END + len(content)
+        _HEADER.pack_into(
+            header, 0, 0, length, -1, 2, 0, attributes, count - 1, now, now, producer_id, epoch, sequence, count
+        )  # fmt: skip
+        batch = bytes(header) + content
+        crc = calc_crc32c(memoryview(batch)[_CRC_END:])
+        return batch[: _CRC_END - 4] + crc.to_bytes(4, "big") + batch[_CRC_END:]
+
+    def _finish(self, topic: str, buffer: np.ndarray, at: int, count: int) -> None:
+        if count:
+            self._full.setdefault(topic, []).append((buffer[:at].tobytes(), count))
+
+
+def _varint(value: int) -> bytes:
+    """Write a zigzag varint of up to 64 bits."""
+    rest, out = (value << 1) ^ (value >> 63), bytearray()
+    while rest > 0x7F:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+@forced_inline
+def _write_varint(value, out, at):
+    """Write a number from -1 on as a zigzag varint; the place after it."""
+    rest = np.int64(value * 2 if value >= 0 else 1)
+    while rest > 0x7F:
+        out[at] = rest & 0x7F | 0x80
+        at += 1
+        rest >>= 7
+    out[at] = rest
+    return at + 1
+
+
+@forced_inline
+def _varint_size(value):
+    rest = np.int64(value * 2 if value >= 0 else 1)
+    size = np.int64(1)
+    while rest > 0x7F:
+        rest >>= 7
+        size += 1
+    return size
+
+
+@kernel
+def _write(buffer, spans, first, out, at):
+    """Write records without headers, the first one's offset `first` behind the batch's; the place after them."""
+    for i in range(spans.shape[0]):
+        key, value, end = spans[i, 0], spans[i, 1], spans[i, 2]
+        key_size = NONE if key < 0 else (end if value < 0 else value) - key
+        value_size = NONE if value < 0 else end - value
+        size = (
+            3  # attributes, time, count of headers
+            + _varint_size(first + i)
+            + _varint_size(key_size)
+            + max(key_size, 0)
+            + _varint_size(value_size)
+            + max(value_size, 0)
+        )
+        at = _write_varint(size, out, at)
+        out[at] = 0
+        out[at + 1] = 0
+        at = _write_varint(first + i, out, at + 2)
+        at = _write_varint(key_size, out, at)
+        for j in range(key_size):
+            out[at + j] = buffer[key + j]
+        at += max(key_size, 0)
+        at = _write_varint(value_size, out, at)
+        for j in range(value_size):
+            out[at + j] = buffer[value + j]
+        at += max(value_size, 0)
+        out[at] = 0
+        at += 1
+    return at
+
+
 def warm() -> None:
     """Compile the reader's kernel, or load it from numba's cache, before the first fetch comes."""
     _scanned(np.frombuffer(b"\0", np.uint8), [], 0)
+    BatchWriter("none").add_block("", np.zeros(1, np.uint8), np.array([[0, 0, 1]], np.int64))

@@ -6,6 +6,7 @@ While one ends its transaction, the next one is open. They take turns, and each 
 - its first record is sent when all of the batch before are in the log, so that records lie in the order of the batches;
 - its transaction ends when the one before is known to be committed. If that fails, this one never ends.
 An owner's first transaction is on the first lane. So of two owners that fence each other's lanes, one commits nothing.
+A producer is our own (streams/kafka/direct.py) where the broker knows the newer protocol of transactions, else librdkafka's.
 The worker that fences last owns the partition: the broker refuses all that a former owner's producers still do.
 After a commit that ends with `Doubt`, or does not end, the transaction may have taken effect or not. The fence of another
 producer settles it, and then the log shows which. So a producer is never used again after a doubt. (librdkafka 2.16 was seen
@@ -19,6 +20,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -26,9 +28,11 @@ from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from streams.batch.pipeline import Outcome
 from streams.kafka.clients import client_config
+from streams.kafka.direct import DirectProducer
 from streams.kafka.librdkafka import handle_of, produce_spans
 from streams.kafka.names import Producer
 from streams.worker import failpoints, owner
+from streams.worker.cluster import CannotStart
 from topics.codec.messages import Messages
 from topics.errors import NotCommitted
 
@@ -136,10 +140,41 @@ class PartitionProducer:
         self._owner = settings.app_id.encode()
         self._topic_prefix = settings.topic_prefix
         self._timeout_s = settings.request_timeout_ms / 1000
-        config = client_config(
+        direct = self._direct(settings)
+        self._producer = direct or Producer(self._config(settings))
+        self._produce_block: Callable = (
+            direct.produce_block if direct else partial(produce_spans, handle_of(self._producer, transactional_id))
+        )
+        # With a connection up the fence takes 50 ms; without one librdkafka asks for the coordinator again after half a second.
+        self._producer.list_topics(changelog_topic, timeout=self._timeout_s)
+        self._producer.init_transactions(self._timeout_s)
+
+    def _direct(self, settings: Any) -> Any:
+        """Give a producer that speaks the newer protocol, if it is wanted and the broker knows it."""
+        if settings.transactions == "librdkafka":
+            return None
+        producer = DirectProducer(
+            settings.bootstrap_servers,
+            self.transactional_id,
+            self._partition,
+            settings.group_id,
+            settings.transaction_timeout_ms,
+            settings.compression,
+            settings.topic_prefix,
+        )
+        why_not = producer.why_not(self._timeout_s)
+        if why_not and settings.transactions == "direct":
+            raise CannotStart(f"transactions=direct can't be: {why_not}. transactions=auto takes librdkafka then.")
+        if why_not:
+            log.info("%s commits by librdkafka: %s", self.transactional_id, why_not)
+        return None if why_not else producer
+
+    def _config(self, settings: Any) -> dict[str, Any]:
+        # Without a logger: librdkafka's line about a fenced producer would reach Python in the middle of another exception.
+        return client_config(
             settings,
-            client_id=transactional_id,
-            transactional_id=transactional_id,
+            client_id=self.transactional_id,
+            transactional_id=self.transactional_id,
             transaction_timeout_ms=settings.transaction_timeout_ms,
             message_timeout_ms=min(settings.request_timeout_ms, settings.transaction_timeout_ms),
             acks="all",
@@ -154,12 +189,6 @@ class PartitionProducer:
             queue_buffering_max_messages=0,
             queue_buffering_max_kbytes=2_000_000,
         )
-        # Without a logger: librdkafka's line about a fenced producer would reach Python in the middle of another exception.
-        self._producer = Producer(config)
-        self._handle = handle_of(self._producer, transactional_id)
-        # With a connection up the fence takes 50 ms; without one librdkafka asks for the coordinator again after half a second.
-        self._producer.list_topics(changelog_topic, timeout=self._timeout_s)
-        self._producer.init_transactions(self._timeout_s)
 
     def commit(self, outcome: Outcome, turn: Turn, before: Turn | None) -> dict[str, float]:
         """Commit a batch, all or nothing, after the one before it.
@@ -252,7 +281,7 @@ class PartitionProducer:
             return
         for buffer, spans in messages.blocks:
             try:
-                produce_spans(self._handle, self._topic_prefix + topic, self._partition, buffer, spans)
+                self._produce_block(self._topic_prefix + topic, self._partition, buffer, spans)
             except KafkaException as failure:
                 self._reject(topic, failure)
 

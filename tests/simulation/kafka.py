@@ -55,6 +55,8 @@ class Transaction:
     """Partitions, and None for the group's offsets."""
     offsets: dict[tuple[str, tuple[str, int]], tuple[int, int]] = field(default_factory=dict)
     """Group and partition → number of the record that says so, and the offset."""
+    ended_by_request: int = -1
+    """The epoch in which its producer asked for its end, by the newer protocol."""
 
     @property
     def over(self) -> bool:
@@ -69,6 +71,7 @@ class Partition:
         self.entries: list[Entry] = []
         self.open: dict[Transaction, int] = {}  # transaction without a marker yet → its first offset
         self.epochs: dict[str, int] = {}  # transactional id → epoch of its last marker
+        self.sequences: dict[tuple[str, int], int] = {}  # transactional id and epoch → next sequence number
 
     @property
     def end(self) -> int:
@@ -239,7 +242,7 @@ class Cluster:
             for tell in told:
                 tell()
 
-    # The transaction coordinator
+    # The transaction coordinator. What ends in `_2` is of the newer protocol, transaction version 2.
 
     def init_producer(self, name: str, timeout_s: float) -> int:
         producer = self.producers.setdefault(name, Producer())
@@ -266,6 +269,40 @@ class Cluster:
             raise failure(KafkaError.INVALID_TXN_STATE)
         partition.epochs[name] = epoch
         self.append(*place, messages, transaction)
+
+    def produce_2(self, name: str, epoch: int, sequence: int, place: tuple[str, int], messages: list[tuple]) -> None:
+        """Append, and have the partition in the transaction; what is repeated is known by its sequence number."""
+        partition = self.partitions[place]
+        if partition.epochs.get(name, -1) > epoch or self.producers[name].epoch > epoch:
+            raise failure(KafkaError.INVALID_PRODUCER_EPOCH)
+        transaction = self._ongoing(self.producers[name], name, epoch)
+        expected = partition.sequences.get((name, epoch), 0)
+        if sequence < expected:
+            return  # a repetition
+        if sequence > expected:
+            raise failure(KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER)
+        transaction.unmarked.add(partition)
+        partition.epochs[name] = epoch
+        partition.sequences[name, epoch] = sequence + len(messages)
+        self.append(*place, messages, transaction)
+
+    def end_transaction_2(self, name: str, epoch: int, state: str) -> int:
+        """Decide a transaction; give the producer's next epoch. Asked again it says so again."""
+        producer = self.producers[name]
+        transaction = producer.transaction
+        if producer.epoch == epoch + 1 and transaction is not None and transaction.ended_by_request == epoch:
+            if not transaction.over:
+                raise Concurrent
+            if transaction.state == state:
+                return producer.epoch
+        if producer.epoch > epoch:
+            raise failure(KafkaError.PRODUCER_FENCED)
+        if transaction is None or transaction.state != "ongoing":
+            raise failure(KafkaError.INVALID_TXN_STATE)
+        producer.epoch += 1
+        transaction.ended_by_request = epoch
+        self._end(producer, state)
+        return producer.epoch
 
     def add_offsets(self, name: str, epoch: int, offsets: dict[tuple[str, int], int], group: str) -> None:
         transaction = self._ongoing(self.producers[name], name, epoch)

@@ -145,6 +145,7 @@ class Simulation:
                 "partitions": self.partitions,
                 "click_partitions": self.partitions,
                 **(LITTLE if rng.random() < 0.1 else {}),
+                "transactions": rng.choice(["librdkafka", "direct"]),
                 "batch_rows": rng.choice([1, 2, 5, 20, 50]),
                 "batch_bytes": rng.choice([1_000, 1 << 20]),
                 "batch_age_ms": rng.choice([0, 5, 50]),

@@ -27,7 +27,7 @@ from state import store
 from streams.kafka.transport import Fetched
 from streams.worker.flows import Flows
 from streams.worker.groups import Group
-from tests.simulation import clients
+from tests.simulation import clients, wire
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World
 from topics.codec.records import Records
@@ -37,6 +37,7 @@ PACKAGES = ("streams.worker", "streams.kafka")
 """Every module of these runs under the stand-ins, but for those below."""
 OUTSIDE = {
     *("streams.kafka.transport", "streams.kafka.scheduler"),  # Faust's side, which `Worker` plays
+    "streams.kafka.wire",  # `Connection` stands in for it
     "streams.kafka.names",  # makes the clients for which there are stand-ins
     *("streams.kafka.librdkafka", "streams.worker.metrics"),  # `produce_spans` and `Metrics` stand in for them
     "streams.worker.warm",  # compiling
@@ -115,6 +116,7 @@ STAND_INS = {
     "produce_spans": clients.produce_spans,
     "Consumer": clients.Consumer,
     "AdminClient": clients.AdminClient,
+    "Connection": wire.Connection,
     "Metrics": Metrics,
     "fail_points": _fail_points,
     "Store": Store,
