@@ -347,8 +347,8 @@ class DirectProducer:
             why = f"{code.name} {text}".strip()
             if code in ELSEWHERE:
                 self._look_anew()
-            elif code in FENCED and attempt > 1:
-                break  # what was asked before may have been done before the fence
+            elif code in FENCED and attempt > 1 and isinstance(answer, EndTxnResponse):
+                break  # the end that was asked for before may have come before the fence
             elif code not in AGAIN:
                 self._fail(code, why)
         return self._fail(None, f"no answer to rely on within {timeout:.1f} s, at last: {why}")

