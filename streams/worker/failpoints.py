@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 
 AFTER_PROCESS = "after_process"  # the state is ahead of the log; nothing is sent
-AFTER_OFFSETS = "after_offsets"  # a transaction is open and has its offsets, nothing else
+AFTER_OFFSETS = "after_offsets"  # a transaction is open and has its offsets
 AFTER_PRODUCE = "after_produce"  # its messages are being sent
 AFTER_FLUSH = "after_flush"  # all of it is in the log, uncommitted
 AFTER_TURN = "after_turn"  # the batch before is known to be committed, this one's end is not sent

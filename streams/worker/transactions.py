@@ -26,6 +26,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from streams.batch.clock import Clock
 from streams.batch.pipeline import Outcome
 from streams.kafka.clients import client_config
 from streams.kafka.direct import DirectProducer
@@ -140,7 +141,8 @@ class PartitionProducer:
         self._owner = settings.app_id.encode()
         self._topic_prefix = settings.topic_prefix
         self._timeout_s = settings.request_timeout_ms / 1000
-        direct = self._direct(settings)
+        direct = self._speaker(settings)
+        self._direct = direct is not None
         self._producer = direct or Producer(self._config(settings))
         self._produce_block: Callable = (
             direct.produce_block if direct else partial(produce_spans, handle_of(self._producer, transactional_id))
@@ -149,7 +151,7 @@ class PartitionProducer:
         self._producer.list_topics(changelog_topic, timeout=self._timeout_s)
         self._producer.init_transactions(self._timeout_s)
 
-    def _direct(self, settings: Any) -> Any:
+    def _speaker(self, settings: Any) -> Any:
         """Give a producer that speaks the newer protocol, if it is wanted and the broker knows it."""
         if settings.transactions == "librdkafka":
             return None
@@ -238,41 +240,48 @@ class PartitionProducer:
             raise Doubt(f"batch {outcome.sequence} did not get its turn: {str(error) or 'no answer in time'}") from error
 
     def _transact(self, outcome: Outcome, turn: Turn, before: Turn | None) -> dict[str, float]:
-        producer, passed = self._producer, self._passed
-        times = [time.perf_counter()]
-        producer.begin_transaction()
-        # The offsets come first. While the broker still writes the markers of the transaction before, librdkafka repeats this
+        clock = Clock()
+        self._producer.begin_transaction()
+        # librdkafka's offsets come first. While the broker still writes the markers of the transaction before, it repeats this
         # request after `retry_backoff_ms`; the request of a first message it would repeat after 20 ms, a fixed number.
+        steps = (self._write, self._offer) if self._direct else (self._offer, self._write)
+        for step in steps:
+            step(outcome, turn, before, clock)
+        if before is not None:
+            self._await(before.committed, outcome)
+        clock.stage("order")
+        self._passed(failpoints.AFTER_TURN)
+        self._producer.commit_transaction(self._timeout_s)
+        clock.stage("commit")
+        self._passed(failpoints.AFTER_COMMIT)
+        return clock.seconds
+
+    def _offer(self, outcome: Outcome, turn: Turn, before: Turn | None, clock: Clock) -> None:
+        """Send the offsets, after those of the batch before."""
         if before is not None:
             self._await(before.offered, outcome)
         if outcome.offsets:
             offsets = [TopicPartition(topic, self._partition, offset) for topic, offset in outcome.offsets.items()]
-            producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
+            self._producer.send_offsets_to_transaction(offsets, self._group_metadata, self._timeout_s)
         turn.offered.set_result(None)
-        times.append(time.perf_counter())
-        passed(failpoints.AFTER_OFFSETS)
+        clock.stage("offsets")
+        self._passed(failpoints.AFTER_OFFSETS)
+
+    def _write(self, outcome: Outcome, turn: Turn, before: Turn | None, clock: Clock) -> None:
+        """Send the records, after those of the batch before, and wait until all are in the log."""
         if before is not None:
             self._await(before.written, outcome)
-        times.append(time.perf_counter())
+        clock.stage("turn")
         for topic, messages in outcome.outputs.items():
             self._send(topic, messages)
         self._send_changelog(outcome)
-        times.append(time.perf_counter())
-        passed(failpoints.AFTER_PRODUCE)
-        if left := producer.flush(self._timeout_s):
+        clock.stage("produce")
+        self._passed(failpoints.AFTER_PRODUCE)
+        if left := self._producer.flush(self._timeout_s):
             raise Doubt(f"{left} messages of batch {outcome.sequence} were not acknowledged within {self._timeout_s:g} s")
         turn.written.set_result(None)
-        times.append(time.perf_counter())
-        passed(failpoints.AFTER_FLUSH)
-        if before is not None:
-            self._await(before.committed, outcome)
-        times.append(time.perf_counter())
-        passed(failpoints.AFTER_TURN)
-        producer.commit_transaction(self._timeout_s)
-        times.append(time.perf_counter())
-        passed(failpoints.AFTER_COMMIT)
-        stages = ("offsets", "turn", "produce", "flush", "order", "commit")
-        return {stage: end - start for stage, start, end in zip(stages, times, times[1:], strict=False)}
+        clock.stage("flush")
+        self._passed(failpoints.AFTER_FLUSH)
 
     def _send(self, topic: str, messages: Messages) -> None:
         if messages.headers:
