@@ -247,5 +247,5 @@ FAULTS: dict[str, Fault] = {
 }
 NAMES = (*FAIL_POINTS, *FAULTS)
 # Their kill falls, by its very place, between the first record of a transaction and its owner's knowing how it ended.
-INSIDE = ("after_offsets", "after_produce", "after_flush", "after_commit")
+INSIDE = ("after_offsets", "after_produce", "after_flush", "after_turn", "after_commit")
 WHOLE_CLUSTER = ("kill_broker", "pause_broker", "rolling_restart", "add", "rival")

@@ -175,6 +175,27 @@ GUARDS = {
         'return f"{name}-lane-{lane}" if lane else name',
         'return f"{name}-lane-{lane}-{time.time()}" if lane else name',
     ),
+    "direct: a repeated end": Guard(
+        "a direct producer that is fenced when it asks for an end again does not know how it ended",
+        "streams/kafka/direct.py",
+        "elif code in FENCED and attempt > 1 and isinstance(answer, EndTxnResponse):",
+        "elif False:",
+        "tests/unit/test_direct.py",
+    ),
+    "direct: the same again": Guard(
+        "a direct producer's batch that is repeated has its first sequence number",
+        "streams/kafka/direct.py",
+        "            self._sequences[topic] = (sequence + count) & 0x7FFFFFFF\n",
+        "            self._sequences[topic] = 0\n",
+        "tests/unit/test_direct.py",
+    ),
+    "direct: what is open": Guard(
+        "a direct producer ends no transaction that the broker has not heard of",
+        "streams/kafka/direct.py",
+        "        if not self._open:\n",
+        "        if False:\n",
+        "tests/unit/test_direct.py",
+    ),
     "a backlog of another time": Guard(
         "what was fetched under an earlier assignment is dropped",
         "streams/worker/flow.py",

@@ -4,6 +4,7 @@ import socket
 import struct
 import threading
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -166,6 +167,21 @@ def test_what_can_never_be_taken_is_to_be_aborted(producer, code):
     Scripted.script = [ErrorCode.none]
     producer.abort_transaction(1)
     assert not Scripted.asked[-1].committed
+
+
+def test_batches_of_a_topic_are_numbered_on_within_an_epoch(producer, monkeypatch):
+    sealed = []
+    monkeypatch.setattr(producer._writer, "seal", lambda *given: sealed.append(given[2:]) or b"")
+    monkeypatch.setattr(producer, "_ask", lambda where, what, _: what[2](acknowledged("t")))
+    for value in (bytes(800_000), bytes(800_000), b"x"):
+        producer.produce("t", 0, value, b"k")
+    producer.flush(1)
+    assert sealed == [(-1, -1, 0), (-1, -1, 1)]
+
+
+def acknowledged(topic: str) -> SimpleNamespace:
+    answer = SimpleNamespace(error_code=ErrorCode.none, error_message=None)
+    return SimpleNamespace(responses=[SimpleNamespace(name=topic, partition_responses=[answer])])
 
 
 def test_no_answer_in_time_is_a_doubt(producer):
