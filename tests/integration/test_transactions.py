@@ -6,7 +6,9 @@ import pytest
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from streams.batch.pipeline import Outcome
+from streams.kafka import direct
 from streams.worker import failpoints, transactions
+from streams.worker.cluster import CannotStart
 from topics.codec.messages import Messages
 
 WITH_HEADERS = [{"key": b"a", "value": b"1", "headers": [("h", b"x")]}]
@@ -122,3 +124,18 @@ def test_what_is_behind_a_batch_that_failed_is_not_committed(settings, monkeypat
     with pytest.raises(transactions.Doubt, match="batch 2 did not get its turn"):
         second.result(20)
     assert passes.count(failpoints.AFTER_COMMIT) == 0
+
+
+def test_a_broker_without_the_newer_protocol_gets_librdkafka_or_a_sentence(make_settings, monkeypatch, caplog):
+    monkeypatch.setattr(direct, "TRANSACTION_VERSION", "a.feature.it.lacks")
+    settings = make_settings()
+    with caplog.at_level("INFO"):
+        producer = make_producer(settings)
+    assert "here commits by librdkafka: the cluster's a.feature.it.lacks is 0" in caplog.text
+    commit(producer, outcome(1))
+    with pytest.raises(CannotStart, match="transactions=auto"):
+        make_producer(settings.model_copy(update={"transactions": "direct"}))
+
+
+def test_a_broker_with_the_newer_protocol_is_spoken_to_directly(make_settings):
+    assert isinstance(make_producer(make_settings())._producer, direct.DirectProducer)
