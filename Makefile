@@ -27,7 +27,7 @@ demo: $(INSTALLED)  ## Watch real retail data flow through a real Kafka, and aud
 	@$(BIN)/nearshelf demo $(ARGS)
 
 test: lint kafka kernels  ## Lint, then run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile $(ARGS)
 
 simulate: kernels  ## Run 10,000 seeds of the simulation, or SEEDS=n; SEED=n tells that one line by line
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS)) $(ARGS)
