@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import google_crc32c
 import numpy as np
 from aiokafka.codec import (
     gzip_decode,
@@ -279,9 +280,9 @@ class BatchWriter:
         _HEADER.pack_into(
             header, 0, 0, length, -1, 2, 0, attributes, count - 1, now, now, producer_id, epoch, sequence, count
         )  # fmt: skip
-        batch = bytes(header) + content
-        crc = calc_crc32c(memoryview(batch)[_CRC_END:])
-        return batch[: _CRC_END - 4] + crc.to_bytes(4, "big") + batch[_CRC_END:]
+        crc = google_crc32c.extend(google_crc32c.value(bytes(header[_CRC_END:])), content)
+        header[_CRC_END - 4 : _CRC_END] = crc.to_bytes(4, "big")
+        return b"".join((header, content))
 
     def _finish(self, topic: str, buffer: np.ndarray, at: int, count: int) -> None:
         if count:
