@@ -10,7 +10,7 @@ each `EndTxn` gives the producer a new epoch, and a late `Produce` of a transact
 Same calls and errors as confluent-kafka's `Producer`, as far as a partition needs them (worker/transactions.py).
 Owner: one thread. Invariants: one request at a time; a request that is repeated has the same bytes, so that the broker knows it
 (sequence numbers; an `EndTxn` of the epoch before); what is asked again is in `AGAIN` and `ELSEWHERE`, nothing else.
-Not here: sockets and layouts (wire.py), the format of records (record_batches.py), when to commit (worker/transactions.py).
+Not here: connections (brokers.py, wire.py), the format of records (record_batches.py), when to commit (worker/transactions.py).
 
 [1] https://cwiki.apache.org/confluence/display/KAFKA/KIP-890%3A+Transactions+Server-Side+Defense
 """
@@ -30,8 +30,7 @@ from kio.schema.find_coordinator.v4.request import FindCoordinatorRequest
 from kio.schema.find_coordinator.v4.response import FindCoordinatorResponse
 from kio.schema.init_producer_id.v5.request import InitProducerIdRequest
 from kio.schema.init_producer_id.v5.response import InitProducerIdResponse
-from kio.schema.metadata.v12.request import MetadataRequest, MetadataRequestTopic
-from kio.schema.metadata.v12.response import MetadataResponse
+from kio.schema.metadata.v12.request import MetadataRequest
 from kio.schema.produce.v12.request import PartitionProduceData, ProduceRequest, TopicProduceData
 from kio.schema.produce.v12.response import ProduceResponse
 from kio.schema.txn_offset_commit.v5.request import (
@@ -43,6 +42,7 @@ from kio.schema.txn_offset_commit.v5.response import TxnOffsetCommitResponse
 from kio.schema.types import GroupId, ProducerId, TopicName, TransactionalId
 from kio.static.primitive import Records, i8, i16, i32, i32Timedelta, i64
 
+from streams.kafka.brokers import Address, Brokers
 from streams.kafka.record_batches import BatchWriter
 from streams.kafka.wire import TRANSACTION_VERSION, Connection, Disconnected
 
@@ -135,16 +135,15 @@ class DirectProducer:
         compression: str,
         topic_prefix: str,
     ):
-        self._bootstrap = [_address(each) for each in bootstrap_servers.split(",")]
+        self._brokers = Brokers(bootstrap_servers, transactional_id)
         self._id = TransactionalId(transactional_id)
         self._partition = partition
         self._group_id = GroupId(group_id)
         self._timeout_ms = transaction_timeout_ms
         self._writer = BatchWriter(compression)
         self._prefix = topic_prefix
-        self._connections: dict[tuple[str, int], Connection] = {}
-        self._leaders: dict[str, tuple[str, int]] = {}  # topic → the leader's address
-        self._coordinators: dict[int, tuple[str, int]] = {}
+        self._leaders: dict[str, Address] = {}  # topic → its leader
+        self._coordinators: dict[int, Address] = {}
         self._producer_id, self._epoch = _NOBODY, i16(-1)
         self._open = False  # the broker may have heard of this transaction
         self._sequences: dict[str, int] = {}  # topic → next sequence number of this epoch
@@ -159,7 +158,7 @@ class DirectProducer:
             No broker answers.
         """
         found: list[Connection] = []
-        self._ask(lambda left: found.append(self._any(left)), None, timeout)
+        self._ask(lambda left: found.append(self._brokers.any(left)), None, timeout)
         level = found[0].features.get(TRANSACTION_VERSION, 0)
         if level < 2:
             return f"the cluster's {TRANSACTION_VERSION} is {level}, not 2 (Kafka 4.0 or later; `kafka-features.sh upgrade`)"
@@ -374,40 +373,16 @@ class DirectProducer:
         self._leaders.clear()
         self._coordinators.clear()
 
-    def _reach(self, address: tuple[str, int], left: float) -> Connection:
-        connection = self._connections.get(address)
-        if connection is None or connection.closed:
-            connection = self._connections[address] = Connection(*address, self._id, left)
-        return connection
-
-    def _any(self, left: float) -> Connection:
-        """Give a connection to one of the brokers, those that are connected first."""
-        for address in [*self._connections, *self._bootstrap]:
-            try:
-                return self._reach(address, left)
-            except Disconnected as error:
-                why = error
-        raise why
-
     def _leader(self, topic: str, left: float) -> Connection:
-        return self._reach(self._leader_address(topic, left), left)
+        return self._brokers.reach(self._leader_address(topic, left), left)
 
-    def _leader_address(self, topic: str, left: float) -> tuple[str, int]:
+    def _leader_address(self, topic: str, left: float) -> Address:
         if topic not in self._leaders:
-            request = MetadataRequest(
-                topics=(MetadataRequestTopic(topic_id=None, name=TopicName(topic)),),
-                allow_auto_topic_creation=False,
-                include_topic_authorized_operations=False,
-            )
-            answer = self._any(left).call(request, MetadataResponse, left)
-            brokers = {each.node_id: (each.host, each.port) for each in answer.brokers}
-            (found,) = answer.topics
-            partitions = {each.partition_index: each for each in found.partitions}
-            place = partitions.get(self._partition)
-            if place is None or place.leader_id not in brokers:
-                code = found.error_code if place is None else place.error_code
+            found, why = self._brokers.leaders([topic], left)
+            if (topic, self._partition) not in found:
+                code = why.get(topic, ErrorCode.unknown_topic_or_partition)
                 raise _Unanswered(f"{topic}[{self._partition}] has no leader: {code.name}")
-            self._leaders[topic] = brokers[place.leader_id]
+            self._leaders[topic] = found[topic, self._partition]
         return self._leaders[topic]
 
     def _transaction_coordinator(self, left: float) -> Connection:
@@ -419,18 +394,13 @@ class DirectProducer:
     def _coordinator(self, kind: int, key: str, left: float) -> Connection:
         if kind not in self._coordinators:
             request = FindCoordinatorRequest(key_type=i8(kind), coordinator_keys=(key,))
-            (found,) = self._any(left).call(request, FindCoordinatorResponse, left).coordinators
+            (found,) = self._brokers.any(left).call(request, FindCoordinatorResponse, left).coordinators
             if found.error_code in HOPELESS:
                 self._fail(found.error_code, f"{found.error_code.name}: {found.error_message}")
             if found.error_code is not ErrorCode.none:
                 raise _Unanswered(f"{key} has no coordinator: {found.error_code.name}")
             self._coordinators[kind] = (found.host, found.port)
-        return self._reach(self._coordinators[kind], left)
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.strip().rpartition(":")
-    return host.strip("[]"), int(port)
+        return self._brokers.reach(self._coordinators[kind], left)
 
 
 def _rank(code: ErrorCode) -> int:

@@ -1,7 +1,8 @@
 """Where the worker's parts are joined: Faust, which hosts them, and the flows of the partitions it is given.
 
-Faust is the member of the consumer group: it says which partitions are ours and when that changes, and its agents hand on what
-is fetched. It commits nothing, keeps no tables and sends nothing: that is the flows' work (flows.py).
+Faust is the member of the consumer group: its agents, one a group, name the topics, and it says which partitions are ours and
+when that changes. It fetches nothing (streams/kafka/fetching.py), commits nothing, keeps no tables and sends nothing: that is
+the flows' work (flows.py).
 Not here: the flows (flows.py), settings (config/), the command line (cli/).
 """
 
@@ -17,7 +18,6 @@ from faust.app.base import BootStrategy
 from config.network import load_network
 from config.settings import Settings
 from streams.kafka.names import on_cluster
-from streams.kafka.scheduler import BatchScheduler
 from streams.worker.flows import Flows
 from streams.worker.groups import Group, all_groups
 from topics.errors import NearshelfError
@@ -70,7 +70,6 @@ def build_app(settings: Settings, groups: Sequence[Group] | None = None) -> Work
     app = WorkerApp(
         settings.group_id,
         broker=[f"nearshelf://{server.strip()}" for server in settings.bootstrap_servers.split(",")],
-        ConsumerScheduler=BatchScheduler,
         autodiscover=False,
         web_enabled=False,
         topic_disable_leader=True,
@@ -97,10 +96,10 @@ def _add_agent(app: WorkerApp, group: Group) -> None:
     topic = app.topic(*names, key_type=bytes, value_type=bytes, value_serializer="raw", acks=False)
 
     @app.agent(topic, name=group.name, concurrency=1)
-    async def take(stream: Any) -> None:
-        async for fetch in stream:
-            for fetched in fetch:
-                app.flows.feed(fetched)
+    async def subscribe(stream: Any) -> None:
+        """Make the group's topics those of the membership; what is fetched goes to the flows past the stream (fetching.py)."""
+        async for _ in stream:
+            raise AssertionError("nothing is fetched by Faust")
 
 
 def run_worker(settings: Settings, groups: Sequence[Group] | None = None) -> int:

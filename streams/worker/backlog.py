@@ -4,7 +4,7 @@ Owner: the partition's flow, which calls every method under its condition. Invar
 - a record enters once: what lies below the next offset is dropped, and a fetched range that does not join on to the one before
   is refused (gaps *within* a range are the log's own: markers, compaction);
 - it is bounded by `backlog_rows` and one fetch: at `backlog_rows` the fetching is stopped, at half of them it goes on.
-Not here: when a batch closes (flow.py), fetching (streams/kafka/transport.py).
+Not here: when a batch closes (flow.py), fetching (streams/kafka/fetching.py).
 """
 
 import time
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from streams.kafka.transport import Fetched
+from streams.kafka.fetching import Fetched
 from topics.codec.records import Records
 
 NEVER = 1 << 62  # an offset that no record reaches

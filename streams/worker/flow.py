@@ -32,8 +32,8 @@ from confluent_kafka import KafkaError, KafkaException
 
 from streams.batch.clock import Clock
 from streams.batch.pipeline import LocationChange, Outcome, Pipeline, Segment
+from streams.kafka.fetching import Fetched
 from streams.kafka.reading import Interrupted, LogReader
-from streams.kafka.transport import Fetched
 from streams.worker import failpoints, recovery
 from streams.worker.backlog import Backlog, Taken
 from streams.worker.groups import Group

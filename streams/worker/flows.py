@@ -21,8 +21,8 @@ from faust.types import TP
 
 from streams.batch.pipeline import Pipeline
 from streams.kafka.clients import BrokerUnreachable
+from streams.kafka.fetching import Fetched, Fetcher
 from streams.kafka.reading import LogReader
-from streams.kafka.transport import Fetched
 from streams.worker.cluster import CannotStart, partition_counts
 from streams.worker.failpoints import fail_points
 from streams.worker.flow import PartitionFlow, Shared
@@ -74,6 +74,7 @@ class Flows:
         self._assigned.set()
         self._revoked = asyncio.Event()
         self._seeking: set[TP] = set()
+        self._fetcher: Fetcher = None  # type: ignore[assignment]  # made by `prepare`
         self._shared: Shared = None  # type: ignore[assignment]  # made by `prepare`
         self._reader: LogReader = None  # type: ignore[assignment]  # too
         self._loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # known from the first assignment on
@@ -104,6 +105,7 @@ class Flows:
         read_whole = {topic: self._partitions[topic] for topic in topics_of("inventory", Role.STATE)}
         feed = LocationFeed(settings, read_whole, self._reader, self.fail)
         passed = fail_points(settings.fail_at)
+        self._fetcher = Fetcher(settings, lambda fetched: self.feed(fetched), self._lost, self.fail)
         snapshots = Snapshots(settings, passed)
         self._shared = Shared(
             settings=settings,
@@ -114,7 +116,7 @@ class Flows:
             standby=Standby(settings, snapshots),
             metrics=self.metrics,
             passed=passed,
-            throttle=self._throttle,
+            throttle=self._fetcher.throttle,
             fetch_again=self._fetch_again,
             failed=self.fail,
         )
@@ -138,6 +140,8 @@ class Flows:
 
     def release(self) -> None:
         """Give back what `prepare` took; all flows are closed."""
+        if self._fetcher is not None:
+            self._fetcher.close()
         if self._shared is not None:
             self._stop_metrics()
             self._shared.standby.stop()
@@ -157,16 +161,19 @@ class Flows:
 
     # Records
 
-    def agent_of(self, topic: str) -> str:
-        """Name the agent that takes a topic."""
-        return self._group_of[topic].name
-
     def feed(self, fetched: Fetched) -> None:
-        """Hand a fetched range to its partition's flow."""
-        group = self._group_of[fetched.topic]
-        flow = self._flows.get((group.name, fetched.partition))
+        """Hand a fetched range to its partition's flow; from a thread of the fetcher's."""
+        flow = self._flow_of(fetched.topic, fetched.partition)
         if flow is not None and not flow.offer(fetched):
-            self._seek_soon(flow, fetched.topic, fetched.start)
+            self._fetch_again(flow, fetched.topic, fetched.start)
+
+    def _lost(self, topic: str, partition: int, offset: int) -> None:
+        flow = self._flow_of(topic, partition)
+        if flow is not None:
+            self._fetch_again(flow, topic, offset)
+
+    def _flow_of(self, topic: str, partition: int) -> PartitionFlow | None:
+        return self._flows.get((self._group_of[topic].name, partition))
 
     def _fetch_again(self, flow: PartitionFlow, topic: str, found: int) -> None:
         self._loop.call_soon_threadsafe(self._seek_soon, flow, topic, found)
@@ -199,16 +206,13 @@ class Flows:
                     "(retention too short?); what they said is missing from the state: see docs/repair-a-changelog.md."
                 )
             log.warning("%s[%d]: expected offset %d, fetched from %d: fetching again", *tp, position, found)
-            await self._app.consumer.seek_owned({tp: position})
+            self._fetcher.seek(tp, position)
         except Inconsistent:
             raise
         except Exception as error:  # the assignment changes, the broker is away
             log.warning("%s[%d]: not sought back: %s", *tp, error)
             return False
         return True
-
-    def _throttle(self, tps: Iterable[tuple[str, int]], held: bool) -> None:
-        self._app.consumer.throttle([TP(*tp) for tp in tps], held)
 
     def positions(self) -> dict[TP, int]:
         """Give, per assigned topic and partition, the offset from which to fetch on."""
@@ -223,6 +227,7 @@ class Flows:
     async def on_revoked(self, app: Any, revoked: Iterable[TP], **_: Any) -> None:
         self._assigned.clear()
         self._revoked.set()
+        self._fetcher.assign({})
         quiet = [flow.suspend() for flow in self._flows.values()]
         if not await _done(quiet, self._app.settings.session_timeout_ms / 1000 * PATIENCE):
             log.warning("partitions go on to their next owner with a batch in hand: its fence will settle it")
@@ -253,6 +258,7 @@ class Flows:
             self._shared.standby.follow(self._others(owned))
             self._count()
             if await self._ready_or_revoked(ready):
+                self._fetcher.assign(self.positions())
                 log.info("ready: %s", self._describe() or "no partitions for this worker")
         except Exception as error:
             self.fail(error)

@@ -7,12 +7,14 @@ Not here: what the broker does (kafka.py), librdkafka's side (clients.py).
 import struct
 from collections.abc import Callable
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any
 
 from confluent_kafka import KafkaException
 from kio.schema.end_txn.v5.request import EndTxnRequest
 from kio.schema.end_txn.v5.response import EndTxnResponse
 from kio.schema.errors import ErrorCode
+from kio.schema.fetch.v12.request import FetchRequest
 from kio.schema.find_coordinator.v4.request import FindCoordinatorRequest
 from kio.schema.find_coordinator.v4.response import Coordinator, FindCoordinatorResponse
 from kio.schema.init_producer_id.v5.request import InitProducerIdRequest
@@ -40,11 +42,12 @@ from kio.schema.txn_offset_commit.v5.response import (
 from kio.schema.types import BrokerId, ProducerId
 from kio.static.primitive import i16, i32, i32Timedelta, i64
 
-from streams.kafka.record_batches import read_batches
+from streams.kafka import record_batches
 from streams.kafka.wire import TRANSACTION_VERSION, Disconnected
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World
 from tests.simulation.kafka import Concurrent
+from topics.codec.records import Records
 
 _BROKER, _HOST, _PORT = BrokerId(0), "model", i32(9092)
 _ID = ProducerId(i64(1))
@@ -79,10 +82,19 @@ class Connection:
         kind, handle = _HANDLERS[type(request)]
         fate = faults.fate(kind(request))
         answers: list[Any] = []
+        answered: list[bool] = []
+
+        waits_until = scheduler.now + request.max_wait.total_seconds() if isinstance(request, FetchRequest) else 0.0
 
         def arrive() -> None:
-            if not cluster.up:
+            if not cluster.up or answered:
                 return
+            if scheduler.now < waits_until and not _has_news(request):  # a fetch waits for records
+                for topic in request.topics:
+                    cluster.watch(topic.topic, lambda: scheduler.at(0.0, arrive))
+                scheduler.at(waits_until - scheduler.now, arrive)
+                return
+            answered.append(True)
             answer = handle(self._name, request)
             if fate not in ("unanswered", "late", "stuck"):
                 scheduler.at(_delay(), lambda: (answers.append(answer), scheduler.wake(*me)))
@@ -133,7 +145,7 @@ def _produce(name: str, request: ProduceRequest) -> Any:
     codes = {}
     for topic in request.topic_data:
         ((index, content),) = [(each.index, each.records) for each in topic.partition_data]
-        records, _ = read_batches(content, 0)
+        records, _ = record_batches.read_batches(content, 0)
         messages = [(each.key, each.value, tuple(each.headers or ())) for each in records]
         epoch = int.from_bytes(content[_EPOCH_AT : _EPOCH_AT + 2], "big")
         (sequence,) = _SEQUENCE.unpack_from(content, _SEQUENCE_AT)
@@ -152,8 +164,58 @@ def _end(name: str, request: EndTxnRequest) -> Any:
     return _answer(request, code, epoch or 0)
 
 
+class _Read(list):
+    """Records in the place of their bytes, and the offset to read on from."""
+
+    end = 0
+
+
+def read_batches(content: Any, start: int, aborted: Any = ()) -> tuple[Records, int]:
+    """As streams/kafka/record_batches.py, of what the model's fetch gives."""
+    return Records.of(content), content.end
+
+
+def _has_news(request: FetchRequest) -> bool:
+    return any(
+        World.cluster.partitions[topic.topic, each.partition].last_stable > each.fetch_offset
+        for topic in request.topics
+        for each in topic.partitions
+    )
+
+
+def _fetch(_: str, request: FetchRequest) -> Any:
+    topics = []
+    for topic in request.topics:
+        parts = []
+        for each in topic.partitions:
+            partition = World.cluster.partitions[topic.topic, each.partition]
+            records, end = partition.read(each.fetch_offset, World.cluster.random.choice([1, 4, 40]))
+            found = _Read(records)
+            found.end = end
+            parts.append(
+                SimpleNamespace(
+                    partition_index=each.partition,
+                    error_code=ErrorCode.none,
+                    high_watermark=partition.end,
+                    aborted_transactions=(),
+                    records=found if end > each.fetch_offset else None,
+                )
+            )
+        topics.append(SimpleNamespace(topic=topic.topic, partitions=parts))
+    return SimpleNamespace(error_code=ErrorCode.none, responses=topics)
+
+
 def _metadata(_: str, request: MetadataRequest) -> Any:
-    (topic,) = [each.name for each in request.topics or ()]
+    return MetadataResponse(
+        throttle_time=_AT_ONCE,
+        brokers=(MetadataResponseBroker(node_id=_BROKER, host=_HOST, port=_PORT, rack=None),),
+        cluster_id="model",
+        controller_id=_BROKER,
+        topics=tuple(_topic(each.name) for each in request.topics or ()),
+    )
+
+
+def _topic(topic: Any) -> MetadataResponseTopic:
     partitions = tuple(
         MetadataResponsePartition(
             error_code=ErrorCode.none,
@@ -166,17 +228,7 @@ def _metadata(_: str, request: MetadataRequest) -> Any:
         )
         for number in range(World.cluster.partition_counts[topic])
     )
-    return MetadataResponse(
-        throttle_time=_AT_ONCE,
-        brokers=(MetadataResponseBroker(node_id=_BROKER, host=_HOST, port=_PORT, rack=None),),
-        cluster_id="model",
-        controller_id=_BROKER,
-        topics=(
-            MetadataResponseTopic(
-                error_code=ErrorCode.none, name=topic, topic_id=None, is_internal=False, partitions=partitions
-            ),
-        ),
-    )
+    return MetadataResponseTopic(error_code=ErrorCode.none, name=topic, topic_id=None, is_internal=False, partitions=partitions)
 
 
 def _coordinator(_: str, request: FindCoordinatorRequest) -> Any:
@@ -239,5 +291,6 @@ _HANDLERS: dict[type, tuple[Callable[[Any], str], Callable[[str, Any], Any]]] = 
     EndTxnRequest: (lambda request: "commit" if request.committed else "abort", _end),
     MetadataRequest: (lambda _: "read", _metadata),
     FindCoordinatorRequest: (lambda _: "read", _coordinator),
+    FetchRequest: (lambda _: "fetch", _fetch),
 }
 """Request → its kind, by which faults strike, and what the broker does."""

@@ -1,8 +1,8 @@
 """One worker as a process: `Flows` and everything below it, as they are; in Faust's place a model of what it does with them.
 
 `installed()` puts the simulated clock, threads and clients where the product's modules look for them. `Worker.run` is the
-process: what `run_worker` does, with a membership, a recovery and a fetching coroutine in the place of Faust's services. They
-keep Faust's order: revoked → (rejoined) assigned → rebalanced, one at a time → seek to the flows' positions → fetch.
+process: what `run_worker` does, with a membership and a recovery coroutine in the place of Faust's services. They keep Faust's
+order: revoked → (rejoined) assigned → rebalanced, one at a time.
 Not here: when a worker starts, dies or stops (run.py).
 """
 
@@ -14,8 +14,9 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -24,19 +25,18 @@ import confluent_kafka.admin
 from faust.types import TP
 
 from state import store
-from streams.kafka.transport import Fetched
+from streams.kafka.fetching import Fetched
 from streams.worker.flows import Flows
 from streams.worker.groups import Group
 from tests.simulation import clients, wire
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World
-from topics.codec.records import Records
 from topics.events import LocationRecord
 
 PACKAGES = ("streams.worker", "streams.kafka")
 """Every module of these runs under the stand-ins, but for those below."""
 OUTSIDE = {
-    *("streams.kafka.transport", "streams.kafka.scheduler"),  # Faust's side, which `Worker` plays
+    "streams.kafka.transport",  # Faust's side, which `Worker` plays
     "streams.kafka.wire",  # `Connection` stands in for it
     "streams.kafka.names",  # makes the clients for which there are stand-ins
     *("streams.kafka.librdkafka", "streams.worker.metrics"),  # `produce_spans` and `Metrics` stand in for them
@@ -117,6 +117,7 @@ STAND_INS = {
     "Consumer": clients.Consumer,
     "AdminClient": clients.AdminClient,
     "Connection": wire.Connection,
+    "read_batches": wire.read_batches,
     "Metrics": Metrics,
     "fail_points": _fail_points,
     "Store": Store,
@@ -181,13 +182,6 @@ class _Consumer:
     def owned(self) -> set[TP]:
         return set(self._host.assignment)
 
-    async def seek_owned(self, positions: dict[TP, int]) -> None:
-        await asyncio.sleep(World.latency_s)
-        self._host.seek(positions)
-
-    def throttle(self, tps: Iterable[TP], held: bool) -> None:
-        (self._host.held.update if held else self._host.held.difference_update)(tps)
-
 
 class _App:
     """Faust's app as `Flows` sees it."""
@@ -244,12 +238,8 @@ class Worker(simulated.Process):
         self.loop = simulated.Loop()
         self.stopping = asyncio.Event()
         self.assignment: list[TP] = []
-        self.held: set[TP] = set()
-        self.positions: dict[TP, int] = {}
         self._former: deque[Fetched] = deque(maxlen=6)
-        self._fetching = asyncio.Event()
         self._rebalanced = asyncio.Event()
-        self._moved = asyncio.Event()
         self._lives = 0
         self.member = ""
 
@@ -257,6 +247,7 @@ class Worker(simulated.Process):
         """The process's main thread."""
         error: BaseException | None = None
         self.flows = Flows(self.app, self._groups, self._network)
+        self.flows.feed = partial(self._deliver, self.flows.feed)  # type: ignore[method-assign]
         try:
             self.flows.prepare()
             self.loop.run(self._host())
@@ -281,15 +272,10 @@ class Worker(simulated.Process):
         """An orderly stop (SIGTERM); from the hub."""
         self.loop.call_soon_threadsafe(self.stopping.set)
 
-    def seek(self, positions: dict[TP, int]) -> None:
-        for tp, offset in positions.items():
-            if tp in self.positions:
-                self.positions[tp] = offset
-
     # In Faust's place
 
     async def _host(self) -> None:
-        services = [self.loop.create_task(service()) for service in (self._membership, self._recovery, self._fetch)]
+        services = [self.loop.create_task(service()) for service in (self._membership, self._recovery)]
         stopped = self.loop.create_task(self.stopping.wait())
         await asyncio.wait([stopped, *services], return_when=asyncio.FIRST_COMPLETED)
         await self.flows.on_shutdown(self.app)
@@ -325,7 +311,6 @@ class Worker(simulated.Process):
                 await asyncio.sleep(self.settings.heartbeat_ms / 1000)
                 if cluster.up:
                     answer = group.heartbeat(self.member, generation)
-            self._fetching.clear()
             simulated.current().log(f"revoked: {answer}")
             await self.flows.on_revoked(self.app, self.assignment)
 
@@ -334,44 +319,13 @@ class Worker(simulated.Process):
             await self._rebalanced.wait()
             self._rebalanced.clear()
             await self.flows.on_rebalanced(self.app)
-            if not self._rebalanced.is_set() and self.flows._assigned.is_set():
-                self.positions = {tp: offset for tp, offset in self.flows.positions().items() if tp in self.assignment}
-                self._fetching.set()
 
-    async def _fetch(self) -> None:
-        random = World.cluster.random
-        while True:
-            await self._fetching.wait()
-            idle = True
-            for tp in list(self.positions):
-                if tp in self.held or not World.cluster.up:
-                    continue
-                start, partition = self.positions[tp], World.cluster.partitions[tp]
-                records, end = partition.read(start, random.choice([1, 4, 40]))
-                if end > start:
-                    idle = False
-                    self.positions[tp] = end
-                    self._deliver(Fetched(*tp, start, end, Records.of(records), partition.end))
-            if idle:
-                await self._until_moved()
-            else:
-                await asyncio.sleep(World.latency_s * random.random())
-
-    def _deliver(self, fetched: Fetched) -> None:
-        """Hand on a range, or what a transport under rebalances and seeks makes of it."""
+    def _deliver(self, feed: Callable[[Fetched], None], fetched: Fetched) -> None:
+        """Hand on a range, or what fetching under rebalances and seeks may make of it at worst."""
         self._former.append(fetched)
         more = fetched.end < World.cluster.partitions[fetched.topic, fetched.partition].last_stable
         if more and World.faults.strikes("fetch:skipped"):
             return  # the next one tells
         if World.faults.strikes("fetch:again"):
-            self.flows.feed(World.cluster.random.choice(self._former))
-        self.flows.feed(fetched)
-
-    async def _until_moved(self) -> None:
-        self._moved.clear()
-        for topic in self._topics:
-            World.cluster.watch(topic, lambda: self.loop.call_soon_threadsafe(self._moved.set))
-        try:
-            await asyncio.wait_for(self._moved.wait(), 0.5)
-        except TimeoutError:
-            return
+            feed(World.cluster.random.choice(self._former))
+        feed(fetched)

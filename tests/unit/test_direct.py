@@ -19,7 +19,7 @@ from kio.schema.errors import ErrorCode
 from kio.schema.types import ProducerId
 from kio.static.primitive import i16, i32Timedelta, i64
 
-from streams.kafka import direct, wire
+from streams.kafka import brokers, direct, wire
 from streams.kafka.direct import AGAIN, ELSEWHERE, FENCED, HOPELESS, DirectProducer
 from streams.kafka.record_batches import BatchWriter, read_batches
 from topics.codec.messages import Messages
@@ -116,11 +116,11 @@ class Scripted:
 
 @pytest.fixture
 def producer(monkeypatch):
-    monkeypatch.setattr(direct, "Connection", Scripted)
+    monkeypatch.setattr(brokers, "Connection", Scripted)
     monkeypatch.setattr(direct, "BACKOFF_S", (0.0001,))
     monkeypatch.setattr(Scripted, "asked", [])
     made = DirectProducer("a:1", "id", 0, "group", 10_000, "none", "")
-    monkeypatch.setattr(made, "_coordinator", lambda *_: made._reach(("a", 1), 1))
+    monkeypatch.setattr(made, "_coordinator", lambda *_: made._brokers.reach(("a", 1), 1))
     made._open = True
     return made
 

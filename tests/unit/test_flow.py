@@ -12,7 +12,7 @@ import pytest
 from state import changelog, schema, store
 from state.schema import LAYOUT, NEARSHELF, NewerLayout
 from streams.batch.pipeline import Cursor, LocationChange, Outcome
-from streams.kafka.transport import Fetched
+from streams.kafka.fetching import Fetched
 from streams.worker import flow as flow_module
 from streams.worker.flow import PartitionFlow, Shared
 from streams.worker.groups import Group

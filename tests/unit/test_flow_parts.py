@@ -5,24 +5,24 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.util import calc_crc32c
-from aiokafka.structs import TopicPartition
 from confluent_kafka import Consumer, Producer
 from confluent_kafka import TopicPartition as Place
 from faust.types import TP
+from kio.schema.errors import ErrorCode
 from prometheus_client import CollectorRegistry, generate_latest
 
+from config.settings import load_settings
 from state.changelog import FIRST_LINK, next_link
 from streams.batch.pipeline import ChangelogGap, Outcome
+from streams.kafka.fetching import Fetcher
 from streams.kafka.librdkafka import handle_of, produce_spans
-from streams.kafka.scheduler import BatchScheduler
-from streams.kafka.transport import Fetched, KeptRecords, read
 from streams.worker import transactions
 from streams.worker.backlog import Waiting, fitting
 from streams.worker.chain import Chain
@@ -53,57 +53,76 @@ def spoil(batch, name):
     return bytes(spoilt)
 
 
-def response(offset, *batches, aborted=()):
-    """What aiokafka makes of a fetch response, and the partition's state."""
-    records = KeptRecords(b"".join(batches))
-    place = TopicPartition("a.v1", 3)
-    source = PartitionRecords(place, records, list(aborted), offset, None, None, True, READ_COMMITTED)
-    return source, Position(offset)
+class Fetches:
+    """A fetcher that is given answers, and what it hands on."""
+
+    def __init__(self, monkeypatch):
+        monkeypatch.setattr(Fetcher, "_start", lambda *_: None)
+        self.taken, self.lost = [], []
+        settings = load_settings(topic_prefix="shop.")
+        self.fetcher = Fetcher(settings, self.taken.append, lambda *which: self.lost.append(which), None)
+        self.fetcher.assign({PLACE: 5})
+
+    def asked(self, offset):
+        self.fetcher.seek(PLACE, offset)
+        return {PLACE: (self.fetcher._positions[PLACE], offset)}
+
+    def answer(self, wanted, *batches, aborted=(), code=ErrorCode.none):
+        part = SimpleNamespace(
+            partition_index=3,
+            error_code=code,
+            high_watermark=99,
+            records=b"".join(batches),
+            aborted_transactions=[SimpleNamespace(producer_id=each, first_offset=first) for each, first in aborted],
+        )
+        topic = SimpleNamespace(topic="shop.a.v1", partitions=[part])
+        return self.fetcher._judge(SimpleNamespace(error_code=ErrorCode.none, responses=[topic]), wanted)
+
+    def fetch(self, offset, *batches, **own):
+        self.answer(self.asked(offset), *batches, **own)
+        return self.taken[-1]
+
+    @property
+    def position(self):
+        return self.fetcher._positions[PLACE]
 
 
-class Position:
-    has_valid_position = True
-    highwater = 99
-
-    def __init__(self, position):
-        self.position = position
-
-    def consumed_to(self, position):
-        self.position = position
+PLACE = ("a.v1", 3)
 
 
-def test_a_fetch_is_one_range_of_raw_records_and_moves_the_position():
-    source, state = response(5, log_batch(5, [b"1", b"2"]), log_batch(7, [b"3"], compression=3))
-    found = read(source, state)
+@pytest.fixture
+def fetches(monkeypatch):
+    return Fetches(monkeypatch)
+
+
+def test_a_fetch_is_one_range_of_raw_records_and_moves_the_position(fetches):
+    found = fetches.fetch(5, log_batch(5, [b"1", b"2"]), log_batch(7, [b"3"], compression=3))
     assert (found.topic, found.partition, found.start, found.end, found.highwater) == ("a.v1", 3, 5, 8, 99)
     assert [(record.offset, record.key, record.value) for record in found.records] == [
         (5, b"key", b"1"),
         (6, b"key", b"2"),
         (7, b"key", b"3"),
     ]
-    assert state.position == 8
+    assert fetches.position.offset == 8
 
 
-def test_a_fetch_that_begins_within_a_batch_leaves_out_what_is_below():
-    source, state = response(6, log_batch(5, [b"1", b"2", b"3"]))
-    found = read(source, state)
+def test_a_fetch_that_begins_within_a_batch_leaves_out_what_is_below(fetches):
+    found = fetches.fetch(6, log_batch(5, [b"1", b"2", b"3"]))
     assert (found.start, [record.offset for record in found.records]) == (6, [6, 7])
 
 
-def test_aborted_records_are_left_out_and_the_range_goes_over_them():
+def test_aborted_records_are_left_out_and_the_range_goes_over_them(fetches):
     aborted = log_batch(5, [b"1", b"2"], producer=9, transactional=True)
-    source, state = response(5, aborted, log_batch(7, [b"3"]), aborted=[(9, 5)])
-    found = read(source, state)
+    found = fetches.fetch(5, aborted, log_batch(7, [b"3"]), aborted=[(9, 5)])
     assert (found.start, found.end, [record.offset for record in found.records]) == (5, 8, [7])
 
 
-def test_a_header_whose_name_is_no_text_stops_nothing():
+def test_a_header_whose_name_is_no_text_stops_nothing(fetches):
     committed = log_batch(4, [b"0", b"1"], producer=9, transactional=True)
     aborted = log_batch(6, [b"2", b"3"], producer=9, transactional=True)
     spoilt = spoil(log_batch(8, [b"4", None], headers=[("name", b"x"), ("b", b"y")]), b"name")
     whole = log_batch(10, [b"6"], headers=[("name", b"x")])
-    source, state = response(5, committed, aborted, spoilt, whole, aborted=[(9, 6)])
-    found = read(source, state)
+    found = fetches.fetch(5, committed, aborted, spoilt, whole, aborted=[(9, 6)])
     unread = [("\ufffd" * 4, b"x"), ("b", b"y")]
     assert [(record.offset, record.timestamp, record.value, list(record.headers)) for record in found.records] == [
         (5, 1_001, b"1", []),
@@ -112,19 +131,44 @@ def test_a_header_whose_name_is_no_text_stops_nothing():
         (10, 1_000, b"6", [("name", b"x")]),
     ]
     assert {record.key for record in found.records} == {b"key"}
-    assert (found.start, found.end, state.position) == (5, 11, 11)
+    assert (found.start, found.end, fetches.position.offset) == (5, 11, 11)
 
 
-def test_a_fetch_from_before_a_seek_is_thrown_away():
-    source, state = response(5, log_batch(5, [b"1"]))
-    state.position = 2
-    assert read(source, state) is None
-    assert state.position == 2
+@pytest.mark.parametrize("meanwhile", ["sought", "assigned", "revoked"])
+def test_a_fetch_from_before_a_seek_or_an_assignment_is_thrown_away(fetches, meanwhile):
+    wanted = fetches.asked(5)
+    if meanwhile == "sought":
+        fetches.fetcher.seek(PLACE, 2)
+    else:
+        fetches.fetcher.assign({PLACE: 2} if meanwhile == "assigned" else {})
+    fetches.answer(wanted, log_batch(5, [b"1"]))
+    assert not fetches.taken
+    assert meanwhile == "revoked" or fetches.position.offset == 2
 
 
-def test_the_scheduler_yields_a_partitions_range_once():
-    ranges = {TP("a.v1", 0): Fetched("a.v1", 0, 0, 3, [1, 2, 3], 3), TP("b.v1", 0): Fetched("b.v1", 0, 0, 1, [1], 1)}
-    assert list(BatchScheduler().iterate(ranges)) == list(ranges.items())
+def test_an_offset_that_the_log_lacks_is_told_once_and_not_fetched_until_it_is_sought(fetches):
+    fetches.position.leader = ("a", 1)
+    fetches.answer(fetches.asked(5), code=ErrorCode.offset_out_of_range)
+    assert fetches.lost == [("a.v1", 3, 5)] and fetches.fetcher._ready(("a", 1)) == []
+    fetches.fetcher.seek(PLACE, 7)
+    assert [each.offset for each in fetches.fetcher._ready(("a", 1))] == [7]
+
+
+def test_another_leader_is_looked_up_and_any_other_code_waits(fetches):
+    fetches.position.leader = ("a", 1)
+    assert not fetches.answer(fetches.asked(5), code=ErrorCode.unknown_server_error)
+    assert fetches.position.leader == ("a", 1)
+    assert not fetches.answer(fetches.asked(5), code=ErrorCode.not_leader_or_follower)
+    assert fetches.position.leader is None and fetches.fetcher._homeless() == [fetches.position]
+
+
+def test_a_held_partition_is_left_out_though_it_is_assigned_anew(fetches):
+    fetches.position.leader = ("a", 1)
+    fetches.fetcher.throttle([PLACE], True)
+    fetches.fetcher.assign({PLACE: 9})
+    assert fetches.fetcher._ready(("a", 1)) == []
+    fetches.fetcher.throttle([PLACE], False)
+    assert [each.offset for each in fetches.fetcher._ready(("a", 1))] == [9]
 
 
 # Batches
@@ -275,7 +319,7 @@ class Sent:
 
 def producer(sent):
     made = object.__new__(transactions.PartitionProducer)
-    made._producer, made._handle, made._partition, made._changelog_topic = sent, 0, 2, "log"
+    made._producer, made._partition, made._changelog_topic = sent, 2, "log"
     made._owner, made._topic_prefix = b"t", ""
     return made
 
@@ -306,7 +350,7 @@ def test_messages_with_headers_keep_their_place_among_those_without():
 def test_messages_that_librdkafka_does_not_take_are_not_left_out():
     real = Producer({"bootstrap.servers": "127.0.0.1:1", "client.id": "me", "queue.buffering.max.messages": 2, "log_level": 0})
     made = producer(real)
-    made._handle = handle_of(real, "me")
+    made._produce_block = partial(produce_spans, handle_of(real, "me"))
     with pytest.raises(transactions.Refused, match="a message to out was not accepted: Local: Queue full"):
         made._send("out", Messages.of([{"value": b"1"}] * 3))
     real.purge()
