@@ -42,7 +42,7 @@ from kio.schema.txn_offset_commit.v5.response import (
 from kio.schema.types import BrokerId, ProducerId
 from kio.static.primitive import i16, i32, i32Timedelta, i64
 
-from streams.kafka import record_batches
+from streams.kafka.record_batches import read_batches as _really_read
 from streams.kafka.wire import TRANSACTION_VERSION, Disconnected
 from tests.simulation import scheduler as simulated
 from tests.simulation.clients import World
@@ -145,7 +145,7 @@ def _produce(name: str, request: ProduceRequest) -> Any:
     codes = {}
     for topic in request.topic_data:
         ((index, content),) = [(each.index, each.records) for each in topic.partition_data]
-        records, _ = record_batches.read_batches(content, 0)
+        records, _ = _really_read(content, 0)
         messages = [(each.key, each.value, tuple(each.headers or ())) for each in records]
         epoch = int.from_bytes(content[_EPOCH_AT : _EPOCH_AT + 2], "big")
         (sequence,) = _SEQUENCE.unpack_from(content, _SEQUENCE_AT)
