@@ -80,6 +80,7 @@ class _Position:
     leader: Address | None = None
     held: bool = False
     lost: bool = False  # the log has no such offset
+    told: ErrorCode = ErrorCode.none  # what was logged last of why it waits
 
 
 class Fetcher:
@@ -220,7 +221,7 @@ class Fetcher:
             try:
                 answer = brokers.reach(leader, self._timeout_s).call(self._request(wanted), FetchResponse, patience_s)
             except Disconnected as error:
-                log.info("fetching from %s:%d: %s", *leader, error)
+                log.debug("fetching from %s:%d: %s", *leader, error)
                 self._forget(each for each, _ in wanted.values())
                 time.sleep(RETRY_S)
                 continue
@@ -268,6 +269,7 @@ class Fetcher:
             for each in topic.partitions:
                 position, offset = wanted[name, each.partition_index]
                 if each.error_code is ErrorCode.none:
+                    position.told = ErrorCode.none
                     if each.records:
                         self._hand_on(position, offset, each)
                 elif each.error_code is ErrorCode.offset_out_of_range:
@@ -276,7 +278,9 @@ class Fetcher:
                     self._lost(*position.place, offset)
                 else:
                     well = False
-                    log.info("fetching %s[%d]: %s", *position.place, each.error_code.name)
+                    if position.told is not each.error_code:
+                        position.told = each.error_code
+                        log.warning("fetching %s[%d] waits: %s", *position.place, each.error_code.name)
                     if each.error_code in ELSEWHERE:
                         self._forget([position])
         return well
