@@ -17,6 +17,8 @@ NearshelfError
 │   └── PeerMissing           a benchmark's peer can't be built here
 ├── NoBroker                  there is no broker to work with; exit status 3
 │   ├── BrokerUnreachable     no broker answers at the address
+│   ├── Disconnected          a request has no answer; the broker may have done what it was asked
+│   ├── _Unanswered           nobody says yet which broker leads or coordinates
 │   └── BrokerError           the local broker can't be fetched, started or stopped
 │       └── _PortTaken        its port is taken
 ├── Contradiction             what is stored can't all be true: nobody may go on from it
@@ -34,8 +36,7 @@ NearshelfError
 ├── NotCommitted              what became of a batch that was to be committed
 │   ├── Fenced                another producer took over; the batch has no effect
 │   ├── Doubt                 nobody knows whether the batch took effect
-│   ├── Refused               the broker will never take the batch
-│   └── _Aborted              the transaction is aborted and can be tried again
+│   └── Refused               the broker will never take the batch
 ├── Interrupted               the caller was told to stop
 └── RefusedEvent              the audit's ledger refuses an event; its record is a dead letter
 

@@ -45,6 +45,7 @@ from kio.static.primitive import Records, i8, i16, i32, i32Timedelta, i64
 from streams.kafka.brokers import Address, Brokers
 from streams.kafka.record_batches import BatchWriter
 from streams.kafka.wire import TRANSACTION_VERSION, Connection, Disconnected
+from topics.errors import NoBroker
 
 log = logging.getLogger("nearshelf.direct")
 
@@ -102,7 +103,7 @@ def milliseconds(value: float) -> Any:
     return i32Timedelta.parse(timedelta(milliseconds=int(value)))
 
 
-class _Unanswered(Exception):
+class _Unanswered(NoBroker):
     """A coordinator or leader is not known yet; the message says why."""
 
 

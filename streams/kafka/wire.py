@@ -19,13 +19,15 @@ from kio.schema.errors import ErrorCode
 from kio.serial import entity_reader, entity_writer
 from kio.static.primitive import i32
 
+from topics.errors import NoBroker
+
 _SIZE = struct.Struct(">i")
 _LONGEST_ANSWER = 64 << 20
 _NAME = "nearshelf"
 TRANSACTION_VERSION = "transaction.version"
 
 
-class Disconnected(OSError):
+class Disconnected(NoBroker):
     """No answer: the connection could not be made, was lost or silent too long. The broker may have done what it was asked."""
 
 

@@ -111,8 +111,8 @@ GUARDS = {
     "fencing": Guard(
         "a new owner's producer ends what a former one may still do",
         "streams/worker/transactions.py",
-        "            transactional_id=transactional_id,\n            transaction_timeout_ms",
-        '            transactional_id=f"{transactional_id}-{id(self)}",\n            transaction_timeout_ms',
+        "        self.transactional_id = transactional_id\n",
+        '        self.transactional_id = f"{transactional_id}-{id(self)}"\n',
     ),
     "next offset": Guard(
         "a fetched record is taken once, though it is fetched again",
