@@ -50,7 +50,8 @@ def run(settings, directory, records, count=1):
         sender.send(records)
         drain(settings, workers)
         if settings.snapshot_interval_ms:
-            time.sleep(1.0)  # some snapshots
+            await_that(lambda: any((settings.data_directory / "state").glob("*/CURRENT")))
+            time.sleep(1.0)  # some more snapshots
         workers.stop()
     return workers.log_path.read_text()
 
