@@ -7,6 +7,7 @@ Not here: what the broker does (kafka.py), librdkafka's side (clients.py).
 import struct
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -84,15 +85,24 @@ class Connection:
         answers: list[Any] = []
         answered: list[bool] = []
 
-        waits_until = scheduler.now + request.max_wait.total_seconds() if isinstance(request, FetchRequest) else 0.0
-
         def arrive() -> None:
-            if not cluster.up or answered:
+            if not cluster.up:
                 return
-            if scheduler.now < waits_until and not _has_news(request):  # a fetch waits for records
+            if isinstance(request, FetchRequest) and not _has_news(request):  # it waits for records
                 for topic in request.topics:
-                    cluster.watch(topic.topic, lambda: scheduler.at(0.0, arrive))
-                scheduler.at(waits_until - scheduler.now, arrive)
+                    cluster.watch(topic.topic, partial(moved, topic.topic))
+                scheduler.at(request.max_wait.total_seconds(), respond)
+            else:
+                respond()
+
+        def moved(topic: str) -> None:
+            if _has_news(request):
+                respond()
+            elif not answered:
+                cluster.watch(topic, partial(moved, topic))
+
+        def respond() -> None:
+            if answered or not cluster.up:
                 return
             answered.append(True)
             answer = handle(self._name, request)
