@@ -61,8 +61,7 @@ def _whole_shipment(order: Order | None, event: Answered | Returned) -> list[Dem
             raise RefusedEvent(DeadLetter.NOT_SHIPPED)
         units = {part: part.shipped - part.returned for part in parts}
     else:
-        arrival = is_arrival(order, event)
-        units = {part: _due(part, event.kind, arrival) for part in parts}
+        units = {part: _due(part, event.kind, arrives(order, event, part)) for part in parts}
         if not any(units.values()) and not any(part.shipped for part in parts):
             units = {part: part.released for part in parts}
     if not any(units.values()):
@@ -106,10 +105,9 @@ def is_of(part: Part, event: Answered | Returned) -> bool:
     return part.shipment is not None and part.shipment.id == event.shipment_id
 
 
-def is_arrival(order: Order, event: Answered | Returned) -> bool:
-    """Tell whether an event says that what was brought to the pickup location is handed over there."""
-    brought = any(is_of(part, event) and part.kind == "transfer" for part in order.parts)
-    return event.kind == "collected" and event.location_id == order.pickup and brought
+def arrives(order: Order, event: Answered | Returned, part: Part) -> bool:
+    """Tell whether units of a part, of which an event tells, were brought to the pickup location and handed over there."""
+    return part.kind == "transfer" and event.kind == "collected" and event.location_id == order.pickup
 
 
 def may_be_rung_up(part: Part) -> bool:
@@ -177,25 +175,28 @@ class Fact:
 
     # Shipped, collected
 
-    def send(self, event: Answered, demand: Demand, arrival: bool) -> None:
+    def send(self, event: Answered, demand: Demand) -> None:
         """Take the units of `shipped` or `collected`."""
         left = demand.units
+        arrival = {part: arrives(self.order, event, part) for part in demand.parts}
         own = [part for part in demand.parts if is_of(part, event)]
         others = [part for part in demand.parts if part not in own]
         for part in own:
             left -= self._confirm(part, event.kind, left)
         for part in own:
-            left -= self._hand_over(part, left) if arrival else self._send_promised(part, left)
+            left -= self._hand_over(part, left) if arrival[part] else self._send_promised(part, left)
         for part in own:
-            left -= self._send_released(part, left, arrival)
+            left -= self._send_released(part, left, arrival[part])
         for part in others:
-            taken = self._send_promised(part, left)
+            if arrival[part]:
+                left -= self._hand_over(part, min(left, part.shipped - part.collected))
+            taken = self._send_promised(part, left, arrival[part])
             self.took_from_others |= taken > 0
             left -= taken
         for part in others:
             left -= self._send_unpromised(part, left)
         if left:
-            self._send_beyond(own[0] if own else None, demand.goods, left, arrival)
+            self._send_beyond(own[0] if own else None, demand.goods, left, bool(own) and arrival[own[0]])
 
     def _confirm(self, part: Part, kind: str, left: int) -> int:
         """Step 0: what the till, or the collection, told before."""
@@ -206,18 +207,19 @@ class Fact:
             part.rung -= taken
         return taken
 
-    def _send_promised(self, part: Part, left: int, rung: int = -1) -> int:
-        """Steps 1 and 3: what is promised."""
+    def _send_promised(self, part: Part, left: int, arrival: bool = False, rung: int = -1) -> int:
+        """Steps 1 and 3: what is promised. What arrived at the pickup location has left the place that was to bring it."""
         taken = min(left, part.open_units)
         if not taken:
             return 0
         assert part.shipment
+        location_id = part.shipment.location_id if arrival else self.location_id
         part.shipped += taken
-        part.rung += rung * taken if part.kind == "pickup" else 0
+        self._note_handed_over(part, taken, arrival, rung)
         self.pool.unreserve(part, taken)
-        self._leave(self.location_id, part.goods, taken)
-        if part.shipment.location_id != self.location_id:
-            self._tell(AlertKind.SHIPPED_FROM_ELSEWHERE, self.location_id, part.goods, taken)
+        self._leave(location_id, part.goods, taken)
+        if part.shipment.location_id != location_id:
+            self._tell(AlertKind.SHIPPED_FROM_ELSEWHERE, location_id, part.goods, taken)
         return taken
 
     def _hand_over(self, part: Part, left: int, rung: int = -1) -> int:

@@ -13,7 +13,7 @@ from itertools import count
 
 from streams.audit.changes import change
 from streams.audit.discrepancies import Discrepancies, Due
-from streams.audit.facts import Demand, Fact, demands_of, is_arrival, may_be_rung_up, moved, rejected_units
+from streams.audit.facts import Demand, Fact, demands_of, may_be_rung_up, moved, rejected_units
 from streams.audit.memory import Limits, RefusedEvent, Seen
 from streams.audit.orders import Order, Part, Root, Shipment, is_as_asked, newness, part_of
 from streams.audit.products import Kits
@@ -248,10 +248,9 @@ class Pool:
         if order is None:
             return None, False
         fact = Fact(self, order, event.location_id, event.event_time)
-        arrival = is_arrival(order, event)
         for demand in demands:
             if demand.parts:
-                fact.send(event, demand, arrival)
+                fact.send(event, demand)
             else:
                 self._move_unknown(event, demand, -1)
         self.queue(order)

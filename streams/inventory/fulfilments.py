@@ -382,8 +382,11 @@ def _send(t, n, units, location, event, event_row, sequence, number, work):
             units -= taken
             changed |= less
     for k in range(n):
-        if not _is_of(t.lines[work.rows[k]], sequence, number):
-            taken = _send_open(t, work.rows[k], units, 1, location, event, event_row)
+        row = work.rows[k]
+        if not _is_of(t.lines[row], sequence, number):
+            if _arrives(t, t.lines[row], location, kind):
+                units -= _hand_over(t, row, units, 1)
+            taken = _send_open(t, row, units, 1, location, event, event_row)
             units -= taken
             changed |= taken > 0
     for k in range(n):

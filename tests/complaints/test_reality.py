@@ -4,6 +4,7 @@ Every story is told twice: one event a batch, and all in one.
 """
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -155,6 +156,29 @@ def test_a_transfer_is_sent_collected_and_rung_up_in_any_order(size, order):
     assert ending.cell("W", "s") == (3, 0, 3)
     assert ("P", "s") not in ending.cells()
     assert ending.reasons() == [] and alerts(ending) == []
+
+
+@in_batches
+@pytest.mark.parametrize("shipped_first", [False, True])
+def test_what_is_collected_under_a_former_shipment_came_by_the_transfer_there_is_now(size, shipped_first):
+    """A hold expires and its order is placed again; the counter still names the transfer of before."""
+    story = Story("P", "W").stock("receipt", "W", "s", 5)
+    pickup = {"mode": "pickup", "pickup_location_id": "P"}
+    story.order("o", ("s", 2), kind="held", expires_at=START_MS + 3_000, **pickup)
+    story.time = 5_000
+    story.order("o", ("s", 2), **pickup)
+    ending = story.run(size)
+    (now,) = ending.last("o")["shipments"]
+    assert (now["location_id"], now["kind"]) == ("W", "transfer") and now["shipment_id"] != shipment(1)
+    lines = [{"line_id": "l0", "quantity": 2}]
+    story.answer("collected", "o", shipment(1), "P", lines=lines)
+    story.answer("shipped", "o", now["shipment_id"], "W")
+    if shipped_first:
+        last = story.log.records[-2:]
+        story.log.records[-2:] = [replace(last[1], offset=last[0].offset), replace(last[0], offset=last[1].offset)]
+    ending = story.run(size)
+    assert ending.cell("W", "s") == (3, 0, 3)
+    assert ("P", "s") not in ending.cells() and alerts(ending) == []
 
 
 @in_batches
